@@ -1,0 +1,114 @@
+//! What happens, one JSON object a line: the stream of `/v1/events` and the progress of long calls.
+
+use serde::{Deserialize, Serialize};
+
+use super::error::AdminError;
+use super::response::Counts;
+use crate::name::{EndpointAddr, ServiceName, Slot};
+
+/// Something that happened, or how far a long call has got.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// Endpoints were put into a slot; probing begins.
+    Staged {
+        /// The service.
+        service: ServiceName,
+        /// The slot.
+        slot: Slot,
+        /// The service's generation now.
+        generation: u64,
+    },
+    /// One probe's outcome, sent when it differs from the one before.
+    Probe {
+        /// The service.
+        service: ServiceName,
+        /// The slot.
+        slot: Slot,
+        /// The endpoint.
+        address: EndpointAddr,
+        /// Whether it passed.
+        passed: bool,
+        /// The outcome in words: `200`, `503`, `connection refused`.
+        outcome: String,
+    },
+    /// Every endpoint of the slot passed often enough; the last line of a successful `stage`.
+    Healthy {
+        /// The service.
+        service: ServiceName,
+        /// The slot.
+        slot: Slot,
+        /// From staging until now.
+        seconds: f64,
+    },
+    /// A slot became live.
+    Flipped {
+        /// The service.
+        service: ServiceName,
+        /// The slot that is live now.
+        live: Slot,
+        /// The slot that was.
+        old: Option<Slot>,
+        /// From just before publishing until the old slot was marked.
+        flip_micros: u64,
+    },
+    /// Requests are still in flight on the old slot.
+    Draining {
+        /// The service.
+        service: ServiceName,
+        /// The old slot.
+        slot: Slot,
+        /// How many.
+        in_flight: u64,
+    },
+    /// Nothing is in flight on the old slot any more; the last line of a successful `drain`.
+    Drained {
+        /// The service.
+        service: ServiceName,
+        /// The old slot.
+        slot: Slot,
+        /// From the flip until now.
+        seconds: f64,
+        /// What became of the requests.
+        counts: Counts,
+    },
+    /// A slot was emptied.
+    Cleared {
+        /// The service.
+        service: ServiceName,
+        /// The slot.
+        slot: Slot,
+    },
+    /// A live endpoint's health changed.
+    Health {
+        /// The service.
+        service: ServiceName,
+        /// The slot.
+        slot: Slot,
+        /// The endpoint.
+        address: EndpointAddr,
+        /// The new verdict.
+        healthy: bool,
+        /// The probe's outcome.
+        outcome: String,
+    },
+    /// Routes or settings changed.
+    Changed {
+        /// The service.
+        service: ServiceName,
+        /// Its generation now.
+        generation: u64,
+    },
+    /// The service is gone.
+    Removed {
+        /// The service.
+        service: ServiceName,
+    },
+    /// The configuration file was read again.
+    Reloaded {
+        /// Empty where it was applied; else why the old one stays.
+        problems: Vec<String>,
+    },
+    /// The call failed; always the last line.
+    Error(AdminError),
+}

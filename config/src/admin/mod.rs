@@ -1,0 +1,192 @@
+//! The admin protocol: HTTP/1.1 and JSON on the proxy's Unix socket. Described for people in `docs/admin-protocol.md`.
+
+pub mod error;
+pub mod event;
+pub mod request;
+pub mod response;
+
+pub use error::{AdminError, ErrorCode};
+pub use event::Event;
+
+use crate::name::ServiceName;
+
+/// The version of the protocol; it stands in every path as `/v1`.
+pub const PROTOCOL: u32 = 1;
+/// The header in which a call names the lease it acts under.
+pub const LEASE_HEADER: &str = "bluegreen-lease";
+/// A body of a call is no longer than this, in bytes.
+pub const BODY_BYTES: usize = 1024 * 1024;
+
+/// Every call of the protocol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Call {
+    /// `GET /v1/version`: [`response::Version`].
+    Version,
+    /// `GET /v1/status`: [`response::Status`].
+    Status,
+    /// `GET /v1/services`: [`response::Services`].
+    Services,
+    /// `GET /v1/services/NAME`: [`response::ServiceStatus`].
+    Service(ServiceName),
+    /// `GET /v1/services/NAME/history`.
+    History(ServiceName),
+    /// `PUT /v1/services/NAME` with [`request::ServiceSettings`]: creates the service or changes its routes.
+    Put(ServiceName),
+    /// `DELETE /v1/services/NAME`: takes the service's routes away and forgets it.
+    Delete(ServiceName),
+    /// `POST /v1/services/NAME/VERB`.
+    Act(ServiceName, Verb),
+    /// `POST /v1/reload`: reads `bgproxy.toml` again.
+    Reload,
+    /// `GET /v1/events`: a stream of [`Event`], one a line.
+    Events,
+    /// `GET /metrics`, in Prometheus' text form.
+    Metrics,
+}
+
+/// What a `POST` does to a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// [`request::Stage`]: puts endpoints into the idle slot and probes them; streams [`Event`]s.
+    Stage,
+    /// [`request::Flip`]: makes the other slot live; answers [`response::Flipped`].
+    Flip,
+    /// [`request::Drain`]: waits until nothing is in flight on the old slot; streams [`Event`]s.
+    Drain,
+    /// [`request::Flip`] back to the slot that was live before; answers [`response::Flipped`].
+    Rollback,
+    /// Holds requests.
+    Pause,
+    /// Lets held requests go.
+    Resume,
+    /// Answers 503 with a page.
+    Maintenance,
+    /// Sends a share of visitors to the idle slot.
+    Canary,
+    /// [`request::Lease`]: who may change the service; answers [`response::Lease`].
+    Lease,
+    /// Appends a step to the service's journal.
+    Journal,
+}
+
+impl Verb {
+    /// Every verb.
+    pub const ALL: [Self; 10] = [
+        Self::Stage,
+        Self::Flip,
+        Self::Drain,
+        Self::Rollback,
+        Self::Pause,
+        Self::Resume,
+        Self::Maintenance,
+        Self::Canary,
+        Self::Lease,
+        Self::Journal,
+    ];
+
+    /// Returns the last segment of the path.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stage => "stage",
+            Self::Flip => "flip",
+            Self::Drain => "drain",
+            Self::Rollback => "rollback",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Maintenance => "maintenance",
+            Self::Canary => "canary",
+            Self::Lease => "lease",
+            Self::Journal => "journal",
+        }
+    }
+}
+
+impl Call {
+    /// Returns the HTTP method.
+    pub fn method(&self) -> &'static str {
+        match self {
+            Self::Version
+            | Self::Status
+            | Self::Services
+            | Self::Service(_)
+            | Self::History(_)
+            | Self::Events
+            | Self::Metrics => "GET",
+            Self::Put(_) => "PUT",
+            Self::Delete(_) => "DELETE",
+            Self::Act(..) | Self::Reload => "POST",
+        }
+    }
+
+    /// Returns the path.
+    pub fn path(&self) -> String {
+        match self {
+            Self::Version => "/v1/version".to_owned(),
+            Self::Status => "/v1/status".to_owned(),
+            Self::Services => "/v1/services".to_owned(),
+            Self::Service(name) | Self::Put(name) | Self::Delete(name) => format!("/v1/services/{name}"),
+            Self::History(name) => format!("/v1/services/{name}/history"),
+            Self::Act(name, verb) => format!("/v1/services/{name}/{}", verb.as_str()),
+            Self::Reload => "/v1/reload".to_owned(),
+            Self::Events => "/v1/events".to_owned(),
+            Self::Metrics => "/metrics".to_owned(),
+        }
+    }
+
+    /// Returns the call that a method and a path mean.
+    ///
+    /// # Errors
+    /// `no_such_call` or `bad_request`, worded for whoever typed it.
+    pub fn parse(method: &str, path: &str) -> Result<Self, AdminError> {
+        let unknown = || {
+            AdminError::new(ErrorCode::NoSuchCall, format!("there is no call {method} {path}"))
+                .hint("see docs/admin-protocol.md")
+        };
+        let name =
+            |text: &str| text.parse().map_err(|error| AdminError::new(ErrorCode::BadRequest, format!("{error}")));
+        let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        match (method, segments.as_slice()) {
+            ("GET", ["v1", "version"]) => Ok(Self::Version),
+            ("GET", ["v1", "status"]) => Ok(Self::Status),
+            ("GET", ["v1", "services"]) => Ok(Self::Services),
+            ("GET", ["v1", "services", service]) => Ok(Self::Service(name(service)?)),
+            ("GET", ["v1", "services", service, "history"]) => Ok(Self::History(name(service)?)),
+            ("PUT", ["v1", "services", service]) => Ok(Self::Put(name(service)?)),
+            ("DELETE", ["v1", "services", service]) => Ok(Self::Delete(name(service)?)),
+            ("POST", ["v1", "services", service, verb]) => {
+                let verb = Verb::ALL.into_iter().find(|known| known.as_str() == *verb).ok_or_else(unknown)?;
+                Ok(Self::Act(name(service)?, verb))
+            }
+            ("POST", ["v1", "reload"]) => Ok(Self::Reload),
+            ("GET", ["v1", "events"]) => Ok(Self::Events),
+            ("GET", ["metrics"]) => Ok(Self::Metrics),
+            _ => Err(unknown()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_call_is_parsed_from_its_own_method_and_path() {
+        let shop: ServiceName = "shop".parse().unwrap();
+        let mut calls = vec![
+            Call::Version,
+            Call::Status,
+            Call::Services,
+            Call::Service(shop.clone()),
+            Call::History(shop.clone()),
+            Call::Put(shop.clone()),
+            Call::Delete(shop.clone()),
+            Call::Reload,
+            Call::Events,
+            Call::Metrics,
+        ];
+        calls.extend(Verb::ALL.map(|verb| Call::Act(shop.clone(), verb)));
+        for call in calls {
+            assert_eq!(Call::parse(call.method(), &call.path()).unwrap(), call);
+        }
+    }
+}

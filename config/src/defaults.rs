@@ -1,0 +1,47 @@
+//! Every default, each with its reason.
+
+use std::time::Duration;
+
+/// What most applications answer, and what needs no setting.
+pub const HEALTH_PATH: &str = "/";
+/// A probe that takes longer than this on one host is not an application that is ready.
+pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
+/// Short, so that a switch goes on within a fraction of a second after the application is ready.
+pub const HEALTH_INTERVAL: Duration = Duration::from_millis(200);
+/// Two in a row: one pass may be luck of an application that is still starting its workers.
+pub const HEALTH_PASSES: u32 = 2;
+/// How often the endpoints of a slot that is live or warm are probed: often enough to tell the truth in the status, rarely enough not to be noticed.
+pub const LIVE_HEALTH_INTERVAL: Duration = Duration::from_secs(5);
+/// The whole wait for a new slot to become healthy.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+/// How long requests on the old slot may go on after the flip.
+pub const DRAIN: Duration = Duration::from_secs(30);
+/// How long the old slot is kept warm after the flip.
+pub const BAKE: Duration = Duration::from_secs(10);
+/// A lease lives this long after its holder was last heard: a killed bgctl blocks the next one no longer than this.
+pub const LEASE: Duration = Duration::from_secs(15);
+
+/// The complete head of a request, from its first byte (nginx: 60 s; shorter is harder to hurt).
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client connection without a request (nginx's keepalive_timeout).
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// A body, of a request or an answer, in which nothing moves.
+pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Connecting to an application on the same host or network.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// From the whole request sent to the head of the answer (nginx's proxy_read_timeout).
+pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The block of header fields, of requests and of answers, in bytes.
+pub const HEADER_BYTES: usize = 64 * 1024;
+/// Header fields in one message.
+pub const HEADER_FIELDS: usize = 200;
+/// The request target, in bytes.
+pub const TARGET_BYTES: usize = 16 * 1024;
+/// Client connections at once, all workers together; leaves room for as many upstream ones below the usual limit of open files.
+pub const CONNECTIONS: usize = 8192;
+/// An upstream connection waits this long for its next request: less than the 5 s after which Node.js and uvicorn close theirs.
+pub const UPSTREAM_IDLE: Duration = Duration::from_secs(4);
+/// Idle upstream connections a worker keeps for each address.
+pub const UPSTREAM_IDLE_CONNECTIONS: usize = 256;
+/// How long SIGTERM waits for requests in flight.
+pub const SHUTDOWN: Duration = Duration::from_secs(30);
