@@ -17,3 +17,8 @@ pub const ENV_DOCKER_HOST: &str = "DOCKER_HOST";
 pub const ENV_DOCKER_CONTEXT: &str = "DOCKER_CONTEXT";
 /// Set and not empty: no colour (no-color.org).
 pub const ENV_NO_COLOR: &str = "NO_COLOR";
+
+/// Returns an environment variable that is set and not empty.
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}

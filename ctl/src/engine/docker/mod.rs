@@ -1,76 +1,150 @@
-//! Docker as an engine: an instance is a container.
+//! Docker as an engine: an instance is a container, the gateway two of them on a network of their own.
+//!
+//! `connect` finds the engine; `gateway` and `teardown` make and remove what runs the proxy (`proxy_image`, `binary`,
+//! `ports`); `relay` reaches it; `image`, `container` (`spec`, `mount`, `quantity`), `events`, `exec` and `logs` are what a
+//! deployment does with its slots. Whatever has our `labels` is ours, and nothing else is touched.
+
+mod binary;
+mod connect;
+mod container;
+mod events;
+mod exec;
+mod gateway;
+mod image;
+mod labels;
+mod logs;
+mod mount;
+mod names;
+mod ports;
+mod proxy_image;
+mod quantity;
+mod refusal;
+mod relay;
+mod spec;
+mod teardown;
 
 use std::time::Duration;
 
 use config::name::ServiceName;
 
+use self::connect::{Handles, Place};
+use self::names::Names;
 use super::{
     AdminStream, EngineError, Gateway, GatewaySpec, Happening, Image, Instance, InstanceSpec, LogRange, Pull, Restart,
 };
 
-/// The engine.
-pub struct Docker;
+/// The log driver where journald can't be used: it rotates, which `json-file` does not.
+const FALLBACK_LOG_DRIVER: &str = "local";
 
-fn not_yet<T>() -> Result<T, EngineError> {
-    Err(EngineError::Refused("not there yet".to_owned()))
+/// The engine.
+pub struct Docker {
+    place: Place,
+    /// In a box, so that an engine of the other kind doesn't carry their size.
+    handles: Box<Handles>,
+    names: Names,
 }
 
 impl Docker {
+    /// Connects to the engine: `host` is `--host`, without which Docker's own environment decides; `gateway` is
+    /// `--gateway`, which prefixes every name with itself and a dash.
+    ///
+    /// # Errors
+    /// [`EngineError::Unreachable`] where no engine answers, [`EngineError::Usage`] for what is not there yet or a name
+    /// that Docker would not take.
+    pub async fn connect(host: Option<&str>, gateway: Option<&str>) -> Result<Self, EngineError> {
+        let names = Names::new(gateway)?;
+        let place = Place::find(host, &config::paths::variable)?;
+        let handles = Box::new(place.connect().await?);
+        Ok(Self { place, handles, names })
+    }
+
+    /// Returns the API that the engine is spoken to in, as `1.41`.
+    pub fn api(&self) -> &str {
+        &self.handles.api
+    }
+
     pub(super) fn target(&self) -> String {
-        String::new()
+        self.place.target()
     }
-    pub(super) async fn up(&self, _: &GatewaySpec) -> Result<Gateway, EngineError> {
-        not_yet()
+
+    pub(super) async fn up(&self, spec: &GatewaySpec) -> Result<Gateway, EngineError> {
+        self.bring_up(spec).await
     }
-    pub(super) async fn down(&self, _: bool) -> Result<Vec<String>, EngineError> {
-        not_yet()
+
+    pub(super) async fn down(&self, volumes: bool) -> Result<Vec<String>, EngineError> {
+        self.tear_down(volumes).await
     }
+
     pub(super) async fn admin(&self) -> Result<Option<Box<dyn AdminStream>>, EngineError> {
-        not_yet()
+        self.open_relay().await
     }
-    pub(super) async fn image(&self, _: &str, _: Pull) -> Result<Image, EngineError> {
-        not_yet()
+
+    pub(super) async fn image(&self, reference: &str, pull: Pull) -> Result<Image, EngineError> {
+        self.find_image(reference, pull).await
     }
-    pub(super) async fn instances(&self, _: Option<&ServiceName>) -> Result<Vec<Instance>, EngineError> {
-        not_yet()
+
+    pub(super) async fn instances(&self, service: Option<&ServiceName>) -> Result<Vec<Instance>, EngineError> {
+        self.list_instances(service).await
     }
-    pub(super) async fn create(&self, _: &InstanceSpec) -> Result<Instance, EngineError> {
-        not_yet()
+
+    pub(super) async fn create(&self, spec: &InstanceSpec) -> Result<Instance, EngineError> {
+        self.create_instance(spec).await
     }
-    pub(super) async fn start(&self, _: &Instance) -> Result<(), EngineError> {
-        not_yet()
+
+    pub(super) async fn start(&self, instance: &Instance) -> Result<(), EngineError> {
+        self.start_instance(instance).await
     }
-    pub(super) async fn stop(&self, _: &Instance, _: Duration) -> Result<(), EngineError> {
-        not_yet()
+
+    pub(super) async fn stop(&self, instance: &Instance, grace: Duration) -> Result<(), EngineError> {
+        self.stop_instance(instance, grace).await
     }
-    pub(super) async fn remove(&self, _: &Instance) -> Result<(), EngineError> {
-        not_yet()
+
+    pub(super) async fn remove(&self, instance: &Instance) -> Result<(), EngineError> {
+        self.remove_instance(instance).await
     }
-    pub(super) async fn set_kept(&self, _: &Instance, _: bool) -> Result<Instance, EngineError> {
-        not_yet()
+
+    pub(super) async fn set_kept(&self, instance: &Instance, kept: bool) -> Result<Instance, EngineError> {
+        self.rename_kept(instance, kept).await
     }
-    pub(super) async fn set_restart(&self, _: &Instance, _: Restart) -> Result<(), EngineError> {
-        not_yet()
+
+    pub(super) async fn set_restart(&self, instance: &Instance, restart: Restart) -> Result<(), EngineError> {
+        self.update_restart(instance, restart).await
     }
-    pub(super) async fn watch(&self, _: &Instance) -> Result<Happening, EngineError> {
-        not_yet()
+
+    pub(super) async fn watch(&self, instance: &Instance) -> Result<Happening, EngineError> {
+        self.watch_instance(instance).await
     }
+
     pub(super) async fn run_health_command(
         &self,
-        _: &Instance,
-        _: &[String],
+        instance: &Instance,
+        command: &[String],
     ) -> Result<Result<(), String>, EngineError> {
-        not_yet()
+        self.exec_health_command(instance, command).await
     }
+
     pub(super) async fn logs(
         &self,
-        _: &Instance,
-        _: LogRange,
-        _: &mut (dyn FnMut(&str) + Send),
+        instance: &Instance,
+        range: LogRange,
+        line: &mut (dyn FnMut(&str) + Send),
     ) -> Result<(), EngineError> {
-        not_yet()
+        self.read_log(&instance.id, range, line).await
     }
-    pub(super) async fn proxy_logs(&self, _: LogRange, _: &mut (dyn FnMut(&str) + Send)) -> Result<(), EngineError> {
-        not_yet()
+
+    pub(super) async fn proxy_logs(
+        &self,
+        range: LogRange,
+        line: &mut (dyn FnMut(&str) + Send),
+    ) -> Result<(), EngineError> {
+        let name = self.names.proxy();
+        match self.inspect(&name).await? {
+            Some(_) => self.read_log(&name, range, line).await,
+            None => Err(EngineError::NoProxy(format!(
+                "there is no proxy on {}\nhint: `bgctl up{}` makes it",
+                self.target(),
+                self.names.flag()
+            ))),
+        }
     }
 }
