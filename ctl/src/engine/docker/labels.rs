@@ -24,7 +24,7 @@ const REFERENCE: &str = "bluegreen.reference";
 const PORT: &str = "bluegreen.port";
 const RUN: &str = "bluegreen.run";
 const WHO: &str = "bluegreen.who";
-const OURS: [&str; 10] = [GATEWAY, ROLE, SERVICE, SLOT, DEPLOYMENT, IMAGE, REFERENCE, PORT, RUN, WHO];
+const OURS: [&str; 11] = [BUILD, GATEWAY, ROLE, SERVICE, SLOT, DEPLOYMENT, IMAGE, REFERENCE, PORT, RUN, WHO];
 
 /// What a container of ours is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,233 @@
+//! The Docker engine by itself, on a real one: gateway, slots, exits, logs.
+
+use std::collections::BTreeSet;
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use config::name::Slot;
+use ctl::engine::{EngineError, Exit, Happening, Image, InstanceSpec, LogRange, Pull, Restart, RunSettings};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::docker_host::{TestGateway, docker, gateway, inspect};
+
+/// A slot that runs the proxy's own image, the one image that is always there, with another command.
+async fn slot_spec(gateway: &TestGateway, command: &[&str]) -> InstanceSpec {
+    let reference = inspect(&gateway.named("reverse-proxy"))["Config"]["Image"].as_str().unwrap().to_owned();
+    let image: Image = gateway.engine.image(&reference, Pull::Never).await.unwrap();
+    InstanceSpec {
+        service: "shop".parse().unwrap(),
+        slot: Slot::Blue,
+        deployment: "1".to_owned(),
+        image,
+        port: 9000,
+        run: RunSettings {
+            env: vec!["COLOUR=red".to_owned()],
+            command: command.iter().map(|word| (*word).to_owned()).collect(),
+            ..RunSettings::default()
+        },
+        who: "alice@laptop".to_owned(),
+        notes: vec![("note".to_owned(), "first".to_owned())],
+    }
+}
+
+#[tokio::test]
+async fn up_makes_a_hardened_gateway_finds_it_again_and_down_leaves_nothing() {
+    let Some(gateway) = gateway("up_makes_a_hardened_gateway").await else { return };
+    let made = gateway.engine.up(&gateway.spec()).await.unwrap();
+    assert!(made.changed && made.addresses == [format!("http://127.0.0.1:{}", gateway.port)], "{made:?}");
+
+    let holder = gateway.inspect("reverse-proxy-ports");
+    let network = gateway.named("web-gateway");
+    assert_eq!(holder["HostConfig"]["Sysctls"]["net.ipv4.ip_unprivileged_port_start"], "0");
+    let aliases = &holder["NetworkSettings"]["Networks"][&network]["Aliases"];
+    assert!(aliases.as_array().unwrap().iter().any(|alias| alias == "reverse-proxy"), "{aliases}");
+    let proxy = gateway.inspect("reverse-proxy");
+    assert_eq!(proxy["HostConfig"]["NetworkMode"], format!("container:{}", holder["Id"].as_str().unwrap()));
+    for container in [&holder, &proxy] {
+        assert_eq!(container["HostConfig"]["CapDrop"][0], "ALL");
+        assert_eq!(container["HostConfig"]["ReadonlyRootfs"], true);
+        assert_eq!(container["HostConfig"]["SecurityOpt"][0], "no-new-privileges:true");
+        assert_eq!(container["HostConfig"]["RestartPolicy"]["Name"], "always");
+        assert_eq!(container["Config"]["User"], "65532:65532");
+        assert_eq!(container["Config"]["Labels"]["bluegreen.gateway"], network.as_str());
+        let driver = container["HostConfig"]["LogConfig"]["Type"].as_str().unwrap();
+        assert!(["journald", "local"].contains(&driver), "{driver}");
+    }
+    let mount = &proxy["Mounts"][0];
+    assert_eq!((mount["Type"].as_str(), mount["Destination"].as_str()), (Some("volume"), Some("/var/lib/bluegreen")));
+    assert_eq!(mount["Name"], gateway.named("bluegreen-state").as_str());
+
+    let again = gateway.engine.up(&gateway.spec()).await.unwrap();
+    assert!(!again.changed && again.done.is_empty() && again.warnings.is_empty(), "{again:?}");
+    assert_eq!(gateway.inspect("reverse-proxy")["Id"], proxy["Id"]);
+
+    let said = gateway.engine.down(true).await.unwrap();
+    assert_eq!(gateway.leftovers(), Vec::<String>::new(), "{said:?}");
+}
+
+#[tokio::test]
+async fn the_admin_socket_is_reached_through_the_relay() {
+    let Some(gateway) = gateway("the_admin_socket_is_reached").await else { return };
+    assert!(gateway.engine.admin().await.unwrap().is_none(), "nothing runs yet");
+    gateway.engine.up(&gateway.spec()).await.unwrap();
+    let mut stream = gateway.engine.admin().await.unwrap().unwrap();
+    stream.write_all(b"GET /v1/version HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"bgproxy\""), "{answer}");
+}
+
+#[tokio::test]
+async fn a_half_made_gateway_is_completed() {
+    let Some(gateway) = gateway("a_half_made_gateway").await else { return };
+    gateway.engine.up(&gateway.spec()).await.unwrap();
+    docker(&["rm", "-f", &gateway.named("reverse-proxy")]).unwrap();
+    assert!(gateway.engine.up(&gateway.spec()).await.unwrap().changed);
+    docker(&["stop", "-t", "1", &gateway.named("reverse-proxy-ports")]).unwrap();
+    gateway.engine.up(&gateway.spec()).await.unwrap();
+    docker(&["rm", "-f", &gateway.named("reverse-proxy-ports")]).unwrap();
+    gateway.engine.up(&gateway.spec()).await.unwrap();
+    let (holder, proxy) = (gateway.inspect("reverse-proxy-ports"), gateway.inspect("reverse-proxy"));
+    assert_eq!(proxy["HostConfig"]["NetworkMode"], format!("container:{}", holder["Id"].as_str().unwrap()));
+    assert_eq!((&holder["State"]["Running"], &proxy["State"]["Running"]), (&true.into(), &true.into()));
+}
+
+#[tokio::test]
+async fn a_proxy_whose_holder_was_restarted_is_restarted_into_the_living_namespace() {
+    let Some(gateway) = gateway("a_proxy_whose_holder_was_restarted").await else { return };
+    gateway.engine.up(&gateway.spec()).await.unwrap();
+    let before = gateway.inspect("reverse-proxy")["State"]["StartedAt"].clone();
+    docker(&["restart", "-t", "1", &gateway.named("reverse-proxy-ports")]).unwrap();
+    let up = gateway.engine.up(&gateway.spec()).await.unwrap();
+    assert!(up.done.iter().any(|done| done.contains("restarted")), "{up:?}");
+    assert_ne!(gateway.inspect("reverse-proxy")["State"]["StartedAt"], before);
+}
+
+#[tokio::test]
+async fn someone_elses_reverse_proxy_is_explained_and_not_touched() {
+    let Some(gateway) = gateway("someone_elses_reverse_proxy").await else { return };
+    // Any image will do for a container that never starts.
+    gateway.engine.up(&gateway.spec()).await.unwrap();
+    let image = gateway.inspect("reverse-proxy")["Config"]["Image"].as_str().unwrap().to_owned();
+    let name = gateway.named("reverse-proxy");
+    docker(&["rm", "-f", &name]).unwrap();
+    docker(&["create", "--name", &name, &image]).unwrap();
+    let foreign = gateway.inspect("reverse-proxy")["Id"].clone();
+    let Err(EngineError::NoProxy(words)) = gateway.engine.up(&gateway.spec()).await else { panic!() };
+    assert!(words.contains(&image) && words.contains(&format!("docker rm -f {name}")), "{words}");
+    assert!(gateway.engine.admin().await.unwrap().is_none(), "it is no proxy of ours");
+    gateway.engine.down(true).await.unwrap();
+    assert_eq!(gateway.inspect("reverse-proxy")["Id"], foreign);
+}
+
+#[tokio::test]
+async fn a_taken_port_is_explained_and_nothing_stays_behind() {
+    let Some(gateway) = gateway("a_taken_port").await else { return };
+    let _taken = TcpListener::bind(("127.0.0.1", gateway.port)).unwrap();
+    let Err(EngineError::NoProxy(words)) = gateway.engine.up(&gateway.spec()).await else { panic!() };
+    assert!(words.contains(&format!("port {}", gateway.port)) && words.contains("--publish"), "{words}");
+    let left: BTreeSet<String> =
+        gateway.leftovers().into_iter().filter(|name| !name.contains("bluegreen-proxy")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test]
+async fn a_dynamic_binary_is_refused_with_the_command_that_makes_a_static_one() {
+    let Some(gateway) = gateway("a_dynamic_binary").await else { return };
+    let mut spec = gateway.spec();
+    spec.proxy_binary = Some(std::env::current_exe().unwrap());
+    let Err(EngineError::NoProxy(words)) = gateway.engine.up(&spec).await else { panic!() };
+    assert!(words.contains("make static"), "{words}");
+    assert_eq!(gateway.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_slot_lives_from_create_to_remove() {
+    let Some(gateway) = gateway("a_slot_lives").await else { return };
+    let engine = &gateway.engine;
+    engine.up(&gateway.spec()).await.unwrap();
+    let spec = slot_spec(&gateway, &["hold"]).await;
+    let created = engine.create(&spec).await.unwrap();
+    assert_eq!(created.name, gateway.named("shop_BLUE"));
+    assert_eq!(created.endpoint.to_string(), format!("{}:9000", created.name));
+    assert!(!created.running && !created.kept && created.run == spec.run && created.notes == spec.notes);
+    let told = inspect(&created.name);
+    assert_eq!(told["HostConfig"]["RestartPolicy"]["Name"], "no");
+    assert!(told["Config"]["Env"].as_array().unwrap().iter().any(|variable| variable == "PORT=9000"), "{told}");
+    assert!(told["NetworkSettings"]["Networks"].as_object().unwrap().contains_key(&gateway.named("web-gateway")));
+    for (label, value) in
+        [("service", "shop"), ("slot", "blue"), ("deployment", "1"), ("who", "alice@laptop"), ("image", &spec.image.id)]
+    {
+        assert_eq!(told["Config"]["Labels"][format!("bluegreen.{label}")], value);
+    }
+    let Err(EngineError::Refused(words)) = engine.create(&spec).await else { panic!("the name is taken") };
+    assert!(words.contains(&created.name), "{words}");
+
+    engine.start(&created).await.unwrap();
+    engine.start(&created).await.unwrap();
+    let listed = engine.instances(Some(&spec.service)).await.unwrap();
+    assert_eq!(listed.len(), 1);
+    assert!(listed[0].running && listed[0].created == created.created, "{listed:?}");
+    assert!(engine.instances(Some(&"other".parse().unwrap())).await.unwrap().is_empty());
+
+    engine.set_restart(&created, Restart::Always).await.unwrap();
+    assert_eq!(inspect(&created.name)["HostConfig"]["RestartPolicy"]["Name"], "always");
+    engine.set_restart(&created, Restart::No).await.unwrap();
+    let stopping = Instant::now();
+    engine.stop(&created, Duration::from_secs(10)).await.unwrap();
+    assert!(stopping.elapsed() < Duration::from_secs(5), "it ends by its stop signal");
+
+    let kept = engine.set_kept(&created, true).await.unwrap();
+    assert_eq!((kept.name.as_str(), kept.kept), (gateway.named("shop_BLUE_kept").as_str(), true));
+    let back = engine.set_kept(&kept, false).await.unwrap();
+    assert_eq!((back.name, back.kept), (created.name.clone(), false));
+    engine.remove(&created).await.unwrap();
+    engine.remove(&created).await.unwrap();
+    assert!(engine.instances(None).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_exit_is_told_within_milliseconds_and_again_when_asked_again() {
+    let Some(gateway) = gateway("an_exit_is_told").await else { return };
+    let engine = &gateway.engine;
+    engine.up(&gateway.spec()).await.unwrap();
+    let spec = slot_spec(&gateway, &["hold"]).await;
+    let instance = engine.create(&spec).await.unwrap();
+    engine.start(&instance).await.unwrap();
+    let killed = async {
+        tokio::task::yield_now().await;
+        let name = instance.name.clone();
+        tokio::task::spawn_blocking(move || docker(&["kill", &name]).unwrap()).await.unwrap();
+        Instant::now()
+    };
+    let told = async { (engine.watch(&instance).await.unwrap(), Instant::now()) };
+    let (killed, (happening, told)) = tokio::join!(killed, told);
+    assert_eq!(happening, Happening::Exited(Exit { code: 137, oom: false }));
+    assert!(told.saturating_duration_since(killed) < Duration::from_millis(500));
+    assert_eq!(engine.watch(&instance).await.unwrap(), happening);
+    engine.remove(&instance).await.unwrap();
+
+    // One that ends as soon as it starts is told too, with its log.
+    let ends = slot_spec(&gateway, &["--no-such-flag"]).await;
+    let instance = engine.create(&ends).await.unwrap();
+    engine.start(&instance).await.unwrap();
+    let Happening::Exited(exit) = engine.watch(&instance).await.unwrap() else { panic!() };
+    assert_ne!(exit.code, 0);
+    let mut lines = Vec::new();
+    let range = LogRange { tail: None, follow: false };
+    engine.logs(&instance, range, &mut |line| lines.push(line.to_owned())).await.unwrap();
+    assert!(!lines.is_empty(), "what it said before it ended can be read");
+}
+
+#[tokio::test]
+async fn a_missing_image_and_a_failed_health_command_are_told_in_words() {
+    let Some(gateway) = gateway("a_missing_image").await else { return };
+    let engine = &gateway.engine;
+    let Err(EngineError::Refused(words)) = engine.image("bluegreen-test/none:1", Pull::Never).await else { panic!() };
+    assert!(words.contains("bluegreen-test/none:1"), "{words}");
+    engine.up(&gateway.spec()).await.unwrap();
+    let instance = engine.create(&slot_spec(&gateway, &["hold"]).await).await.unwrap();
+    engine.start(&instance).await.unwrap();
+    let failed = engine.run_health_command(&instance, &["/nowhere".to_owned()]).await.unwrap().unwrap_err();
+    assert!(!failed.is_empty());
+}
