@@ -5,7 +5,8 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use config::name::Slot;
-use ctl::engine::{EngineError, Exit, Happening, Image, InstanceSpec, LogRange, Pull, Restart, RunSettings};
+use ctl::engine::docker::{Finding, Verdict};
+use ctl::engine::{Engine, EngineError, Exit, Happening, Image, InstanceSpec, LogRange, Pull, Restart, RunSettings};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::docker_host::{TestGateway, docker, gateway, inspect};
@@ -230,4 +231,21 @@ async fn a_missing_image_and_a_failed_health_command_are_told_in_words() {
     engine.start(&instance).await.unwrap();
     let failed = engine.run_health_command(&instance, &["/nowhere".to_owned()]).await.unwrap().unwrap_err();
     assert!(!failed.is_empty());
+}
+
+#[tokio::test]
+async fn the_survey_tells_a_living_proxy_from_a_missing_one() {
+    let Some(gateway) = gateway("the_survey").await else { return };
+    let Engine::Docker(docker) = &gateway.engine else { panic!() };
+    let verdict = |findings: &[Finding], what: &str| findings.iter().find(|found| found.what == what).unwrap().verdict;
+    let before = docker.survey().await;
+    assert_eq!(verdict(&before, "engine"), Verdict::Ok);
+    assert_eq!(verdict(&before, "proxy"), Verdict::Warn);
+    gateway.engine.up(&gateway.spec()).await.unwrap();
+    let after = docker.survey().await;
+    for what in ["proxy", "state", "port"] {
+        assert_eq!(verdict(&after, what), Verdict::Ok, "{after:?}");
+    }
+    let port = after.iter().find(|found| found.what == "port").unwrap();
+    assert!(port.words.starts_with(&gateway.port.to_string()), "{port:?}");
 }

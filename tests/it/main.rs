@@ -1,5 +1,7 @@
-//! it.
+//! Every integration test, in one program.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-// A real engine, and what a deployment needs of it.
+// The Docker engine by itself, on a real one: gateway, slots, exits, logs.
 mod docker_engine;
+// What a test needs of a real engine.
 mod docker_host;

@@ -2,7 +2,7 @@
 //!
 //! `connect` finds the engine; `gateway` and `teardown` make and remove what runs the proxy (`proxy_image`, `binary`,
 //! `ports`); `relay` reaches it; `image`, `container` (`spec`, `mount`, `quantity`), `events`, `exec` and `logs` are what a
-//! deployment does with its slots. Whatever has our `labels` is ours, and nothing else is touched.
+//! deployment does with its slots; `survey` is what `doctor` finds. Whatever has our `labels` is ours, and nothing else is touched.
 
 mod binary;
 mod connect;
@@ -21,6 +21,7 @@ mod quantity;
 mod refusal;
 mod relay;
 mod spec;
+mod survey;
 mod teardown;
 
 use std::time::Duration;
@@ -29,6 +30,7 @@ use config::name::ServiceName;
 
 use self::connect::{Handles, Place};
 use self::names::Names;
+pub use self::survey::{Finding, Verdict};
 use super::{
     AdminStream, EngineError, Gateway, GatewaySpec, Happening, Image, Instance, InstanceSpec, LogRange, Pull, Restart,
 };
@@ -56,6 +58,11 @@ impl Docker {
         let place = Place::find(host, &config::paths::variable)?;
         let handles = Box::new(place.connect().await?);
         Ok(Self { place, handles, names })
+    }
+
+    /// Looks at the engine and at everything of ours on it, for `doctor`; what can't be looked at is a finding too.
+    pub async fn survey(&self) -> Vec<Finding> {
+        self.look_around().await
     }
 
     /// Returns the API that the engine is spoken to in, as `1.41`.
