@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 
 use config::name::Slot;
 use ctl::engine::docker::{Finding, Verdict};
-use ctl::engine::{Engine, EngineError, Exit, Happening, Image, InstanceSpec, LogRange, Pull, Restart, RunSettings};
+use ctl::engine::{
+    Engine, EngineError, Exit, GatewaySpec, Happening, Image, InstanceSpec, LogRange, Pull, Restart, RunSettings,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::docker_host::{TestGateway, docker, gateway, inspect};
 
 /// A slot that runs the proxy's own image, the one image that is always there, with another command.
-async fn slot_spec(gateway: &TestGateway, command: &[&str]) -> InstanceSpec {
+pub(crate) async fn slot_spec(gateway: &TestGateway, command: &[&str]) -> InstanceSpec {
     let reference = inspect(&gateway.named("reverse-proxy"))["Config"]["Image"].as_str().unwrap().to_owned();
     let image: Image = gateway.engine.image(&reference, Pull::Never).await.unwrap();
     InstanceSpec {
@@ -248,4 +250,54 @@ async fn the_survey_tells_a_living_proxy_from_a_missing_one() {
     }
     let port = after.iter().find(|found| found.what == "port").unwrap();
     assert!(port.words.starts_with(&gateway.port.to_string()), "{port:?}");
+}
+
+#[tokio::test]
+async fn another_build_is_left_alone_until_it_is_asked_for() {
+    let Some(gateway) = gateway("another_build").await else { return };
+    gateway.engine.up(&gateway.spec()).await.unwrap();
+    let first = gateway.inspect("reverse-proxy")["Id"].clone();
+    // A byte behind the program changes the build and nothing that runs.
+    let folder = tempfile::tempdir().unwrap();
+    let other = folder.path().join("bgproxy");
+    let mut program = std::fs::read(&gateway.proxy_binary).unwrap();
+    program.push(0);
+    std::fs::write(&other, &program).unwrap();
+    let mut spec = GatewaySpec { proxy_binary: Some(other.clone()), ..gateway.spec() };
+    let up = gateway.engine.up(&spec).await.unwrap();
+    assert!(!up.changed && up.warnings[0].contains("--upgrade"), "{up:?}");
+    assert_eq!(gateway.inspect("reverse-proxy")["Id"], first);
+
+    spec.upgrade = true;
+    let up = gateway.engine.up(&spec).await.unwrap();
+    assert!(up.done.iter().any(|done| done.contains("replaced")), "{up:?}");
+    let second = gateway.inspect("reverse-proxy")["Id"].clone();
+    assert_ne!(second, first);
+    assert!(gateway.inspect("reverse-proxy_replaced").is_null());
+
+    // One that ends at its first instruction: the old one is put back.
+    let entry = usize::try_from(u64::from_le_bytes(program[24..32].try_into().unwrap())).unwrap();
+    program[24..32].copy_from_slice(&(entry as u64 + (1 << 40)).to_le_bytes());
+    std::fs::write(&other, &program).unwrap();
+    let Err(EngineError::NoProxy(words)) = gateway.engine.up(&spec).await else { panic!("it can't run") };
+    assert!(words.contains("The old proxy serves again"), "{words}");
+    assert_eq!(gateway.inspect("reverse-proxy")["Id"], second);
+    assert_eq!(gateway.inspect("reverse-proxy")["State"]["Running"], true);
+}
+
+#[tokio::test]
+async fn down_takes_slots_and_leaves_strangers_and_their_network() {
+    let Some(gateway) = gateway("down_takes_slots").await else { return };
+    gateway.engine.up(&gateway.spec()).await.unwrap();
+    let slot = gateway.engine.create(&slot_spec(&gateway, &["hold"]).await).await.unwrap();
+    gateway.engine.start(&slot).await.unwrap();
+    let (stranger, network) = (gateway.named("stranger"), gateway.named("web-gateway"));
+    let image = gateway.inspect("reverse-proxy")["Config"]["Image"].as_str().unwrap().to_owned();
+    docker(&["run", "-d", "--name", &stranger, "--network", &network, &image, "hold"]).unwrap();
+    let said = gateway.engine.down(false).await.unwrap();
+    assert!(said.iter().any(|line| line.contains(&network) && line.contains(&stranger)), "{said:?}");
+    assert!(said.iter().any(|line| line.contains("bluegreen-state") && line.contains("--volumes")), "{said:?}");
+    let left = gateway.leftovers().into_iter().filter(|name| *name != image);
+    let left: BTreeSet<String> = left.collect();
+    assert_eq!(left, BTreeSet::from([stranger, network, gateway.named("bluegreen-state")]));
 }

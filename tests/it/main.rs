@@ -5,3 +5,5 @@
 mod docker_engine;
 // What a test needs of a real engine.
 mod docker_host;
+// A restart of the Docker daemon, where that is allowed.
+mod docker_restart;
