@@ -120,3 +120,38 @@ pub(crate) fn skip<T>(test: &str, why: &str) -> Option<T> {
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
     None
 }
+
+/// One build of the recipe's uptimer.
+pub(crate) struct Uptimer {
+    pub(crate) version: u32,
+    /// Seconds until it is ready.
+    pub(crate) loading: u32,
+    /// `exit`, `never`, or nothing.
+    pub(crate) fail: &'static str,
+}
+
+impl TestGateway {
+    /// Builds the uptimer's image for this gateway; `None`, with a word on why, where there is no Python to build it on.
+    pub(crate) fn build(&self, test: &str, uptimer: &Uptimer) -> Option<String> {
+        const BASE: &str = "bluegreen-test/python-base:bookworm";
+        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+        let made = Command::new(root.join("images/python-base.sh")).arg(BASE).output().unwrap();
+        if !made.status.success() {
+            return skip(test, &format!("no base image: {}", String::from_utf8_lossy(&made.stderr).trim()));
+        }
+        let image = format!("{}:v{}", self.named("uptimer"), uptimer.version);
+        let folder = root.join("../examples/uptimer");
+        // BuildKit is a plug-in that may be missing; the old builder is in every engine.
+        let built = Command::new("docker")
+            .env("DOCKER_BUILDKIT", "0")
+            .args(["build", "-q", "-t", &image, "--build-arg", &format!("BASE={BASE}")])
+            .args(["--build-arg", &format!("VERSION={}", uptimer.version)])
+            .args(["--build-arg", &format!("LOADING={}", uptimer.loading)])
+            .args(["--build-arg", &format!("FAIL={}", uptimer.fail)])
+            .arg(folder)
+            .output()
+            .unwrap();
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        Some(image)
+    }
+}

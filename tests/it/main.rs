@@ -7,3 +7,5 @@ mod docker_engine;
 mod docker_host;
 // A restart of the Docker daemon, where that is allowed.
 mod docker_restart;
+// The recipe's uptimer as a slot of the Docker engine.
+mod docker_uptimer;
