@@ -1,0 +1,123 @@
+//! `bgproxy.toml` exactly as it is written: texts and numbers with their places, nothing judged yet.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_spanned::Spanned;
+
+/// A text and where it stands.
+pub type Text = Spanned<String>;
+/// A whole number and where it stands.
+pub type Number = Spanned<i64>;
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Addresses to listen on.
+    pub listen: Option<Spanned<Vec<Text>>>,
+    /// The admin socket.
+    pub admin: Option<Text>,
+    /// The folder of saved state.
+    pub state: Option<Text>,
+    /// Worker threads.
+    pub workers: Option<Number>,
+    /// Networks whose forwarded headers are believed.
+    pub trusted_proxies: Option<Vec<Text>>,
+    /// Limits and time-outs.
+    #[serde(default)]
+    pub limits: Limits,
+    /// What is logged, and where.
+    #[serde(default)]
+    pub log: Log,
+    /// Services, by name.
+    #[serde(default)]
+    pub services: BTreeMap<Text, Service>,
+}
+
+/// `[limits]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Client connections at once.
+    pub connections: Option<Number>,
+    /// The head of a request.
+    pub header_timeout: Option<Text>,
+    /// A client connection without a request.
+    pub idle_timeout: Option<Text>,
+    /// A body in which nothing moves.
+    pub body_idle_timeout: Option<Text>,
+    /// Connecting to an endpoint.
+    pub connect_timeout: Option<Text>,
+    /// From the request to the head of its answer.
+    pub response_timeout: Option<Text>,
+    /// The header fields of one message, in bytes.
+    pub header_bytes: Option<Number>,
+    /// How many header fields one message has.
+    pub header_fields: Option<Number>,
+    /// The request target, in bytes.
+    pub target_bytes: Option<Number>,
+    /// An upstream connection without a request.
+    pub upstream_idle: Option<Text>,
+    /// Idle upstream connections a worker and address.
+    pub upstream_idle_connections: Option<Number>,
+    /// How long SIGTERM waits.
+    pub shutdown_timeout: Option<Text>,
+}
+
+/// `[log]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// `off`, `stdout`, `stderr` or a path.
+    pub access: Option<Text>,
+    /// The least important level that is written.
+    pub level: Option<Text>,
+    /// `text` or `json`.
+    pub format: Option<Text>,
+}
+
+/// `[services.NAME]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// Hosts.
+    #[serde(default)]
+    pub domains: Vec<Text>,
+    /// Path prefixes.
+    #[serde(default)]
+    pub paths: Vec<Text>,
+    /// Whether the prefix is taken off.
+    pub strip_path: Option<Spanned<bool>>,
+    /// Where the application listens.
+    #[serde(default)]
+    pub endpoints: Vec<Text>,
+    /// The probe.
+    #[serde(default)]
+    pub health: Health,
+}
+
+/// `[services.NAME.health]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    /// False: no probe.
+    pub enabled: Option<bool>,
+    /// What is asked for.
+    pub path: Option<Text>,
+    /// Another port.
+    pub port: Option<Number>,
+    /// The `Host` of the probe.
+    pub host: Option<Text>,
+    /// More header fields.
+    #[serde(default)]
+    pub headers: BTreeMap<Text, Text>,
+    /// What passes.
+    pub status: Option<Text>,
+    /// How long one probe may take.
+    pub timeout: Option<Text>,
+    /// From one probe to the next.
+    pub interval: Option<Text>,
+    /// Passes in a row.
+    pub passes: Option<Number>,
+}

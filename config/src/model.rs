@@ -1,0 +1,202 @@
+//! The validated configuration of the proxy: every value present, every word parsed.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::admin::request::ServiceSettings;
+use crate::health::HealthCheck;
+use crate::name::{EndpointAddr, ServiceName};
+use crate::{defaults, paths};
+
+/// What `bgproxy.toml` means; the default is what no file at all means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Model {
+    /// Where to listen.
+    pub listen: Listen,
+    /// The admin socket.
+    pub admin: PathBuf,
+    /// The folder of saved state.
+    pub state: PathBuf,
+    /// Worker threads.
+    pub workers: Workers,
+    /// Networks whose `X-Forwarded-*` and `Forwarded` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Limits and time-outs.
+    pub limits: Limits,
+    /// What is logged, and where.
+    pub log: Log,
+    /// The file's services, in the order of their names.
+    pub services: Vec<FileService>,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self {
+            listen: Listen::Default,
+            admin: paths::ADMIN_SOCKET.into(),
+            state: paths::STATE_DIR.into(),
+            workers: Workers::PerCore,
+            trusted_proxies: Vec::new(),
+            limits: Limits::default(),
+            log: Log::default(),
+            services: Vec::new(),
+        }
+    }
+}
+
+/// Where to listen. That nobody asked matters: a host without IPv6 is then a warning, not an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// Port 80 of every address, IPv6 where there is any.
+    Default,
+    /// These addresses, each of which must work.
+    Asked(Vec<SocketAddr>),
+}
+
+impl Listen {
+    /// Returns the addresses, IPv4 first.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        match self {
+            Self::Default => vec![
+                SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 80),
+                SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 80),
+            ],
+            Self::Asked(addresses) => addresses.clone(),
+        }
+    }
+}
+
+/// Worker threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workers {
+    /// One a core.
+    PerCore,
+    /// So many.
+    Count(NonZeroUsize),
+}
+
+impl Workers {
+    /// Returns the number of threads on this machine.
+    pub fn count(self) -> usize {
+        match self {
+            Self::PerCore => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            Self::Count(count) => count.get(),
+        }
+    }
+}
+
+/// Limits and time-outs; their reasons stand in [`defaults`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Client connections at once, all workers together.
+    pub connections: usize,
+    /// The complete head of a request, from its first byte.
+    pub header_timeout: Duration,
+    /// A client connection without a request.
+    pub idle_timeout: Duration,
+    /// A body in which nothing moves.
+    pub body_idle_timeout: Duration,
+    /// Connecting to an endpoint.
+    pub connect_timeout: Duration,
+    /// From the whole request sent to the head of the answer.
+    pub response_timeout: Duration,
+    /// The header fields of one message, in bytes.
+    pub header_bytes: usize,
+    /// Header fields in one message.
+    pub header_fields: usize,
+    /// The request target, in bytes.
+    pub target_bytes: usize,
+    /// An upstream connection without a request.
+    pub upstream_idle: Duration,
+    /// Idle upstream connections a worker keeps for each address.
+    pub upstream_idle_connections: usize,
+    /// How long SIGTERM waits for requests in flight.
+    pub shutdown_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: defaults::CONNECTIONS,
+            header_timeout: defaults::HEADER_TIMEOUT,
+            idle_timeout: defaults::IDLE_TIMEOUT,
+            body_idle_timeout: defaults::BODY_IDLE_TIMEOUT,
+            connect_timeout: defaults::CONNECT_TIMEOUT,
+            response_timeout: defaults::RESPONSE_TIMEOUT,
+            header_bytes: defaults::HEADER_BYTES,
+            header_fields: defaults::HEADER_FIELDS,
+            target_bytes: defaults::TARGET_BYTES,
+            upstream_idle: defaults::UPSTREAM_IDLE,
+            upstream_idle_connections: defaults::UPSTREAM_IDLE_CONNECTIONS,
+            shutdown_timeout: defaults::SHUTDOWN,
+        }
+    }
+}
+
+/// What is logged, and where.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Log {
+    /// One line a request.
+    pub access: AccessLog,
+    /// The least important level of the proxy's own log, which goes to stderr.
+    pub level: LogLevel,
+    /// The form of both.
+    pub format: LogFormat,
+}
+
+/// Where the access log goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum AccessLog {
+    /// Nowhere.
+    #[default]
+    Off,
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// A file, appended to.
+    File(PathBuf),
+}
+
+/// How much the proxy says of itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogLevel {
+    /// We broke a promise.
+    Error,
+    /// Someone should look.
+    Warn,
+    /// What an operator wants to find later.
+    #[default]
+    Info,
+    /// Clients that misbehave, too.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A service of the file; its endpoints are given to its live slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileService {
+    /// Its name.
+    pub name: ServiceName,
+    /// Its routes.
+    pub settings: ServiceSettings,
+    /// Where the application listens; at least one.
+    pub endpoints: Vec<EndpointAddr>,
+    /// How they are probed.
+    pub health: HealthCheck,
+}
