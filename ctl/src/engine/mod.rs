@@ -154,6 +154,11 @@ pub struct Exit {
     pub oom: bool,
 }
 
+impl Exit {
+    /// The code of an exit that nobody could read: the process engine's, for one that another run of `bgctl` started.
+    pub const UNKNOWN: i64 = -1;
+}
+
 /// What an engine tells about a running instance while a deployment waits for its health.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Happening {
