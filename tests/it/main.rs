@@ -9,3 +9,5 @@ mod docker_host;
 mod docker_restart;
 // The recipe's uptimer as a slot of the Docker engine.
 mod docker_uptimer;
+// What people forget: layers, lists, documents, bans.
+mod tidy;

@@ -1,0 +1,155 @@
+//! What people forget: layers, unlisted test files, undocumented keys, calls and codes, banned crates.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use config::admin::{Call, ErrorCode, Verb};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Every Rust file below a folder, with its text.
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                found.push((path, text));
+            }
+        }
+    }
+    assert!(!found.is_empty(), "no source below {folder}");
+    found
+}
+
+/// The crates that a manifest lists for the program itself, tests aside.
+fn dependencies(manifest: &str) -> Vec<String> {
+    let text = read(manifest);
+    let table = text.split("\n[dependencies]\n").nth(1).unwrap().split("\n[").next().unwrap();
+    table.lines().filter_map(|line| line.split(['.', ' ', '=']).next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_crates_depend_in_one_direction_and_the_proxy_knows_no_engine() {
+    let forbidden = [
+        ("config/Cargo.toml", &["proxy", "ctl", "tests", "tokio", "hyper", "bollard"][..]),
+        ("proxy/Cargo.toml", &["ctl", "tests", "bollard", "tar", "tower"]),
+        ("ctl/Cargo.toml", &["proxy", "tests", "arc-swap", "tower"]),
+    ];
+    for (manifest, crates) in forbidden {
+        let listed = dependencies(manifest);
+        assert!(listed.len() > 3, "{manifest} was not understood: {listed:?}");
+        for name in crates {
+            assert!(!listed.iter().any(|dependency| dependency == name), "{manifest} depends on {name}");
+        }
+    }
+}
+
+#[test]
+fn every_file_says_first_what_it_owns() {
+    for folder in ["config/src", "proxy/src", "ctl/src", "tests/it", "tests/harness"] {
+        for (path, text) in sources(folder) {
+            assert!(text.starts_with("//! "), "{} has no `//!` first line", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_test_file_is_listed_with_a_comment() {
+    let main = read("tests/it/main.rs");
+    let lines: Vec<&str> = main.lines().collect();
+    for (path, _) in sources("tests/it") {
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        if name == "main" {
+            continue;
+        }
+        let at = lines.iter().position(|line| *line == format!("mod {name};"));
+        let at = at.unwrap_or_else(|| panic!("tests/it/main.rs does not list {name}"));
+        assert!(at > 0 && lines[at - 1].starts_with("// "), "tests/it/main.rs says nothing about {name}");
+    }
+}
+
+#[test]
+fn every_configuration_key_is_documented_and_shown_in_the_full_example() {
+    let (file, reference, example) =
+        (read("config/src/file.rs"), read("docs/config-reference.md"), read("examples/bgproxy.toml"));
+    let keys: Vec<&str> = file
+        .lines()
+        .filter_map(|line| line.strip_prefix("    pub ")?.split_once(':').map(|(key, _)| key))
+        .filter(|key| !["limits", "log", "services", "health"].contains(key))
+        .collect();
+    assert!(keys.len() > 30, "config/src/file.rs was not understood: {keys:?}");
+    for key in keys {
+        assert!(reference.contains(&format!("| `{key}` |")), "docs/config-reference.md lacks `{key}`");
+        assert!(example.contains(&format!("{key} = ")), "examples/bgproxy.toml lacks `{key}`");
+    }
+}
+
+#[test]
+fn every_admin_call_and_error_code_is_documented() {
+    let text = read("docs/admin-protocol.md");
+    let service = "NAME".to_lowercase().parse::<config::name::ServiceName>().unwrap();
+    let mut calls = vec![
+        Call::Version,
+        Call::Status,
+        Call::Services,
+        Call::Service(service.clone()),
+        Call::History(service.clone()),
+        Call::Put(service.clone()),
+        Call::Delete(service.clone()),
+        Call::Reload,
+        Call::Events,
+        Call::Metrics,
+    ];
+    calls.extend(Verb::ALL.map(|verb| Call::Act(service.clone(), verb)));
+    for call in calls {
+        let shown = format!("{} {}", call.method(), call.path().replace("/name", "/NAME"));
+        // `resume` stands in one line with `pause`.
+        let known = text.contains(&format!("`{shown}`")) || text.contains("`/resume`") && shown.ends_with("/resume");
+        assert!(known, "docs/admin-protocol.md lacks {shown}");
+    }
+    for code in ErrorCode::ALL {
+        let word = serde_json::to_value(code).unwrap();
+        let row = format!("| `{}` | {} |", word.as_str().unwrap(), code.status());
+        assert!(text.contains(&row), "docs/admin-protocol.md lacks {row}");
+    }
+}
+
+#[test]
+fn no_banned_crate_is_locked() {
+    let lock = read("Cargo.lock");
+    let deny = read("deny.toml");
+    let banned: Vec<&str> =
+        deny.lines().filter_map(|line| line.trim().strip_prefix("{ crate = \"")?.split('"').next()).collect();
+    assert!(banned.len() >= 5, "deny.toml was not understood: {banned:?}");
+    for name in banned {
+        assert!(!lock.contains(&format!("\nname = \"{name}\"\n")), "{name} is locked, and deny.toml bans it");
+    }
+}
+
+#[test]
+fn documents_link_to_files_that_exist() {
+    let mut pages: Vec<PathBuf> =
+        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"].map(|page| root().join(page)).into();
+    pages.extend(fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path()));
+    for page in pages.into_iter().filter(|page| page.is_file()) {
+        let text = fs::read_to_string(&page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let target = link.split('#').next().unwrap();
+            if !target.is_empty() && !target.contains("://") {
+                let found = page.parent().unwrap().join(target).exists();
+                assert!(found, "{} links to {target}, which is not there", page.display());
+            }
+        }
+    }
+}
