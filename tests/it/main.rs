@@ -9,5 +9,7 @@ mod docker_host;
 mod docker_restart;
 // The recipe's uptimer as a slot of the Docker engine.
 mod docker_uptimer;
+// The harness itself: its load fails where it must.
+mod harness;
 // What people forget: layers, lists, documents, bans.
 mod tidy;

@@ -1,0 +1,98 @@
+//! A raw client: bytes in, bytes out, nothing mended.
+
+use std::io::Result;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::message::{self, Kind, Message};
+
+/// Longer than any answer that a test waits for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One connection.
+#[derive(Debug)]
+pub struct Client {
+    socket: TcpStream,
+    buffer: Vec<u8>,
+}
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub struct Response {
+    /// The status.
+    pub status: u16,
+    /// The body, without its framing.
+    pub body: Vec<u8>,
+    message: Message,
+}
+
+/// Opens a connection.
+///
+/// # Errors
+/// Those of connecting.
+pub async fn client(address: SocketAddr) -> Result<Client> {
+    let socket = TcpStream::connect(address).await?;
+    socket.set_nodelay(true)?;
+    Ok(Client { socket, buffer: Vec::new() })
+}
+
+impl Client {
+    /// Sends bytes as they are.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> Result<()> {
+        self.socket.write_all(bytes.as_ref()).await
+    }
+
+    /// Reads the next answer; none where the connection was closed before its first byte.
+    ///
+    /// # Errors
+    /// Those of the socket, an answer that is cut short, and none in 30 s.
+    pub async fn answer(&mut self) -> Result<Option<Response>> {
+        let read = message::read(&mut self.socket, &mut self.buffer, Kind::Answer);
+        let Some(mut message) = timeout(PATIENCE, read).await?? else { return Ok(None) };
+        let status = message.first_line().split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
+        let body = std::mem::take(&mut message.body);
+        Ok(Some(Response { status, body, message }))
+    }
+
+    /// Sends a GET and reads its answer.
+    ///
+    /// # Errors
+    /// As [`Client::answer`].
+    pub async fn get(&mut self, host: &str, target: &str) -> Result<Option<Response>> {
+        self.send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")).await?;
+        self.answer().await
+    }
+
+    /// Reads until the connection ends.
+    ///
+    /// # Errors
+    /// Those of the socket, and no end in 30 s.
+    pub async fn rest(&mut self) -> Result<Vec<u8>> {
+        timeout(PATIENCE, self.socket.read_to_end(&mut self.buffer)).await??;
+        Ok(std::mem::take(&mut self.buffer))
+    }
+}
+
+impl Response {
+    /// Returns the first field of that name.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.message.field(name)
+    }
+
+    /// Tells whether the server closes the connection after this answer.
+    pub fn closes(&self) -> bool {
+        self.message.has_token("connection", "close") || self.message.head.starts_with("HTTP/1.0")
+    }
+
+    /// Returns the body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}

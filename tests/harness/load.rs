@@ -1,0 +1,221 @@
+//! Steady load by independent visitors, and a verdict that counts instead of assuming.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use crate::client::{Client, Response, client};
+
+/// The body of a POST, all of which must arrive.
+const BODY_BYTES: usize = 20_000;
+/// Failures are kept with their words up to this many; all are counted.
+const SHOWN: usize = 20;
+
+/// Who visits.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// Sent as `Host`.
+    pub host: String,
+    /// Clients that use one connection for all their GETs.
+    pub keep_alive: usize,
+    /// Clients that open a connection for each GET.
+    pub fresh: usize,
+    /// Clients that send POSTs with bodies, each with an id of its own.
+    pub posts: usize,
+    /// Clients whose GETs are answered slowly.
+    pub slow: usize,
+    /// How slowly.
+    pub slow_for: Duration,
+    /// What each client but the slow ones waits between an answer and its next request.
+    pub pause: Duration,
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Self {
+            host: "shop.test".to_owned(),
+            keep_alive: 8,
+            fresh: 2,
+            posts: 2,
+            slow: 2,
+            slow_for: Duration::from_millis(200),
+            pause: Duration::ZERO,
+        }
+    }
+}
+
+/// What became of the requests.
+#[derive(Debug, Clone, Default)]
+pub struct Verdict {
+    /// Requests sent.
+    pub total: u64,
+    /// Those without the right answer.
+    pub failed: u64,
+    /// The first of these, in words, with the time since the start.
+    pub failures: Vec<(Duration, String)>,
+    /// Right answers by `X-Version`.
+    pub versions: BTreeMap<String, u64>,
+    /// The longest wait for an answer, those asked to be slow aside.
+    pub slowest: Duration,
+    /// Kept-alive connections that the server announced to close.
+    pub closed: u64,
+}
+
+impl Verdict {
+    /// Ends the test unless every request got its answer.
+    ///
+    /// # Panics
+    /// With the first failures in words.
+    pub fn assert_none_failed(&self) {
+        assert!(self.total > 0, "no request was sent");
+        assert_eq!(self.failed, 0, "of {} requests failed: {:#?}", self.total, self.failures);
+    }
+}
+
+/// Load that goes on until it is stopped.
+#[derive(Debug)]
+pub struct Running {
+    shared: Arc<Shared>,
+    visitors: JoinSet<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    address: SocketAddr,
+    load: Load,
+    began: Instant,
+    stop: AtomicBool,
+    next_id: AtomicU64,
+    verdict: Mutex<Verdict>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Visitor {
+    KeepAlive,
+    Fresh,
+    Post,
+    Slow,
+}
+
+/// Sends load to an address.
+pub fn load(address: SocketAddr, load: Load) -> Running {
+    let counts = [
+        (Visitor::KeepAlive, load.keep_alive),
+        (Visitor::Fresh, load.fresh),
+        (Visitor::Post, load.posts),
+        (Visitor::Slow, load.slow),
+    ];
+    let shared = Arc::new(Shared {
+        address,
+        load,
+        began: Instant::now(),
+        stop: AtomicBool::new(false),
+        next_id: AtomicU64::new(1),
+        verdict: Mutex::default(),
+    });
+    let mut visitors = JoinSet::new();
+    for (visitor, count) in counts {
+        for _ in 0..count {
+            visitors.spawn(visit(shared.clone(), visitor));
+        }
+    }
+    Running { shared, visitors }
+}
+
+impl Running {
+    /// Returns what has become of the requests so far.
+    pub fn so_far(&self) -> Verdict {
+        self.shared.verdict.lock().unwrap().clone()
+    }
+
+    /// Lets the visitors finish their requests, and returns the verdict.
+    pub async fn stop(mut self) -> Verdict {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        while let Some(ended) = self.visitors.join_next().await {
+            ended.unwrap();
+        }
+        self.so_far()
+    }
+}
+
+async fn visit(shared: Arc<Shared>, visitor: Visitor) {
+    let mut connection: Option<Client> = None;
+    while !shared.stop.load(Ordering::Relaxed) {
+        let id = shared.next_id.fetch_add(1, Ordering::Relaxed).to_string();
+        let sent = Instant::now();
+        let answer = exchange(&shared, visitor, &id, &mut connection).await;
+        let goes_on = visitor != Visitor::Fresh && answer.as_ref().is_ok_and(|answer| !answer.closes());
+        if !goes_on {
+            connection = None;
+        }
+        shared.record(visitor, &id, sent.elapsed(), answer);
+        if visitor != Visitor::Slow && !shared.load.pause.is_zero() {
+            tokio::time::sleep(shared.load.pause).await;
+        }
+    }
+}
+
+impl Shared {
+    fn record(&self, visitor: Visitor, id: &str, took: Duration, answer: Result<Response, String>) {
+        let mut verdict = self.verdict.lock().unwrap();
+        verdict.total += 1;
+        match answer {
+            Ok(answer) => {
+                verdict.closed += u64::from(visitor != Visitor::Fresh && answer.closes());
+                *verdict.versions.entry(answer.field("x-version").unwrap_or("none").to_owned()).or_default() += 1;
+                if visitor != Visitor::Slow {
+                    verdict.slowest = verdict.slowest.max(took);
+                }
+            }
+            Err(why) => {
+                verdict.failed += 1;
+                if verdict.failures.len() < SHOWN {
+                    verdict.failures.push((self.began.elapsed(), format!("{visitor:?} request {id}: {why}")));
+                }
+            }
+        }
+    }
+}
+
+/// Sends one request and judges its answer; a connection that ends without one is a failure, reused or not.
+async fn exchange(
+    shared: &Shared,
+    visitor: Visitor,
+    id: &str,
+    connection: &mut Option<Client>,
+) -> Result<Response, String> {
+    let slot = match connection {
+        Some(open) => open,
+        None => {
+            let open = client(shared.address).await.map_err(|error| format!("connect: {error}"))?;
+            connection.insert(open)
+        }
+    };
+    let fields = format!("Host: {}\r\nX-Load-Id: {id}\r\n", shared.load.host);
+    let request = match visitor {
+        Visitor::KeepAlive => format!("GET / HTTP/1.1\r\n{fields}\r\n"),
+        Visitor::Fresh => format!("GET / HTTP/1.1\r\n{fields}Connection: close\r\n\r\n"),
+        Visitor::Slow => format!("GET /slow/{} HTTP/1.1\r\n{fields}\r\n", shared.load.slow_for.as_millis()),
+        Visitor::Post => {
+            let body = "x".repeat(BODY_BYTES);
+            format!("POST / HTTP/1.1\r\n{fields}Content-Length: {BODY_BYTES}\r\n\r\n{body}")
+        }
+    };
+    slot.send(request).await.map_err(|error| format!("send: {error}"))?;
+    let answer = slot.answer().await.map_err(|error| format!("read: {error}"))?;
+    let answer = answer.ok_or("the connection was closed without an answer")?;
+    if answer.status != 200 {
+        return Err(format!("{} {}", answer.status, answer.text().chars().take(200).collect::<String>()));
+    }
+    if answer.field("x-load-id") != Some(id) {
+        return Err(format!("the answer to another request: {:?}", answer.field("x-load-id")));
+    }
+    if visitor == Visitor::Post && answer.field("x-body-bytes") != Some(BODY_BYTES.to_string().as_str()) {
+        return Err(format!("{:?} of {BODY_BYTES} bytes arrived", answer.field("x-body-bytes")));
+    }
+    Ok(answer)
+}
