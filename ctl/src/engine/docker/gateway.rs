@@ -1,6 +1,7 @@
 //! `up`: network, holder and proxy, made, completed or found.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use super::container::describe;
 use super::labels::{self, Role};
 use super::names::ALIAS;
 use super::ports::{self, Published};
-use super::proxy_image::{self, PROGRAM, ProxyImage, UID};
+use super::proxy_image::{self, Content, PROGRAM, ProxyImage, UID};
 use super::refusal::{found, refusal, status};
 use super::spec::{log_config, restart_policy};
 use super::{Docker, FALLBACK_LOG_DRIVER};
@@ -40,6 +41,8 @@ struct Raising<'a> {
     spec: &'a GatewaySpec,
     report: Gateway,
     made: Vec<Made>,
+    /// The networks whose forwarded headers the proxy believes: those asked for, else those it believes already.
+    trusted: Vec<String>,
 }
 
 /// Something that this run made.
@@ -57,15 +60,8 @@ struct Started {
 
 impl Docker {
     pub(super) async fn bring_up(&self, spec: &GatewaySpec) -> Result<Gateway, EngineError> {
-        if !spec.trusted_proxies.is_empty() {
-            return Err(EngineError::Usage(
-                "--trusted-proxy: not there yet\nhint: until then every X-Forwarded header of a client is replaced by the \
-                 truth"
-                    .to_owned(),
-            ));
-        }
         let report = Gateway { changed: false, done: Vec::new(), warnings: Vec::new(), addresses: Vec::new() };
-        let mut raising = Raising { docker: self, spec, report, made: Vec::new() };
+        let mut raising = Raising { docker: self, spec, report, made: Vec::new(), trusted: Vec::new() };
         match raising.run().await {
             Ok(()) => {
                 raising.report.changed = !raising.report.done.is_empty();
@@ -140,11 +136,11 @@ impl Docker {
         })
     }
 
-    /// Puts the proxy's image together from the binary that `up` would take.
+    /// Puts the proxy's image together from the binary that `up` takes.
     ///
     /// # Errors
     /// Where there is no binary that could run there.
-    pub(super) async fn proxy_image(&self, named: Option<&Path>) -> Result<ProxyImage, EngineError> {
+    async fn proxy_image(&self, named: Option<&Path>, trusted: Vec<String>) -> Result<ProxyImage, EngineError> {
         let machine = self.machine().await?;
         let own = std::env::current_exe().ok();
         let search = Search {
@@ -157,7 +153,8 @@ impl Docker {
             let file = search.find(machine)?;
             move || {
                 let program = binary::load(&file, machine)?;
-                let built = proxy_image::build(&name, &program, machine);
+                let content = Content { program: &program, machine, trusted_proxies: &trusted };
+                let built = proxy_image::build(&name, &content);
                 built.map_err(|error| EngineError::NoProxy(format!("put the proxy's image together: {error}")))
             }
         });
@@ -183,7 +180,8 @@ impl Raising<'_> {
         let wanted = self.spec.publish.iter().map(|text| Published::parse(text)).collect::<Result<Vec<_>, _>>()?;
 
         let is_whole = holder.as_ref().is_some_and(is_running) && proxy.as_ref().is_some_and(is_running);
-        let image = match self.docker.proxy_image(self.spec.proxy_binary.as_deref()).await {
+        self.trusted = trusted_proxies(&self.spec.trusted_proxies, proxy.as_ref())?;
+        let image = match self.docker.proxy_image(self.spec.proxy_binary.as_deref(), self.trusted.clone()).await {
             Ok(image) => Some(image),
             // All of it runs: a binary is needed only by those who asked for one.
             Err(_) if is_whole && !self.spec.upgrade && self.spec.proxy_binary.is_none() => None,
@@ -338,7 +336,7 @@ impl Raising<'_> {
         }
         if is_other {
             self.report.warnings.push(format!(
-                "the running proxy is of another build ({running_image}) and was left alone: `bgctl up{} --upgrade` \
+                "the running proxy is of another build or has other trusted networks ({running_image}) and was left alone: `bgctl up{} --upgrade` \
                  replaces it",
                 self.docker.names.flag()
             ));
@@ -518,12 +516,14 @@ impl Raising<'_> {
             target: Some(config::paths::STATE_DIR.to_owned()),
             ..Mount::default()
         };
+        let mut own_labels = labels::of_part(&names.network(), Some(Role::Proxy));
+        own_labels.insert(labels::TRUSTED.to_owned(), self.trusted.join(","));
         let run = format!("rw,nosuid,nodev,noexec,size=1m,mode=0700,uid={UID},gid={UID}");
         ContainerCreateBody {
             image: Some(image.reference.clone()),
             entrypoint: Some(vec![PROGRAM.to_owned()]),
             user: Some(format!("{UID}:{UID}")),
-            labels: Some(labels::of_part(&names.network(), Some(Role::Proxy))),
+            labels: Some(own_labels),
             host_config: Some(HostConfig {
                 network_mode: Some(format!("container:{}", holder.id)),
                 mounts: Some(vec![state]),
@@ -547,6 +547,31 @@ impl Raising<'_> {
                 }
             };
         }
+    }
+}
+
+/// Returns the networks to trust: those of `--trusted-proxy`, else those that the present proxy was made with.
+fn trusted_proxies(asked: &[String], proxy: Option<&ContainerInspectResponse>) -> Result<Vec<String>, EngineError> {
+    if asked.is_empty() {
+        let own_labels = proxy.and_then(|proxy| proxy.config.as_ref()?.labels.as_ref());
+        let present = own_labels.and_then(|labels| labels.get(labels::TRUSTED)).map_or("", String::as_str);
+        return Ok(present.split(',').filter(|network| !network.is_empty()).map(str::to_owned).collect());
+    }
+    match asked.iter().find(|network| !is_network(network)) {
+        Some(wrong) => Err(EngineError::Usage(format!(
+            "--trusted-proxy `{wrong}`: write a network such as 10.0.0.0/8, an address, or `private`"
+        ))),
+        None => Ok(asked.to_vec()),
+    }
+}
+
+fn is_network(text: &str) -> bool {
+    let (address, length) = text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
+    let fits = |most: u8| length.is_none_or(|length| length.parse::<u8>().is_ok_and(|length| length <= most));
+    match address.parse::<IpAddr>() {
+        Ok(IpAddr::V4(_)) => fits(32),
+        Ok(IpAddr::V6(_)) => fits(128),
+        Err(_) => text == "private",
     }
 }
 
@@ -588,6 +613,24 @@ fn started_at(container: &ContainerInspectResponse) -> Option<std::time::SystemT
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn trusted_networks_are_checked_and_stay_when_nobody_names_any() {
+        for good in ["10.0.0.0/8", "192.0.2.1", "2001:db8::/32", "private"] {
+            assert_eq!(trusted_proxies(&[good.to_owned()], None).unwrap(), [good]);
+        }
+        for bad in ["10.0.0.0/33", "proxy", "10.0.0.0/8\"", "", "::/129"] {
+            assert!(matches!(trusted_proxies(&[bad.to_owned()], None), Err(EngineError::Usage(_))), "{bad}");
+        }
+        let own_labels = HashMap::from([(labels::TRUSTED.to_owned(), "10.0.0.0/8,private".to_owned())]);
+        let config = bollard::models::ContainerConfig {
+            labels: Some(own_labels),
+            ..bollard::models::ContainerConfig::default()
+        };
+        let proxy = ContainerInspectResponse { config: Some(config), ..ContainerInspectResponse::default() };
+        assert_eq!(trusted_proxies(&[], Some(&proxy)).unwrap(), ["10.0.0.0/8", "private"]);
+        assert!(trusted_proxies(&[], None).unwrap().is_empty());
+    }
 
     #[test]
     fn a_version_is_read_from_an_answer_in_one_piece_or_in_chunks() {

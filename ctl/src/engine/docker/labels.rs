@@ -15,6 +15,8 @@ pub(super) const GATEWAY: &str = "bluegreen.gateway";
 pub(super) const ROLE: &str = "bluegreen.role";
 /// SHA-256 of the `bgproxy` in an image, in hex.
 pub(super) const BUILD: &str = "bluegreen.build";
+/// On the proxy: the networks that it was told to trust, with commas between them.
+pub(super) const TRUSTED: &str = "bluegreen.trusted-proxies";
 /// The service.
 pub(super) const SERVICE: &str = "bluegreen.service";
 const SLOT: &str = "bluegreen.slot";

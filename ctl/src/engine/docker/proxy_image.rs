@@ -27,12 +27,22 @@ pub(super) struct ProxyImage {
     archive: Bytes,
 }
 
-/// Puts the image together from a checked binary; the same binary gives the same image, bit for bit.
+/// What goes into the image.
+pub(super) struct Content<'a> {
+    /// The checked binary.
+    pub(super) program: &'a [u8],
+    pub(super) machine: Machine,
+    /// The networks whose forwarded headers the proxy believes.
+    pub(super) trusted_proxies: &'a [String],
+}
+
+/// Puts the image together; the same content gives the same image, bit for bit.
 ///
 /// # Errors
 /// Those of writing a tar archive into memory, of which there should be none.
-pub(super) fn build(name: &str, program: &[u8], machine: Machine) -> std::io::Result<ProxyImage> {
-    let layer = layer(program)?;
+pub(super) fn build(name: &str, content: &Content<'_>) -> std::io::Result<ProxyImage> {
+    let Content { program, machine, trusted_proxies } = *content;
+    let layer = layer(program, &config_file(trusted_proxies))?;
     let diff_id = format!("sha256:{}", hex(&Sha256::digest(&layer)));
     let config = json!({
         "architecture": machine.docker(),
@@ -75,7 +85,17 @@ impl Entry {
     const OWN_FOLDER: Self = Self { mode: 0o700, owner: UID, kind: tar::EntryType::Directory };
 }
 
-fn layer(program: &[u8]) -> std::io::Result<Vec<u8>> {
+/// Writes the proxy's own file, `bgproxy.toml`.
+fn config_file(trusted_proxies: &[String]) -> String {
+    let mut file = "# Written by `bgctl up`.\n".to_owned();
+    if !trusted_proxies.is_empty() {
+        // Networks are checked before they come here, so there is nothing in them to escape.
+        file.push_str(&format!("trusted_proxies = [\"{}\"]\n", trusted_proxies.join("\", \"")));
+    }
+    file
+}
+
+fn layer(program: &[u8], file: &str) -> std::io::Result<Vec<u8>> {
     let mut layer = tar::Builder::new(Vec::with_capacity(program.len() + 16 * 1024));
     for folder in ["etc/", "etc/bluegreen/", "run/", "var/", "var/lib/"] {
         append(&mut layer, folder, &[], Entry::ROOT_FOLDER)?;
@@ -83,6 +103,7 @@ fn layer(program: &[u8]) -> std::io::Result<Vec<u8>> {
     for folder in ["run/bluegreen/", "var/lib/bluegreen/"] {
         append(&mut layer, folder, &[], Entry::OWN_FOLDER)?;
     }
+    append(&mut layer, config::paths::PROXY_CONFIG.trim_start_matches('/'), file.as_bytes(), Entry::ROOT_FILE)?;
     append(&mut layer, PROGRAM.trim_start_matches('/'), program, Entry::PROGRAM)?;
     layer.into_inner()
 }
@@ -122,6 +143,20 @@ mod tests {
 
     use super::*;
 
+    fn made(program: &[u8], machine: Machine, trusted: &[&str]) -> std::io::Result<ProxyImage> {
+        let trusted_proxies: Vec<String> = trusted.iter().map(|network| (*network).to_owned()).collect();
+        build("bluegreen-proxy", &Content { program, machine, trusted_proxies: &trusted_proxies })
+    }
+
+    #[test]
+    fn trusted_networks_stand_in_the_proxys_own_file_and_make_another_image() {
+        let plain = made(b"program", Machine::X86_64, &[]).unwrap();
+        let trusting = made(b"program", Machine::X86_64, &["10.0.0.0/8", "private"]).unwrap();
+        assert_ne!(plain.reference, trusting.reference);
+        let networks = ["10.0.0.0/8".to_owned(), "private".to_owned()];
+        assert!(config_file(&networks).ends_with("trusted_proxies = [\"10.0.0.0/8\", \"private\"]\n"));
+    }
+
     fn entries(archive: &[u8]) -> Vec<(String, u64, u32, Vec<u8>)> {
         let mut archive = tar::Archive::new(archive);
         let entries = archive.entries().unwrap().map(|entry| {
@@ -137,15 +172,15 @@ mod tests {
 
     #[test]
     fn the_same_binary_gives_the_same_image_and_another_gives_another() {
-        let image = build("bluegreen-proxy", b"program", Machine::X86_64).unwrap();
-        assert_eq!(image, build("bluegreen-proxy", b"program", Machine::X86_64).unwrap());
-        assert_ne!(image.reference, build("bluegreen-proxy", b"other", Machine::X86_64).unwrap().reference);
-        assert_ne!(image.reference, build("bluegreen-proxy", b"program", Machine::Arm64).unwrap().reference);
+        let image = made(b"program", Machine::X86_64, &[]).unwrap();
+        assert_eq!(image, made(b"program", Machine::X86_64, &[]).unwrap());
+        assert_ne!(image.reference, made(b"other", Machine::X86_64, &[]).unwrap().reference);
+        assert_ne!(image.reference, made(b"program", Machine::Arm64, &[]).unwrap().reference);
     }
 
     #[test]
     fn the_archive_names_its_parts_by_their_hashes() {
-        let image = build("bluegreen-proxy", b"program", Machine::X86_64).unwrap();
+        let image = made(b"program", Machine::X86_64, &[]).unwrap();
         let parts = entries(&image.archive);
         let part = |name: &str| &parts.iter().find(|(path, ..)| path == name).unwrap().3;
         let manifest: serde_json::Value = serde_json::from_slice(part("manifest.json")).unwrap();
@@ -159,7 +194,7 @@ mod tests {
 
     #[test]
     fn the_folders_that_are_written_to_belong_to_the_proxys_user() {
-        let layer = entries(&layer(b"program").unwrap());
+        let layer = entries(&layer(b"program", "").unwrap());
         for folder in ["var/lib/bluegreen/", "run/bluegreen/"] {
             assert!(
                 layer.iter().any(|(path, uid, mode, _)| path == folder && *uid == UID && *mode == 0o700),

@@ -1,5 +1,6 @@
 //! What `doctor` finds: the engine, its settings, and everything of ours on it.
 
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -16,6 +17,7 @@ use super::container::describe;
 use super::proxy_image::UID;
 use super::refusal::refusal;
 use super::{Docker, labels, ports};
+use crate::engine::EngineError;
 
 /// Two clocks further apart than this make times in logs and histories hard to compare.
 const CLOCK_SKEW: Duration = Duration::from_secs(2);
@@ -71,6 +73,33 @@ impl Finding {
     pub fn mend(mut self, line: impl Into<String>) -> Self {
         self.mend = Some(line.into());
         self
+    }
+}
+
+impl From<&EngineError> for Finding {
+    /// Returns the finding that no engine answers; the error's hint is what mends it.
+    fn from(error: &EngineError) -> Self {
+        let text = error.to_string();
+        match text.split_once("\nhint: ") {
+            Some((words, hint)) => Self::bad("engine", words).mend(hint),
+            None => Self::bad("engine", text),
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    /// Writes it for people: the verdict first, and the line that mends it below.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = match self.verdict {
+            Verdict::Ok => "ok",
+            Verdict::Warn => "warn",
+            Verdict::Bad => "BAD",
+        };
+        write!(f, "{verdict:<5} {:<13} {}", self.what, self.words)?;
+        match &self.mend {
+            Some(line) => write!(f, "\n{:20}-> {line}", ""),
+            None => Ok(()),
+        }
     }
 }
 
@@ -231,6 +260,14 @@ fn versions(proxy: Option<&Version>, flag: &str) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_engine_out_of_reach_is_a_finding_with_the_hint_as_what_mends_it() {
+        let error = EngineError::Unreachable("no Docker engine\nhint: start it".to_owned());
+        let finding = Finding::from(&error);
+        assert_eq!((finding.verdict, finding.mend.as_deref()), (Verdict::Bad, Some("start it")));
+        assert_eq!(finding.to_string(), "BAD   engine        no Docker engine\n                    -> start it");
+    }
 
     #[test]
     fn little_space_is_a_warning_and_none_is_bad() {
