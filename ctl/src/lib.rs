@@ -1,6 +1,127 @@
 //! `bgctl`: deploys, switches, operates.
+//!
+//! [`run`] reads the arguments ([`cli`]), makes a [`context`], hands over to one file of [`commands`], and turns what it
+//! returns into words ([`ui`]) and an exit code ([`error`]). A deployment is planned and executed in [`deploy`], against
+//! an [`engine`] and the proxy's [`admin`] socket.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+pub mod admin;
+pub mod cli;
+pub mod commands;
+pub mod context;
 #[cfg_attr(not(test), expect(dead_code, reason = "the command that runs it is not there yet"))]
 pub mod demo;
+pub mod deploy;
 pub mod engine;
+pub mod error;
+pub mod interrupt;
+pub mod ui;
+
+use std::ffi::OsString;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+use crate::context::Context;
+use crate::error::{Error, ExitCode};
+use crate::interrupt::Interrupt;
+use crate::ui::{Tone, Ui};
+
+/// Runs a command line, the program's name first, and returns the exit code.
+///
+/// It makes a runtime of its own; inside of one use [`run_inside`].
+pub fn run(args: impl IntoIterator<Item = OsString>, ui: &Ui) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => {
+            let code = runtime.block_on(run_inside(args, ui));
+            // A blocking read of a terminal or a look-up must not keep the program.
+            runtime.shutdown_background();
+            code
+        }
+        Err(error) => {
+            let error = Error::usage(format!("start the runtime: {error}"));
+            ui.error(&error);
+            error.kind.exit_code()
+        }
+    }
+}
+
+/// As [`run`], inside of a tokio runtime.
+pub async fn run_inside(args: impl IntoIterator<Item = OsString>, ui: &Ui) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(refusal) => return refuse(&refusal, ui),
+    };
+    let Cli { global, command } = cli;
+    ui.set_tone(Tone { json: global.json, quiet: global.quiet, verbose: global.verbose });
+    let context = Context::new(global, ui, Interrupt::listen());
+    match dispatch(command, &context).await {
+        Ok(code) => code,
+        Err(error) => {
+            ui.error(&error);
+            error.kind.exit_code()
+        }
+    }
+}
+
+/// Prints what clap has to say: help and version are data, the rest is wrong usage.
+fn refuse(refusal: &clap::Error, ui: &Ui) -> ExitCode {
+    let text = refusal.render();
+    if refusal.use_stderr() {
+        let text = text.to_string();
+        ui.error(&Error::usage(text.trim_start_matches("error: ").trim_end()));
+        return error::Kind::Usage.exit_code();
+    }
+    ui.text(&text.to_string());
+    ExitCode::DONE
+}
+
+/// Commands that undo or explain what a signal interrupts take it themselves; the others just end.
+async fn dispatch(command: Command, context: &Context<'_>) -> Result<ExitCode, Error> {
+    match command {
+        Command::Demo(args) => args.run(context).await,
+        Command::Switch(args) => args.run(context).await,
+        Command::Deploy(args) => args.run(context).await,
+        Command::Rollback(args) => args.run(context).await,
+        Command::Route(args) => args.run(context).await,
+        command => context.interrupt.beside(dispatch_plain(command, context)).await?,
+    }
+}
+
+async fn dispatch_plain(command: Command, context: &Context<'_>) -> Result<ExitCode, Error> {
+    let later = |name: &str| Err(Error::not_there_yet(&format!("bgctl {name}")));
+    match command {
+        Command::Demo(_) | Command::Switch(_) | Command::Deploy(_) | Command::Rollback(_) | Command::Route(_) => {
+            Ok(ExitCode::DONE)
+        }
+        Command::Up(args) => args.run(context).await,
+        Command::Down(args) => args.run(context).await,
+        Command::Flip(args) => args.run(context).await,
+        Command::Status(args) => args.run(context).await,
+        Command::Logs(args) => args.run(context).await,
+        Command::Rm(args) => args.run(context).await,
+        Command::Config(args) => args.run(context).await,
+        Command::Check(args) => args.run(context).await,
+        Command::Doctor(args) => args.run(context).await,
+        Command::Events(args) => args.run(context).await,
+        Command::Push(_) => later("push"),
+        Command::Apply(_) => later("apply"),
+        Command::History(_) => later("history"),
+        Command::Recover(_) => later("recover"),
+        Command::Pause(_) => later("pause"),
+        Command::Resume(_) => later("resume"),
+        Command::Maintenance(_) => later("maintenance"),
+        Command::Canary(_) => later("canary"),
+        Command::Scale(_) => later("scale"),
+        Command::Exec(_) => later("exec"),
+        Command::Run(_) => later("run"),
+        Command::Prune(_) => later("prune"),
+        Command::Plan(_) => later("plan"),
+        Command::Init(_) => later("init"),
+        Command::Schema(_) => later("schema"),
+        Command::Top(_) => later("top"),
+        Command::Verify(_) => later("verify"),
+        Command::Completions(_) => later("completions"),
+        Command::Man(_) => later("man"),
+    }
+}

@@ -1,0 +1,183 @@
+//! The command line: global options and the list of commands.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::commands;
+
+/// The first page of help, grouped as people need it.
+const HELP: &str = "\
+{about}
+
+{usage-heading} {usage}
+
+Every day:
+  demo         A zero-downtime switch on this machine with real traffic, and its proof
+  switch       Start the idle slot, wait for health, flip, drain, stop the old one
+  deploy       Send an image to a host and switch to it there
+  status       Services, slots, health, what is in flight
+  logs         Logs of a service's slots or of the proxy
+  rollback     Back to the previous deployment
+  history      Past switches with their reports
+
+Set up:
+  up           Make sure that the proxy runs
+  init         Write a commented bluegreen.toml
+  check        Validate a configuration file
+  apply        Send routes and settings of the file to the running proxy
+  doctor       What is wrong with this host, and the line that mends it
+
+Rarely:
+  down         Remove what we made
+  push         Send an image without a registry
+  flip         The bare pointer swap
+  route        Put addresses that we don't manage behind the proxy
+  rm           Drain and remove a service
+  config       Print what is in force
+  events       Follow what happens in the proxy
+  recover pause resume maintenance canary scale exec run prune plan
+  schema top verify completions man
+
+Options:
+{options}";
+
+/// Deploy a new version of a web application without one failed request
+#[derive(Debug, Parser)]
+#[command(name = "bgctl", version, help_template = HELP, subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The engine that runs slots
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum EngineKind {
+    /// Containers
+    #[default]
+    Docker,
+    /// Plain processes on this machine
+    Process,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Global {
+    /// The Docker host: an ssh name, user@host, or a URL (ssh:// unix:// tcp://)
+    #[arg(short = 'H', long, global = true, env = config::paths::ENV_HOST, value_name = "HOST")]
+    pub host: Option<String>,
+    /// Reach a proxy directly on its admin socket
+    #[arg(long, global = true, value_name = "PATH")]
+    pub admin: Option<PathBuf>,
+    /// What runs the slots
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub engine: EngineKind,
+    /// Prefix every name on the host, for a second gateway
+    #[arg(long, global = true, env = config::paths::ENV_GATEWAY, value_name = "NAME")]
+    pub gateway: Option<String>,
+    /// The configuration file
+    #[arg(long, global = true, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Print JSON on stdout
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say nothing but warnings and errors
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// Say more
+    #[arg(long, short, global = true)]
+    pub verbose: bool,
+    /// Don't ask
+    #[arg(long, short, global = true)]
+    pub yes: bool,
+}
+
+/// What is asked for.
+#[derive(Debug, Subcommand)]
+#[expect(missing_docs, reason = "the doc comment of each command's arguments is its help")]
+pub enum Command {
+    Demo(commands::demo::Demo),
+    Up(commands::up::Up),
+    Down(commands::down::Down),
+    Switch(commands::switch::Switch),
+    Deploy(commands::deploy::Deploy),
+    Rollback(commands::rollback::Rollback),
+    Flip(commands::flip::Flip),
+    Route(commands::route::Route),
+    Status(commands::status::Status),
+    Logs(commands::logs::Logs),
+    Rm(commands::rm::Rm),
+    Config(commands::config::Config),
+    Check(commands::check::Check),
+    Doctor(commands::doctor::Doctor),
+    Events(commands::events::Events),
+    /// Send an image: only the layers that the host lacks
+    Push(Later),
+    /// Send routes and settings of the file to the running proxy
+    Apply(Later),
+    /// Past switches with their reports
+    History(Later),
+    /// Finish or undo what a killed run left
+    Recover(Later),
+    /// Hold requests
+    Pause(Later),
+    /// Let held requests go
+    Resume(Later),
+    /// Answer 503 with a page
+    Maintenance(Later),
+    /// Send a share of visitors to the idle slot
+    Canary(Later),
+    /// Change the number of replicas of the live slot
+    Scale(Later),
+    /// Run a command in the live slot
+    Exec(Later),
+    /// Run a one-off container with the service's settings
+    Run(Later),
+    /// Remove images and kept containers beyond what is to be kept
+    Prune(Later),
+    /// Show what would change
+    Plan(Later),
+    /// Write a commented bluegreen.toml
+    Init(Later),
+    /// Print the JSON schema of the configuration
+    Schema(Later),
+    /// Live full-screen view
+    Top(Later),
+    /// Self-test of a service: own traffic, flips, verdict
+    Verify(Later),
+    /// Print completions for a shell
+    Completions(Later),
+    /// Print the manual page
+    Man(Later),
+}
+
+/// The arguments of a command that is not there yet: anything.
+#[derive(Debug, Args)]
+pub struct Later {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    _anything: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_that_is_not_hidden_stands_in_the_grouped_help() {
+        let words: Vec<&str> = HELP.split_whitespace().collect();
+        for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            assert!(words.contains(&command.get_name()), "{}", command.get_name());
+        }
+    }
+}

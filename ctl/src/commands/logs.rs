@@ -1,0 +1,68 @@
+//! `bgctl logs`: what a slot or the proxy wrote.
+
+use ::config::name::{ServiceName, Slot};
+use clap::Args;
+
+use super::known;
+use crate::context::Context;
+use crate::engine::LogRange;
+use crate::error::{Error, ExitCode};
+
+/// Logs of a service's slot, or of the proxy
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// The service
+    #[arg(required_unless_present = "proxy")]
+    service: Option<ServiceName>,
+    /// The slot (default: the live one)
+    #[arg(long, value_name = "blue|green")]
+    slot: Option<Slot>,
+    /// The log of the last failed deployment
+    #[arg(long, conflicts_with = "slot")]
+    failed: bool,
+    /// The access log
+    #[arg(long, conflicts_with = "slot")]
+    access: bool,
+    /// The proxy's own log
+    #[arg(long, conflicts_with = "service")]
+    proxy: bool,
+    /// Go on until interrupted
+    #[arg(short, long)]
+    follow: bool,
+    /// The last lines only
+    #[arg(short = 'n', long, value_name = "N")]
+    lines: Option<usize>,
+}
+
+impl Logs {
+    pub(crate) async fn run(self, context: &Context<'_>) -> Result<ExitCode, Error> {
+        if self.failed || self.access {
+            return Err(Error::not_there_yet(if self.failed { "bgctl logs --failed" } else { "bgctl logs --access" }));
+        }
+        let engine = context.engine().await?;
+        let range = LogRange { tail: self.lines, follow: self.follow };
+        let mut print = |line: &str| {
+            if context.ui.tone().json {
+                context.ui.event(&serde_json::json!({ "line": line }));
+            } else {
+                context.ui.data(line);
+            }
+        };
+        let Some(name) = self.service else {
+            engine.proxy_logs(range, &mut print).await?;
+            return Ok(ExitCode::DONE);
+        };
+        let slot = match self.slot {
+            Some(slot) => slot,
+            None => {
+                let service = known(&mut context.admin().await?, &name).await?;
+                service.live.ok_or_else(|| Error::usage(format!("{name} has no live slot")).hint("name one: --slot"))?
+            }
+        };
+        let instances = engine.instances(Some(&name)).await?;
+        let found = instances.iter().find(|instance| instance.slot == slot && !instance.kept);
+        let instance = found.ok_or_else(|| Error::usage(format!("{name} has no instance of ours in {slot}")))?;
+        engine.logs(instance, range, &mut print).await?;
+        Ok(ExitCode::DONE)
+    }
+}

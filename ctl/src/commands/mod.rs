@@ -1,0 +1,30 @@
+//! One file a command: its arguments, whose doc comments are its help, then what it does.
+
+pub mod check;
+pub mod config;
+pub mod demo;
+pub mod deploy;
+pub mod doctor;
+pub mod down;
+pub mod events;
+pub mod flip;
+pub mod logs;
+pub mod options;
+pub mod rm;
+pub mod rollback;
+pub mod route;
+pub mod status;
+pub mod switch;
+pub mod up;
+
+use ::config::admin::response::ServiceStatus;
+use ::config::name::ServiceName;
+
+use crate::admin::Client;
+use crate::error::Error;
+
+/// Returns a service that must be there.
+pub(crate) async fn known(client: &mut Client, name: &ServiceName) -> Result<ServiceStatus, Error> {
+    let found = client.service(name).await?;
+    found.ok_or_else(|| Error::usage(format!("there is no service `{name}`")).hint("`bgctl status` lists the services"))
+}

@@ -1,0 +1,380 @@
+//! Options that several commands share, and what they make of the settings of the deployment before.
+
+use std::io::{BufRead, IsTerminal, Read};
+use std::time::Duration;
+
+use ::config::duration;
+use ::config::health::StatusRange;
+use ::config::name::{HostPattern, PathPrefix};
+use clap::Args;
+
+use crate::context::Context;
+use crate::deploy::settings::{ImageHealth, Keep, Settings};
+use crate::engine::{Pull, RunSettings};
+use crate::error::Error;
+
+/// Routes, health, drain and bake: what `switch`, `deploy` and `route` share.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Rollout {
+    /// Take the requests of this host (again for more)
+    #[arg(long, value_name = "HOST")]
+    pub domain: Vec<HostPattern>,
+    /// Take the requests below this path (again for more)
+    #[arg(long, value_name = "PREFIX")]
+    pub path: Vec<PathPrefix>,
+    /// Take the path prefix off before the application sees it
+    #[arg(long)]
+    pub strip_path: bool,
+    /// What a probe asks for (default /)
+    #[arg(long, value_name = "PATH")]
+    pub health_path: Option<String>,
+    /// Another port to probe
+    #[arg(long, value_name = "PORT")]
+    pub health_port: Option<u16>,
+    /// The Host of a probe (default: the first domain)
+    #[arg(long, value_name = "HOST")]
+    pub health_host: Option<String>,
+    /// A header field of a probe
+    #[arg(long, value_name = "K=V")]
+    pub health_header: Vec<String>,
+    /// The statuses that pass (default 200-399)
+    #[arg(long, value_name = "RANGE")]
+    pub health_status: Option<StatusRange>,
+    /// How long one probe may take (default 1s)
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub health_timeout: Option<Duration>,
+    /// From one probe to the next (default 200ms)
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub health_interval: Option<Duration>,
+    /// Passes in a row that make it healthy (default 2)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub healthy: Option<u32>,
+    /// The whole wait for health (default 30s)
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub deadline: Option<Duration>,
+    /// How long requests on the old slot may go on (default 30s)
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub drain: Option<Duration>,
+    /// How long the old slot stays warm after the flip; 0 is none (default 10s)
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub bake: Option<Duration>,
+    /// Wait so long while someone else holds the lock
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, default_value = "0s")]
+    pub lock_wait: Duration,
+}
+
+impl Rollout {
+    /// Lays the options over the settings of before.
+    ///
+    /// # Errors
+    /// Wrong usage.
+    pub(crate) fn apply(&self, settings: &mut Settings) -> Result<(), Error> {
+        let Settings { routes, health, .. } = settings;
+        if !self.domain.is_empty() {
+            routes.domains.clone_from(&self.domain);
+        }
+        if !self.path.is_empty() {
+            routes.paths.clone_from(&self.path);
+            routes.strip_path = self.strip_path;
+        }
+        routes.strip_path |= self.strip_path;
+        if let Some(path) = &self.health_path {
+            if !path.starts_with('/') {
+                return Err(Error::usage(format!("--health-path `{path}` must begin with `/`")));
+            }
+            health.path.clone_from(path);
+        }
+        health.port = self.health_port.or(health.port);
+        health.host = self.health_host.clone().or_else(|| health.host.take());
+        if !self.health_header.is_empty() {
+            health.headers = self.health_header.iter().map(|text| header(text)).collect::<Result<_, _>>()?;
+        }
+        health.status = self.health_status.unwrap_or(health.status);
+        health.timeout = self.health_timeout.unwrap_or(health.timeout);
+        health.interval = self.health_interval.unwrap_or(health.interval);
+        health.passes = self.healthy.unwrap_or(health.passes);
+        settings.deadline = self.deadline.unwrap_or(settings.deadline);
+        settings.drain = self.drain.unwrap_or(settings.drain);
+        settings.bake = self.bake.unwrap_or(settings.bake);
+        Ok(())
+    }
+}
+
+fn header(text: &str) -> Result<(String, String), Error> {
+    // The value may be a secret, so it is not repeated.
+    let (name, value) = text.split_once('=').ok_or_else(|| Error::usage("--health-header is written NAME=VALUE"))?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// How a new version is run.
+#[derive(Debug, Clone, Default, Args)]
+#[expect(missing_docs, reason = "each is described for the user of the command line")]
+pub struct Run {
+    #[command(flatten)]
+    pub rollout: Rollout,
+    /// The port that the application listens on (default: the image's only exposed one, else 8080)
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// What becomes of the image's own HEALTHCHECK
+    #[arg(long, value_enum)]
+    pub image_health: Option<ImageHealth>,
+    /// What becomes of the old container after the bake (default stopped)
+    #[arg(long, value_enum)]
+    pub keep: Option<Keep>,
+    /// How long the old container may take to stop (default 10s)
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub stop_grace: Option<Duration>,
+    /// Whether to pull the image
+    #[arg(long, value_parser = ["missing", "always", "never"], default_value = "missing")]
+    pub pull: String,
+    /// Start from the defaults instead of what the live slot runs with
+    #[arg(long)]
+    pub reset: bool,
+    /// Show what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// An environment variable: K=V, or K from mine
+    #[arg(long, short, value_name = "K=V")]
+    pub env: Vec<String>,
+    /// A file of them; `-` is stdin
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Vec<String>,
+    /// As docker's
+    #[arg(long)]
+    pub volume: Vec<String>,
+    /// As docker's
+    #[arg(long)]
+    pub mount: Vec<String>,
+    /// As docker's
+    #[arg(long)]
+    pub tmpfs: Vec<String>,
+    /// A network besides the gateway's
+    #[arg(long)]
+    pub network: Vec<String>,
+    /// As docker's
+    #[arg(long)]
+    pub user: Option<String>,
+    /// As docker's
+    #[arg(long)]
+    pub init: bool,
+    /// As docker's
+    #[arg(long)]
+    pub add_host: Vec<String>,
+    /// As docker's
+    #[arg(long)]
+    pub label: Vec<String>,
+    /// As docker's
+    #[arg(long)]
+    pub memory: Option<String>,
+    /// As docker's
+    #[arg(long)]
+    pub cpus: Option<String>,
+    /// As docker's
+    #[arg(long)]
+    pub shm_size: Option<String>,
+    /// As docker's
+    #[arg(long)]
+    pub ulimit: Vec<String>,
+    /// As docker's
+    #[arg(long)]
+    pub entrypoint: Option<String>,
+    /// Not there yet
+    #[arg(long, hide = true, value_name = "CMD")]
+    pub before: Option<String>,
+    /// Not there yet
+    #[arg(long, hide = true)]
+    pub replicas: Option<u32>,
+    /// Not there yet
+    #[arg(long, hide = true)]
+    pub stop_first: bool,
+    /// Not there yet
+    #[arg(long, hide = true)]
+    pub note: Option<String>,
+    /// Not there yet
+    #[arg(long, hide = true)]
+    pub keep_images: Option<u32>,
+    /// The command instead of the image's own
+    #[arg(last = true)]
+    pub command: Vec<String>,
+}
+
+impl Run {
+    /// Returns what to do about a missing image.
+    pub(crate) fn pull(&self) -> Pull {
+        match self.pull.as_str() {
+            "always" => Pull::Always,
+            "never" => Pull::Never,
+            _ => Pull::Missing,
+        }
+    }
+
+    /// Lays the options over the settings of before.
+    ///
+    /// # Errors
+    /// Wrong usage, what is not there yet, and an environment file that can't be read.
+    pub(crate) fn apply(&self, settings: &mut Settings) -> Result<(), Error> {
+        let later = [
+            ("--before", self.before.is_some()),
+            ("--replicas", self.replicas.is_some()),
+            ("--stop-first", self.stop_first),
+            ("--note", self.note.is_some()),
+            ("--keep-images", self.keep_images.is_some()),
+        ];
+        if let Some((option, _)) = later.iter().find(|(_, given)| *given) {
+            return Err(Error::not_there_yet(option));
+        }
+        self.rollout.apply(settings)?;
+        settings.port = self.port.or(settings.port);
+        settings.image_health = self.image_health.unwrap_or(settings.image_health);
+        settings.keep = self.keep.unwrap_or(settings.keep);
+        settings.stop_grace = self.stop_grace.unwrap_or(settings.stop_grace);
+        let RunSettings {
+            env,
+            volumes,
+            mounts,
+            tmpfs,
+            networks,
+            user,
+            init,
+            add_hosts,
+            labels,
+            memory,
+            cpus,
+            shm_size,
+            ulimits,
+            entrypoint,
+            command,
+        } = &mut settings.run;
+        for file in &self.env_file {
+            read_env_file(file)?.into_iter().for_each(|pair| set(env, pair));
+        }
+        for pair in &self.env {
+            match pair.contains('=') {
+                true => set(env, pair.clone()),
+                // As docker does it: a name that I don't have either is left out.
+                false => {
+                    if let Some(value) = ::config::paths::variable(pair) {
+                        set(env, format!("{pair}={value}"));
+                    }
+                }
+            }
+        }
+        for (present, given) in [
+            (volumes, &self.volume),
+            (mounts, &self.mount),
+            (tmpfs, &self.tmpfs),
+            (networks, &self.network),
+            (add_hosts, &self.add_host),
+            (labels, &self.label),
+            (ulimits, &self.ulimit),
+            (command, &self.command),
+        ] {
+            if !given.is_empty() {
+                present.clone_from(given);
+            }
+        }
+        for (present, given) in [
+            (user, &self.user),
+            (memory, &self.memory),
+            (cpus, &self.cpus),
+            (shm_size, &self.shm_size),
+            (entrypoint, &self.entrypoint),
+        ] {
+            if given.is_some() {
+                present.clone_from(given);
+            }
+        }
+        *init |= self.init;
+        Ok(())
+    }
+}
+
+/// Sets a variable, in the place of an earlier one of that name.
+fn set(env: &mut Vec<String>, pair: String) {
+    let name = pair.split('=').next().unwrap_or_default();
+    env.retain(|present| present.split('=').next() != Some(name));
+    env.push(pair);
+}
+
+fn read_env_file(file: &str) -> Result<Vec<String>, Error> {
+    let unread = |error: std::io::Error| Error::usage(format!("read --env-file {file}: {error}"));
+    let reader: Box<dyn Read> =
+        if file == "-" { Box::new(std::io::stdin()) } else { Box::new(std::fs::File::open(file).map_err(unread)?) };
+    let mut pairs = Vec::new();
+    for line in std::io::BufReader::new(reader).lines() {
+        let line = line.map_err(unread)?;
+        let line = line.trim_start();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        if line.contains('=') {
+            pairs.push(line.to_owned());
+        } else if let Some(value) = ::config::paths::variable(line) {
+            pairs.push(format!("{line}={value}"));
+        }
+    }
+    Ok(pairs)
+}
+
+/// Asks before something goes; without a terminal nothing is asked.
+///
+/// # Errors
+/// Wrong usage with the list of what would go, where nobody can be asked or the answer is no.
+pub(crate) async fn ask(context: &Context<'_>, going: &[String]) -> Result<(), Error> {
+    if context.global.yes {
+        return Ok(());
+    }
+    let refused = |message: &str| {
+        let error = Error::usage(message).hint("`-y` goes ahead without asking");
+        going.iter().fold(error, |error, line| error.detail(line.clone()))
+    };
+    if !std::io::stdin().is_terminal() {
+        return Err(refused("nothing was removed, since nobody can be asked here; this would go:"));
+    }
+    context.ui.say("this would go:");
+    going.iter().for_each(|line| context.ui.say(&format!("  {line}")));
+    context.ui.say("go ahead? [y/N]");
+    let answer = tokio::task::spawn_blocking(|| {
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line).map(|_| line)
+    });
+    match answer.await {
+        Ok(Ok(line)) if matches!(line.trim(), "y" | "Y" | "yes") => Ok(()),
+        _ => Err(refused("nothing was removed")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_wins_over_what_the_live_slot_runs_with_and_the_rest_is_kept() {
+        let mut settings = Settings { port: Some(9000), bake: Duration::from_secs(1), ..Settings::default() };
+        settings.run.env = vec!["A=1".to_owned(), "B=2".to_owned()];
+        settings.run.volumes = vec!["data:/data".to_owned()];
+        let options = Run {
+            env: vec!["A=3".to_owned()],
+            keep: Some(Keep::Warm),
+            rollout: Rollout { drain: Some(Duration::from_secs(5)), ..Rollout::default() },
+            ..Run::default()
+        };
+        options.apply(&mut settings).unwrap();
+        assert_eq!(settings.run.env, ["B=2", "A=3"]);
+        assert_eq!(settings.run.volumes, ["data:/data"]);
+        assert_eq!((settings.port, settings.keep), (Some(9000), Keep::Warm));
+        assert_eq!((settings.bake, settings.drain), (Duration::from_secs(1), Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn options_that_are_not_there_yet_say_so() {
+        let options = Run { replicas: Some(2), ..Run::default() };
+        assert_eq!(options.apply(&mut Settings::default()).unwrap_err().message, "--replicas: not there yet");
+    }
+
+    #[test]
+    fn a_header_without_a_value_is_refused_without_repeating_it() {
+        let options = Rollout { health_header: vec!["secret".to_owned()], ..Rollout::default() };
+        assert!(!options.apply(&mut Settings::default()).unwrap_err().message.contains("secret"));
+    }
+}

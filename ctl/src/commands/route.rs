@@ -1,0 +1,95 @@
+//! `bgctl route`: addresses that we don't manage behind the proxy, or other routes for a service.
+
+use ::config::admin::response::SlotState;
+use ::config::name::{EndpointAddr, ServiceName};
+use clap::Args;
+
+use super::known;
+use crate::admin::{Client, Match};
+use crate::commands::options;
+use crate::commands::switch::{Lock, deployment_id, finish, lock};
+use crate::context::Context;
+use crate::deploy::execute::{Candidate, Rollout};
+use crate::deploy::plan::{Plan, Situation, Step};
+use crate::deploy::report::Report;
+use crate::error::{Error, ExitCode};
+
+/// Put addresses that we don't manage behind the proxy
+#[derive(Debug, Args)]
+pub struct Route {
+    /// The service
+    service: ServiceName,
+    /// Where it listens, HOST:PORT (again for more); without it only the routes change
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    to: Vec<EndpointAddr>,
+    /// Count the addresses as healthy without a probe
+    #[arg(long)]
+    no_health: bool,
+    #[command(flatten)]
+    options: options::Rollout,
+}
+
+impl Route {
+    pub(crate) async fn run(self, context: &Context<'_>) -> Result<ExitCode, Error> {
+        let name = self.service.clone();
+        let report = self.try_route(context).await;
+        finish(context, &name, report)
+    }
+
+    async fn try_route(self, context: &Context<'_>) -> Result<Option<Report>, Error> {
+        let name = &self.service;
+        context.say_target(&format!("route {name}")).await?;
+        let mut client = context.interrupt.beside(context.admin_or_up()).await??;
+        let wait = self.options.lock_wait;
+        lock(context, &mut client, Lock { name, what: "route".to_owned(), wait }).await?;
+        let done = if self.to.is_empty() {
+            self.change_routes(context, &mut client).await.map(|()| None)
+        } else {
+            self.stage_and_flip(context, &mut client).await.map(Some)
+        };
+        // A lease that can't be given back ends by itself.
+        let _gone = client.release().await;
+        done
+    }
+
+    async fn change_routes(&self, context: &Context<'_>, client: &mut Client) -> Result<(), Error> {
+        let service = known(client, &self.service).await?;
+        let situation = Situation { service: Some(&service), instances: &[] };
+        let mut settings = situation.settings();
+        self.options.apply(&mut settings)?;
+        if settings.routes == service.settings {
+            context.ui.say(&format!("{} has these routes already", self.service));
+            return Ok(());
+        }
+        client.put(&self.service, Match::Generation(service.generation), &settings.routes).await?;
+        context.ui.announce(&format!("{} has its new routes", self.service));
+        Ok(())
+    }
+
+    async fn stage_and_flip(&self, context: &Context<'_>, client: &mut Client) -> Result<Report, Error> {
+        let service = client.service(&self.service).await?;
+        let situation = Situation { service: service.as_ref(), instances: &[] };
+        let mut settings = situation.settings();
+        self.options.apply(&mut settings)?;
+        settings.health.enabled = !self.no_health;
+        let slot = situation.idle();
+        let mut steps = Vec::new();
+        if service.as_ref().is_some_and(|service| service.slots.get(slot).state == SlotState::Draining) {
+            steps.push(Step::AwaitDrain(slot));
+        }
+        let rollout = Rollout {
+            context,
+            client,
+            engine: None,
+            service: &self.service,
+            generation: service.as_ref().map_or(0, |service| service.generation),
+            plan: Plan { live: situation.live(), slot, steps, old: None, stale: Vec::new() },
+            settings,
+            candidate: Candidate::Addresses(self.to.clone()),
+            health_command: None,
+            deployment: deployment_id(),
+            images: (None, None),
+        };
+        rollout.run().await
+    }
+}

@@ -1,0 +1,83 @@
+//! `bgctl status`: services, slots, health.
+
+use ::config::admin::response::{ServiceStatus, SlotState, SlotStatus};
+use ::config::name::{ServiceName, Slot};
+use clap::Args;
+
+use crate::context::Context;
+use crate::error::{Error, ExitCode};
+use crate::ui::Table;
+
+/// Services, slots, health, what is in flight, images, since when
+#[derive(Debug, Args)]
+pub struct Status {
+    /// One service only
+    service: Option<ServiceName>,
+}
+
+impl Status {
+    pub(crate) async fn run(self, context: &Context<'_>) -> Result<ExitCode, Error> {
+        let mut status = context.admin().await?.status().await?;
+        if let Some(name) = &self.service {
+            status.services.retain(|service| service.name == *name);
+            if status.services.is_empty() {
+                return Err(
+                    Error::usage(format!("there is no service `{name}`")).hint("`bgctl status` lists the services")
+                );
+            }
+        }
+        if context.ui.tone().json {
+            let mut document = serde_json::to_value(&status).expect("a status is JSON");
+            document["bgctl"] = serde_json::json!({ "version": env!("CARGO_PKG_VERSION") });
+            context.ui.document(&document);
+            return Ok(ExitCode::DONE);
+        }
+        context.ui.data(&format!(
+            "bgproxy {} since {}, bgctl {}, at {}",
+            status.version.version,
+            status.started,
+            env!("CARGO_PKG_VERSION"),
+            status.listeners.join(", ")
+        ));
+        if status.services.is_empty() {
+            context.ui.data("no services yet");
+        } else {
+            table(&status.services).lines().iter().for_each(|line| context.ui.data(line));
+        }
+        for lost in &status.state_lost {
+            context.ui.warn(&format!("the saved state of {lost} could not be read: it answers 503"));
+        }
+        status.warnings.iter().for_each(|line| context.ui.warn(line));
+        Ok(ExitCode::DONE)
+    }
+}
+
+fn table(services: &[ServiceStatus]) -> Table {
+    let mut table = Table::new(&["SERVICE", "SLOT", "STATE", "HEALTH", "IN FLIGHT", "IMAGE", "SINCE"]);
+    for service in services {
+        for slot in Slot::BOTH {
+            let status = service.slots.get(slot);
+            table.row(vec![
+                service.name.to_string(),
+                slot.to_string(),
+                status.state.as_str().to_owned(),
+                health(status),
+                status.in_flight.to_string(),
+                status.image.clone().unwrap_or_else(|| "-".to_owned()),
+                status.since.clone().unwrap_or_else(|| "-".to_owned()),
+            ]);
+        }
+    }
+    table
+}
+
+fn health(slot: &SlotStatus) -> String {
+    if slot.state == SlotState::Empty {
+        return "-".to_owned();
+    }
+    let sick = slot.endpoints.iter().find(|endpoint| !endpoint.healthy);
+    match sick {
+        None => "healthy".to_owned(),
+        Some(endpoint) => endpoint.reason.clone().unwrap_or_else(|| "not healthy".to_owned()),
+    }
+}

@@ -1,0 +1,185 @@
+//! `bgctl switch`: a new version without one failed request.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ::config::name::ServiceName;
+use clap::Args;
+use tokio::time::Instant;
+
+use crate::admin::{self, Client};
+use crate::commands::options::Run;
+use crate::context::{Context, who};
+use crate::deploy::execute::{Candidate, Rollout};
+use crate::deploy::plan::{self, Situation};
+use crate::deploy::report::{Failure, Report};
+use crate::deploy::settings::{PREVIOUS, Settings};
+use crate::engine::{Instance, InstanceSpec};
+use crate::error::{Error, ExitCode, Kind};
+
+/// How often a lock that someone else holds is asked for again.
+const LOCK_RETRY: Duration = Duration::from_millis(500);
+
+/// Start the idle slot, wait for health, flip, drain and bake, stop the old one
+#[derive(Debug, Args)]
+pub struct Switch {
+    /// The service
+    service: ServiceName,
+    /// The image (default: that of the live slot)
+    #[arg(long)]
+    image: Option<String>,
+    #[command(flatten)]
+    options: Run,
+}
+
+impl Switch {
+    pub(crate) async fn run(self, context: &Context<'_>) -> Result<ExitCode, Error> {
+        let Self { service, image, options } = self;
+        switch(context, Order { service, image, options }).await
+    }
+}
+
+/// What a switch is asked for, by whichever command.
+pub(crate) struct Order {
+    pub(crate) service: ServiceName,
+    pub(crate) image: Option<String>,
+    pub(crate) options: Run,
+}
+
+/// Switches, and prints the report.
+pub(crate) async fn switch(context: &Context<'_>, order: Order) -> Result<ExitCode, Error> {
+    let service = order.service.clone();
+    let report = try_switch(context, order).await;
+    finish(context, &service, report)
+}
+
+/// Prints how a deployment ended and returns its exit code.
+pub(crate) fn finish(
+    context: &Context<'_>,
+    service: &ServiceName,
+    report: Result<Option<Report>, Error>,
+) -> Result<ExitCode, Error> {
+    match report {
+        Ok(Some(report)) => {
+            context.ui.event(&report);
+            if !context.ui.tone().json {
+                report.words().iter().for_each(|line| context.ui.data(line));
+            }
+            Ok(report.exit())
+        }
+        Ok(None) => Ok(ExitCode::DONE),
+        Err(error) => {
+            context.ui.event(&Failure::of(service, &error));
+            Err(error)
+        }
+    }
+}
+
+async fn try_switch(context: &Context<'_>, order: Order) -> Result<Option<Report>, Error> {
+    let Order { service: name, image, options } = order;
+    if context.global.file.is_some() {
+        return Err(Error::not_there_yet("--file"));
+    }
+    context.say_target(&format!("switch {name}")).await?;
+    let engine = context.engine().await?;
+    let interrupt = &context.interrupt;
+    let mut client = interrupt.beside(context.admin_or_up()).await??;
+    if !options.dry_run {
+        let what = image.as_deref().map_or_else(|| "switch".to_owned(), |image| format!("switch to {image}"));
+        lock(context, &mut client, Lock { name: &name, what, wait: options.rollout.lock_wait }).await?;
+    }
+    let report = async {
+        let service = client.service(&name).await?;
+        let instances = engine.instances(Some(&name)).await?;
+        let situation = Situation { service: service.as_ref(), instances: &instances };
+        let mut settings = if options.reset { Settings::default() } else { situation.settings() };
+        options.apply(&mut settings)?;
+        let plan = plan::switch(&situation);
+        let reference = image.or_else(|| plan.old.as_ref().map(|old| old.image.clone())).ok_or_else(|| {
+            Error::usage(format!("{name} has no live slot whose image could be used")).hint("name one: --image IMAGE")
+        })?;
+        let image = interrupt.beside(engine.image(&reference, options.pull())).await??;
+        let port = settings.port_for(&image)?;
+        settings.port = Some(port);
+        if options.dry_run {
+            show(context, &plan.sentences(settings.keep), &settings);
+            return Ok(None);
+        }
+        let deployment = deployment_id();
+        let mut notes = vec![settings.note()];
+        notes.extend(plan.old.as_ref().map(|old| (PREVIOUS.to_owned(), old.image.clone())));
+        let spec = InstanceSpec {
+            service: name.clone(),
+            slot: plan.slot,
+            deployment: deployment.clone(),
+            port,
+            run: settings.run.clone(),
+            who: who(),
+            notes,
+            image,
+        };
+        let rollout = Rollout {
+            context,
+            engine: Some(engine),
+            service: &name,
+            generation: service.as_ref().map_or(0, |service| service.generation),
+            health_command: spec.image.health_command.clone(),
+            images: (Some(reference), plan.old.as_ref().map(|old| old.image.clone())),
+            candidate: Candidate::New(Box::new(spec)),
+            client: &mut client,
+            plan,
+            settings,
+            deployment,
+        };
+        rollout.run().await.map(Some)
+    }
+    .await;
+    // A lease that can't be given back ends by itself.
+    let _gone = client.release().await;
+    report
+}
+
+/// A lock to take.
+pub(crate) struct Lock<'a> {
+    pub(crate) name: &'a ServiceName,
+    pub(crate) what: String,
+    pub(crate) wait: Duration,
+}
+
+/// Takes the lease, asking again for as long as the user wants to wait.
+pub(crate) async fn lock(context: &Context<'_>, client: &mut Client, lock: Lock<'_>) -> Result<(), Error> {
+    let deadline = Instant::now() + lock.wait;
+    loop {
+        match client.acquire(lock.name, who(), lock.what.clone()).await {
+            Ok(()) => return Ok(()),
+            Err(admin::Error::Refused(refusal))
+                if Error::from(refusal.clone()).kind == Kind::Locked && Instant::now() < deadline =>
+            {
+                context.ui.progress(&format!("waiting for the lock: {}", refusal.message));
+                context.interrupt.beside(tokio::time::sleep(LOCK_RETRY)).await?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Shows a dry run.
+fn show(context: &Context<'_>, steps: &[String], settings: &Settings) {
+    let settings = settings.clone().masked();
+    if context.ui.tone().json {
+        context.ui.document(&serde_json::json!({ "steps": steps, "settings": settings }));
+        return;
+    }
+    steps.iter().enumerate().for_each(|(number, step)| context.ui.data(&format!("{}. {step}", number + 1)));
+    context.ui.document(&settings);
+}
+
+/// Returns a new deployment's id: the time in seconds and a part that tells two of one second apart.
+pub(crate) fn deployment_id() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{:x}-{:05x}", now.as_secs(), now.subsec_micros())
+}
+
+/// Returns the image that an instance runs.
+pub(crate) fn image_of(instance: Option<&Instance>) -> Option<String> {
+    instance.map(|instance| instance.image.clone())
+}

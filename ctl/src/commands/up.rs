@@ -1,0 +1,49 @@
+//! `bgctl up`: makes sure that the proxy runs.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::context::Context;
+use crate::engine::GatewaySpec;
+use crate::error::{Error, ExitCode};
+
+/// Make sure that network, holder and proxy run
+#[derive(Debug, Args)]
+pub struct Up {
+    /// Publish a port (default 80:80, and 443:443 where free)
+    #[arg(long, value_name = "[IP:]PORT:PORT")]
+    publish: Vec<String>,
+    /// Believe the forwarding headers of this network
+    #[arg(long, value_name = "CIDR")]
+    trusted_proxy: Vec<String>,
+    /// The static bgproxy to run
+    #[arg(long, value_name = "FILE")]
+    proxy_binary: Option<PathBuf>,
+    /// Replace a running proxy of another build
+    #[arg(long)]
+    upgrade: bool,
+}
+
+impl Up {
+    pub(crate) async fn run(self, context: &Context<'_>) -> Result<ExitCode, Error> {
+        context.say_target("up").await?;
+        let spec = GatewaySpec {
+            publish: self.publish,
+            trusted_proxies: self.trusted_proxy,
+            proxy_binary: self.proxy_binary,
+            upgrade: self.upgrade,
+        };
+        let gateway = context.engine().await?.up(&spec).await?;
+        gateway.done.iter().for_each(|line| context.ui.say(line));
+        gateway.warnings.iter().for_each(|line| context.ui.warn(line));
+        if context.ui.tone().json {
+            context.ui.document(&gateway);
+        } else if gateway.changed {
+            context.ui.announce(&format!("the proxy answers at {}", gateway.addresses.join(", ")));
+        } else {
+            context.ui.say(&format!("all of it ran already; the proxy answers at {}", gateway.addresses.join(", ")));
+        }
+        Ok(ExitCode::DONE)
+    }
+}

@@ -1,0 +1,118 @@
+//! What a deployment did: counted by the proxy, told in words and as JSON.
+
+use config::admin::response::Counts;
+use config::name::{ServiceName, Slot};
+use serde::Serialize;
+
+use crate::error::{Error, ExitCode, Kind};
+
+/// A version in its slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Version {
+    /// The slot.
+    pub slot: Slot,
+    /// The image, where it is known.
+    pub image: Option<String>,
+}
+
+/// The end of a deployment.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "event", rename = "report")]
+pub struct Report {
+    /// The service.
+    pub service: ServiceName,
+    /// The deployment's id.
+    pub deployment: String,
+    /// What was live before.
+    pub old: Option<Version>,
+    /// What is live now.
+    pub new: Version,
+    /// From staging until the new slot was healthy; null for a pure flip.
+    pub healthy_seconds: Option<f64>,
+    /// The flip; null where its answer was lost.
+    pub flip_micros: Option<u64>,
+    /// What became of requests.
+    pub requests: Counts,
+    /// From the flip until nothing was in flight on the old slot.
+    pub drain_seconds: f64,
+    /// What became of the old instance: `warm`, `stopped` or `none`.
+    pub kept: &'static str,
+    /// The code that the program ends with.
+    pub exit_code: u8,
+}
+
+impl Report {
+    /// Returns the exit code: requests that were cut or failed are never plain success.
+    pub fn exit(&self) -> ExitCode {
+        if self.requests.cut + self.requests.failed > 0 { Kind::Lossy.exit_code() } else { ExitCode::DONE }
+    }
+
+    /// Returns the report in words.
+    pub fn words(&self) -> Vec<String> {
+        let Self { service, new, requests, .. } = self;
+        let image = new.image.as_deref().unwrap_or("its addresses");
+        let mut lines = vec![format!("{service}: {image} is live on {}", new.slot)];
+        if let Some(seconds) = self.healthy_seconds {
+            lines.push(format!("  healthy after {seconds:.1} s"));
+        }
+        if let Some(old) = &self.old {
+            lines.push(format!("  {} drained in {:.1} s, kept: {}", old.slot, self.drain_seconds, self.kept));
+            let Counts { old, new, held, retried, closed, cut, failed } = requests;
+            lines.push(format!(
+                "  requests: {old} old, {new} new, {held} held, {retried} retried, {closed} closed, {cut} cut, {failed} failed"
+            ));
+        }
+        lines
+    }
+}
+
+/// The end of a deployment that failed, for `--json`.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename = "report")]
+pub struct Failure<'a> {
+    /// The service.
+    pub service: &'a ServiceName,
+    /// What happened.
+    pub error: &'a str,
+    /// More of it.
+    pub details: &'a [String],
+    /// What still holds, and what to do.
+    pub hints: &'a [String],
+    /// The code that the program ends with.
+    pub exit_code: u8,
+}
+
+impl<'a> Failure<'a> {
+    /// Returns the report of an error.
+    pub fn of(service: &'a ServiceName, error: &'a Error) -> Self {
+        let Error { kind, message, details, hints } = error;
+        Self { service, error: message, details, hints, exit_code: kind.exit_code().0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_that_were_cut_or_failed_are_never_plain_success() {
+        let version = Version { slot: Slot::Blue, image: Some("shop:2".to_owned()) };
+        let mut report = Report {
+            service: "shop".parse().unwrap(),
+            deployment: "d".to_owned(),
+            old: None,
+            new: version,
+            healthy_seconds: Some(1.0),
+            flip_micros: Some(41),
+            requests: Counts::default(),
+            drain_seconds: 0.0,
+            kept: "stopped",
+            exit_code: 0,
+        };
+        assert_eq!(report.exit(), ExitCode(0));
+        report.requests.cut = 1;
+        assert_eq!(report.exit(), ExitCode(7));
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!((&json["event"], &json["new"]["slot"]), (&"report".into(), &"blue".into()));
+    }
+}

@@ -1,0 +1,175 @@
+//! What a deployment is run with: a flag, else what the live slot runs with, else the default.
+
+use std::time::Duration;
+
+use config::admin::request::ServiceSettings;
+use config::defaults;
+use config::health::HealthCheck;
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{self, Image, Instance, RunSettings};
+use crate::error::Error;
+
+/// The note of an instance that carries its settings.
+pub const NOTE: &str = "settings";
+/// The note of an instance that names the image that was live before it.
+pub const PREVIOUS: &str = "previous";
+/// The port of an application that says nothing about it.
+const PORT: u16 = 8080;
+
+/// What becomes of an image's own HEALTHCHECK.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageHealth {
+    /// It must pass once.
+    #[default]
+    Require,
+    /// It is not run.
+    Ignore,
+}
+
+/// What becomes of the old instance after the bake.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Keep {
+    /// It goes on running: going back is a pure flip.
+    Warm,
+    /// It is stopped: going back starts it again.
+    #[default]
+    Stopped,
+    /// It is removed: going back needs its image.
+    None,
+}
+
+impl Keep {
+    /// Returns the word of flags and of the report.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Warm => "warm",
+            Self::Stopped => "stopped",
+            Self::None => "none",
+        }
+    }
+}
+
+/// What a deployment is run with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    /// The routes.
+    pub routes: ServiceSettings,
+    /// The probe.
+    pub health: HealthCheck,
+    /// The application's port, once it is known.
+    pub port: Option<u16>,
+    /// The whole wait for health.
+    #[serde(with = "config::duration")]
+    pub deadline: Duration,
+    /// The image's own health check.
+    pub image_health: ImageHealth,
+    /// How long requests on the old slot may go on.
+    #[serde(with = "config::duration")]
+    pub drain: Duration,
+    /// How long the old slot stays warm.
+    #[serde(with = "config::duration")]
+    pub bake: Duration,
+    /// What becomes of the old instance then.
+    pub keep: Keep,
+    /// How long an instance may take to stop.
+    #[serde(with = "config::duration")]
+    pub stop_grace: Duration,
+    /// How the instance is run; the engine saves it by itself.
+    #[serde(skip)]
+    pub run: RunSettings,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            routes: ServiceSettings::default(),
+            health: HealthCheck::default(),
+            port: None,
+            deadline: defaults::DEADLINE,
+            image_health: ImageHealth::default(),
+            drain: defaults::DRAIN,
+            bake: defaults::BAKE,
+            keep: Keep::default(),
+            stop_grace: engine::STOP_GRACE,
+            run: RunSettings::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// Returns what an instance was deployed with; the defaults where its note can't be read.
+    pub fn of(instance: &Instance) -> Self {
+        let note = instance.notes.iter().find(|(name, _)| name == NOTE);
+        let saved: Self = note.and_then(|(_, text)| serde_json::from_str(text).ok()).unwrap_or_default();
+        Self { port: saved.port.or(Some(instance.endpoint.port())), run: instance.run.clone(), ..saved }
+    }
+
+    /// Returns the note that [`Settings::of`] reads back.
+    pub fn note(&self) -> (String, String) {
+        (NOTE.to_owned(), serde_json::to_string(self).expect("our own types are JSON"))
+    }
+
+    /// Returns the same without what may be a secret, for printing.
+    #[must_use]
+    pub fn masked(mut self) -> Self {
+        for (_, value) in &mut self.health.headers {
+            "***".clone_into(value);
+        }
+        self
+    }
+
+    /// Returns the port: the one set or kept from before, else the image's only one, else 8080.
+    ///
+    /// # Errors
+    /// Wrong usage where the image exposes several.
+    pub fn port_for(&self, image: &Image) -> Result<u16, Error> {
+        match (self.port, image.exposed_ports.as_slice()) {
+            (Some(port), _) => Ok(port),
+            (None, []) => Ok(PORT),
+            (None, [port]) => Ok(*port),
+            (None, ports) => {
+                let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+                Err(Error::usage(format!("{} exposes several ports: {}", image.reference, ports.join(", ")))
+                    .hint(format!("name the one that answers HTTP: --port {}", ports[0])))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(ports: &[u16]) -> Image {
+        Image {
+            reference: "shop:2".to_owned(),
+            id: "x".to_owned(),
+            exposed_ports: ports.to_vec(),
+            health_command: None,
+        }
+    }
+
+    #[test]
+    fn the_port_is_the_one_set_else_the_only_exposed_one_else_8080() {
+        let settings = Settings::default();
+        assert_eq!(settings.port_for(&image(&[])).unwrap(), 8080);
+        assert_eq!(settings.port_for(&image(&[9000])).unwrap(), 9000);
+        assert!(settings.port_for(&image(&[80, 443])).unwrap_err().hints[0].contains("--port 80"));
+        let sticky = Settings { port: Some(5), ..Settings::default() };
+        assert_eq!(sticky.port_for(&image(&[80, 443])).unwrap(), 5);
+    }
+
+    #[test]
+    fn settings_are_read_back_from_their_note_and_masked_for_printing() {
+        let mut settings = Settings { bake: Duration::from_secs(3), keep: Keep::Warm, ..Settings::default() };
+        settings.health.headers.push(("Authorization".to_owned(), "secret".to_owned()));
+        let (name, text) = settings.note();
+        assert_eq!(name, NOTE);
+        assert_eq!(serde_json::from_str::<Settings>(&text).unwrap(), settings);
+        assert!(!serde_json::to_string(&settings.masked()).unwrap().contains("secret"));
+    }
+}

@@ -1,0 +1,71 @@
+//! The real binary: help, version, exit codes, and what goes to stdout and what to stderr.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::process::{Command, Output, Stdio};
+
+fn bgctl(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_bgctl"))
+        .args(args)
+        .env_remove("BGCTL_HOST")
+        .env_remove("BG_GATEWAY")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn help_and_version_are_data() {
+    let help = bgctl(&["--help"]);
+    assert_eq!((help.status.code(), text(&help.stderr)), (Some(0), String::new()));
+    for group in ["Every day:", "Set up:", "Rarely:"] {
+        assert!(text(&help.stdout).contains(group), "{group}");
+    }
+    let version = bgctl(&["--version"]);
+    assert_eq!(text(&version.stdout), format!("bgctl {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn wrong_usage_is_exit_1_and_talk() {
+    for args in [&["switch"][..], &["nonsense"], &["switch", "My Shop"], &["switch", "shop", "--healthy", "0"], &[]] {
+        let output = bgctl(args);
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), String::new()), "{args:?}");
+        assert!(!output.stderr.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn what_is_not_there_yet_says_so_with_exit_1() {
+    for args in [&["canary", "shop", "10"][..], &["deploy", "production", "shop:2"], &["rollback", "shop", "--to", "x"]]
+    {
+        let output = bgctl(args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert!(text(&output.stderr).contains("not there yet"), "{args:?}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn a_proxy_that_is_not_there_is_exit_2_with_a_hint() {
+    let output = bgctl(&["--admin", "/nonexistent/admin.sock", "status"]);
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(2), String::new()));
+    let talk = text(&output.stderr);
+    assert!(talk.contains("/nonexistent/admin.sock") && talk.contains("hint: "), "{talk}");
+    assert!(!talk.contains('\x1b'), "no colour where there is no terminal");
+}
+
+#[test]
+fn an_engine_that_does_not_answer_is_exit_8() {
+    let output = bgctl(&["--host", "unix:///nonexistent/docker.sock", "switch", "shop", "--image", "shop:2"]);
+    assert_eq!(output.status.code(), Some(8), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_failure_is_a_report_in_the_json_tone() {
+    let output = bgctl(&["--json", "--admin", "/nonexistent/admin.sock", "route", "shop", "--to", "127.0.0.1:1"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["event"], &report["exit_code"]), (&"report".into(), &2.into()));
+}
