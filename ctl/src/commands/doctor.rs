@@ -1,16 +1,88 @@
-//! `bgctl doctor`.
+//! `bgctl doctor`: what is wrong with the host, and the line that mends it.
 
 use clap::Args;
+use serde::Serialize;
 
 use crate::context::Context;
-use crate::error::{Error, ExitCode};
+use crate::engine::Engine;
+use crate::engine::docker::{Finding, Verdict};
+use crate::error::{Error, ExitCode, Kind};
 
 /// What is wrong with this host, and the line that mends it
 #[derive(Debug, Args)]
 pub struct Doctor {}
 
+/// The document of `--json`.
+#[derive(Serialize)]
+struct Report<'a> {
+    /// The worst of all findings.
+    verdict: Verdict,
+    findings: &'a [Finding],
+}
+
 impl Doctor {
-    pub(crate) async fn run(self, _: &Context<'_>) -> Result<ExitCode, Error> {
-        Err(Error::not_there_yet("bgctl doctor"))
+    pub(crate) async fn run(self, context: &Context<'_>) -> Result<ExitCode, Error> {
+        let (findings, code_if_bad) = match context.engine().await {
+            Ok(engine) => (look(engine, context).await, Kind::Usage.exit_code()),
+            // An engine out of reach is what the command is asked to find; wrong usage is not.
+            Err(error) if error.kind == Kind::Unreachable => (vec![out_of_reach(&error)], error.kind.exit_code()),
+            Err(error) => return Err(error),
+        };
+        let verdict = worst(&findings);
+        if context.ui.tone().json {
+            context.ui.document(&Report { verdict, findings: &findings });
+        } else {
+            findings.iter().for_each(|finding| context.ui.data(&finding.to_string()));
+        }
+        Ok(if verdict == Verdict::Bad { code_if_bad } else { ExitCode::DONE })
+    }
+}
+
+async fn look(engine: &Engine, context: &Context<'_>) -> Vec<Finding> {
+    match engine {
+        Engine::Docker(docker) => docker.survey().await,
+        Engine::Process(_) => vec![match context.admin().await {
+            Ok(_) => Finding::ok("proxy", format!("a proxy answers at {}", engine.target())),
+            Err(error) => {
+                let finding = Finding::warn("proxy", error.message);
+                match error.hints.first() {
+                    Some(hint) => finding.mend(hint),
+                    None => finding,
+                }
+            }
+        }],
+    }
+}
+
+fn out_of_reach(error: &Error) -> Finding {
+    let finding = Finding::bad("engine", &error.message);
+    match error.hints.first() {
+        Some(hint) => finding.mend(hint),
+        None => finding,
+    }
+}
+
+fn worst(findings: &[Finding]) -> Verdict {
+    findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_finding_decides() {
+        let mut findings = vec![Finding::ok("engine", "it answers"), Finding::warn("live-restore", "off")];
+        assert_eq!(worst(&findings), Verdict::Warn);
+        findings.push(Finding::bad("state", "another owner"));
+        assert_eq!(worst(&findings), Verdict::Bad);
+        assert_eq!(worst(&[]), Verdict::Ok);
+    }
+
+    #[test]
+    fn an_engine_out_of_reach_is_mended_by_its_hint() {
+        let error = Error::new(Kind::Unreachable, "no Docker engine").hint("start it");
+        let finding = out_of_reach(&error);
+        assert_eq!((finding.verdict, finding.mend.as_deref()), (Verdict::Bad, Some("start it")));
     }
 }

@@ -17,7 +17,6 @@ use super::container::describe;
 use super::proxy_image::UID;
 use super::refusal::refusal;
 use super::{Docker, labels, ports};
-use crate::engine::EngineError;
 
 /// Two clocks further apart than this make times in logs and histories hard to compare.
 const CLOCK_SKEW: Duration = Duration::from_secs(2);
@@ -73,17 +72,6 @@ impl Finding {
     pub fn mend(mut self, line: impl Into<String>) -> Self {
         self.mend = Some(line.into());
         self
-    }
-}
-
-impl From<&EngineError> for Finding {
-    /// Returns the finding that no engine answers; the error's hint is what mends it.
-    fn from(error: &EngineError) -> Self {
-        let text = error.to_string();
-        match text.split_once("\nhint: ") {
-            Some((words, hint)) => Self::bad("engine", words).mend(hint),
-            None => Self::bad("engine", text),
-        }
     }
 }
 
@@ -262,11 +250,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_engine_out_of_reach_is_a_finding_with_the_hint_as_what_mends_it() {
-        let error = EngineError::Unreachable("no Docker engine\nhint: start it".to_owned());
-        let finding = Finding::from(&error);
-        assert_eq!((finding.verdict, finding.mend.as_deref()), (Verdict::Bad, Some("start it")));
-        assert_eq!(finding.to_string(), "BAD   engine        no Docker engine\n                    -> start it");
+    fn a_finding_shows_its_verdict_first_and_what_mends_it_below() {
+        let finding = Finding::warn("live-restore", "off").mend("turn it on");
+        assert_eq!(finding.to_string(), "warn  live-restore  off\n                    -> turn it on");
     }
 
     #[test]
