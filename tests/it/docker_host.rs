@@ -1,6 +1,5 @@
 //! A real Docker engine for a test: a gateway with a name and ports of its own, looked at with docker's own command.
 
-use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use ctl::engine::docker::Docker;
 use ctl::engine::{Engine, GatewaySpec};
 use serde_json::Value;
+use tests::skipped;
 
 /// A gateway that a test made; dropping it removes everything, also when the test panics.
 pub(crate) struct TestGateway {
@@ -117,7 +117,7 @@ fn proxy_binary() -> Option<PathBuf> {
 /// Says that a test is skipped, or fails it where CI wants none skipped.
 pub(crate) fn skip<T>(test: &str, why: &str) -> Option<T> {
     assert!(std::env::var_os("BG_REQUIRE_DOCKER").is_none(), "{test}: BG_REQUIRE_DOCKER is set, and {why}");
-    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
+    skipped(test, why);
     None
 }
 

@@ -1,12 +1,12 @@
 //! A restart of the Docker daemon: exactly what was live comes back. Run alone, and only where `BG_DOCKER_RESTART` is set:
 //! to the command that restarts the daemon, or to `1` for systemd's.
 
-use std::io::Write as _;
 use std::process::Command;
 use std::time::Duration;
 
 use config::name::Slot;
 use ctl::engine::{Engine, Exit, Happening, Restart};
+use tests::skipped;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::docker_engine::slot_spec;
@@ -20,9 +20,7 @@ async fn a_daemon_restart_brings_back_exactly_the_live_slot() {
         Ok(command) if !command.is_empty() => command,
         _ => {
             // Not a part that BG_REQUIRE_DOCKER asks for: it would stop everybody's containers.
-            let why = "BG_DOCKER_RESTART does not allow to restart the daemon";
-            let _ = writeln!(std::io::stderr(), "SKIPPED {TEST}: {why}");
-            return;
+            return skipped(TEST, "BG_DOCKER_RESTART does not allow to restart the daemon");
         }
     };
     let Some(gateway) = gateway(TEST).await else { return };
