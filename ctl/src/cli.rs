@@ -101,6 +101,8 @@ pub struct Global {
 #[expect(missing_docs, reason = "the doc comment of each command's arguments is its help")]
 pub enum Command {
     Demo(commands::demo::Demo),
+    #[command(hide = true)]
+    DemoUptimer(commands::demo_uptimer::DemoUptimer),
     Up(commands::up::Up),
     Down(commands::down::Down),
     Switch(commands::switch::Switch),

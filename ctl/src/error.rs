@@ -75,6 +75,25 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// Returns the kind of failure that a command ended with, by its exit code.
+    pub fn of(code: ExitCode) -> Self {
+        let kinds = [
+            Self::NoProxy,
+            Self::Refused,
+            Self::NoFlip,
+            Self::Unhealthy,
+            Self::Locked,
+            Self::Lossy,
+            Self::Unreachable,
+            Self::Interrupted(Signal::Interrupt),
+            Self::Interrupted(Signal::Terminate),
+            Self::Interrupted(Signal::HangUp),
+        ];
+        kinds.into_iter().find(|kind| kind.exit_code() == code).unwrap_or(Self::Usage)
+    }
+}
+
 /// A failure in words: what happened, what still holds, what to do.
 #[derive(Debug, Clone)]
 pub struct Error {
@@ -221,6 +240,7 @@ mod tests {
         ];
         for (kind, code) in codes {
             assert_eq!(kind.exit_code(), ExitCode(code), "{kind:?}");
+            assert_eq!(Kind::of(ExitCode(code)), kind);
         }
     }
 

@@ -9,7 +9,6 @@ pub mod admin;
 pub mod cli;
 pub mod commands;
 pub mod context;
-#[cfg_attr(not(test), expect(dead_code, reason = "the command that runs it is not there yet"))]
 pub mod demo;
 pub mod deploy;
 pub mod engine;
@@ -94,6 +93,7 @@ async fn dispatch_plain(command: Command, context: &Context<'_>) -> Result<ExitC
         Command::Demo(_) | Command::Switch(_) | Command::Deploy(_) | Command::Rollback(_) | Command::Route(_) => {
             Ok(ExitCode::DONE)
         }
+        Command::DemoUptimer(args) => args.run(context).await,
         Command::Up(args) => args.run(context).await,
         Command::Down(args) => args.run(context).await,
         Command::Flip(args) => args.run(context).await,

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod config;
 pub mod demo;
+pub mod demo_uptimer;
 pub mod deploy;
 pub mod doctor;
 pub mod down;

@@ -1,11 +1,17 @@
 //! `bgctl demo`: a switch on this machine under real traffic, and its proof.
 //!
-//! `uptimer` is the application, `load` the clients (`exchange` is one request of theirs), `tally` what they saw.
+//! `play` is the acts in order, on a `stage` (a gateway of its own) with `uptimer` as the application; `load` the clients
+//! (`exchange` is one request of theirs), `tally` what they saw, `verdict` what follows from it.
 
 mod exchange;
 mod load;
+mod play;
+mod stage;
 mod tally;
 pub mod uptimer;
+mod verdict;
 
 #[cfg(test)]
 mod tests;
+
+pub use self::play::Play;

@@ -39,7 +39,7 @@ async fn free_address() -> SocketAddr {
 async fn uptimer(settings: Uptimer, log: &Arc<Mutex<Vec<String>>>) -> SocketAddr {
     let address = free_address().await;
     let log = Arc::clone(log);
-    tokio::spawn(settings.serve(address, Arc::new(move |line: &str| log.lock().unwrap().push(line.to_owned()))));
+    tokio::spawn(settings.serve(address, move |line: &str| log.lock().unwrap().push(line.to_owned())));
     while Wire::open(address).await.is_err() {
         tokio::task::yield_now().await;
     }

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -31,34 +32,29 @@ pub struct Uptimer {
 }
 
 impl Uptimer {
-    /// Serves until the task is dropped; hands each line of its log to `log`.
+    /// Serves until it is dropped. A POST is in `log` before it is answered, so that an end loses none.
     ///
     /// # Errors
     /// Where the address can't be listened on.
-    pub async fn serve(self, address: SocketAddr, log: Arc<dyn Fn(&str) + Send + Sync>) -> io::Result<()> {
+    pub async fn serve(self, address: SocketAddr, log: impl Fn(&str)) -> io::Result<()> {
         let listener = TcpListener::bind(address).await?;
         let started = Instant::now();
+        let mut clients = FuturesUnordered::new();
         loop {
-            // What fails for one client, or for want of a descriptor, is over with the next.
-            let Ok((stream, _)) = listener.accept().await else {
-                tokio::task::yield_now().await;
-                continue;
-            };
-            let log = Arc::clone(&log);
-            tokio::spawn(async move {
-                if let Err(error) = self.answer(stream, started, log.as_ref()).await {
-                    log(&format!("a client went away: {error}"));
+            tokio::select! {
+                // What fails for one client, or for want of a descriptor, is over with the next.
+                Ok((stream, _)) = listener.accept() => clients.push(self.answer(stream, started, &log)),
+                Some(answered) = clients.next() => {
+                    if let Err(error) = answered {
+                        log(&format!("a client went away: {error}"));
+                    }
                 }
-            });
+                else => tokio::task::yield_now().await,
+            }
         }
     }
 
-    async fn answer(
-        self,
-        mut stream: TcpStream,
-        started: Instant,
-        log: &(dyn Fn(&str) + Send + Sync),
-    ) -> io::Result<()> {
+    async fn answer(self, mut stream: TcpStream, started: Instant, log: &impl Fn(&str)) -> io::Result<()> {
         let Some(request) = Request::read(&mut stream).await? else { return Ok(()) };
         let up = started.elapsed();
         let answer = if up < self.load {
