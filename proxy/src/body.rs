@@ -1,0 +1,141 @@
+//! The two bodies: a request's, read from the client, and an answer's, of which there is one type.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::client::{BodyWatch, Serving};
+use crate::error::Error;
+use crate::upstream::exchange::{AnswerFrame, Exchange};
+use crate::upstream::run::{Claim, Tally};
+
+/// A request's body; knows whether anything of it was taken, and tells the connection while the client is slow.
+pub(crate) struct RequestBody {
+    incoming: Incoming,
+    watch: BodyWatch,
+    touched: bool,
+}
+
+impl RequestBody {
+    pub(crate) fn new(incoming: Incoming, watch: BodyWatch) -> Self {
+        Self { incoming, watch, touched: false }
+    }
+
+    /// Tells whether any of it was taken: then it can't be sent again.
+    pub(crate) fn is_touched(&self) -> bool {
+        self.touched
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        self.watch.waits_for_client(polled.is_pending());
+        self.touched |= polled.is_ready();
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// An answer's body. Its end, however it comes, is the end of the request.
+pub(crate) struct AnswerBody {
+    content: Content,
+    /// Tells the client's connection when the request is over.
+    _serving: Option<Serving>,
+}
+
+enum Content {
+    /// Made here, or nothing.
+    Bytes(Bytes),
+    /// Streamed from an application.
+    Upstream(Box<Upstream>),
+}
+
+struct Upstream {
+    exchange: Exchange,
+    /// Held until the body has ended: the run counts as in use so long.
+    claim: Claim,
+}
+
+impl AnswerBody {
+    /// Returns a body that was made here.
+    pub(crate) fn bytes(bytes: impl Into<Bytes>, serving: Option<Serving>) -> Self {
+        Self { content: Content::Bytes(bytes.into()), _serving: serving }
+    }
+
+    /// Returns the body of an application's answer.
+    pub(crate) fn upstream(mut exchange: Exchange, claim: Claim, serving: Option<Serving>) -> Self {
+        exchange.finish_empty();
+        if exchange.is_finished() {
+            return Self::bytes(Bytes::new(), serving);
+        }
+        Self { content: Content::Upstream(Box::new(Upstream { exchange, claim })), _serving: serving }
+    }
+}
+
+impl Upstream {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if self.claim.run().is_cut_off() {
+            self.claim.tally(Tally::Cut);
+            return Poll::Ready(Some(Err(Error::CutOff)));
+        }
+        self.exchange.poll_frame(cx).map(|frame| {
+            frame.map(|frame| match frame {
+                Ok(AnswerFrame::Data(data)) => Ok(Frame::data(data)),
+                Ok(AnswerFrame::Trailers(trailers)) => Ok(Frame::trailers(trailers)),
+                Err(error) => {
+                    if !matches!(error, Error::RequestBody(_)) {
+                        self.claim.tally(Tally::Failed);
+                    }
+                    Err(error)
+                }
+            })
+        })
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match &mut self.content {
+            Content::Bytes(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Content::Bytes(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Content::Upstream(upstream) => upstream.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Bytes(bytes) => bytes.is_empty(),
+            Content::Upstream(upstream) => upstream.exchange.is_finished(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Upstream(upstream) => match upstream.exchange.remaining() {
+                Some(left) => SizeHint::with_exact(left),
+                None => SizeHint::default(),
+            },
+        }
+    }
+}

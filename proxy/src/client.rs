@@ -1,0 +1,244 @@
+//! One client connection as the worker sees it: what it is doing, since when, and what it is ordered to do.
+//!
+//! A connection has no timer of its own. It notes what it does; the worker looks at all of them twice a second and
+//! orders those that are overdue to end.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::upgrade::Tunnel;
+
+/// What a client connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Between requests, since then.
+    Idle(Instant),
+    /// The first bytes of a request came then.
+    Head(Instant),
+    /// A request is being served.
+    Serving,
+    /// It became a tunnel: its own ends decide how long it lives.
+    Tunnel,
+}
+
+/// What the worker wants of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// End after the request under way.
+    Finish,
+    /// End now.
+    Drop,
+    /// Look again at the run that serves it.
+    Look,
+}
+
+/// The time-outs of client connections.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ClientLimits {
+    /// From the first byte of a request to the end of its head.
+    pub(crate) header: Duration,
+    /// Without a request.
+    pub(crate) idle: Duration,
+    /// While a body moves in neither direction because of the client.
+    pub(crate) body_idle: Duration,
+}
+
+/// One client connection.
+pub(crate) struct Client {
+    /// Its address.
+    pub(crate) peer: SocketAddr,
+    phase: Cell<Phase>,
+    /// Bytes moved since the last look.
+    moved: Cell<bool>,
+    /// The client does not take what we write.
+    write_blocked: Cell<bool>,
+    /// A request's body is wanted and doesn't come.
+    awaits_body: Cell<bool>,
+    last_move: Cell<Instant>,
+    order: Cell<Option<Order>>,
+    waker: RefCell<Option<Waker>>,
+    /// What takes the connection over after a 101.
+    tunnel: RefCell<Option<Tunnel>>,
+}
+
+impl Client {
+    pub(crate) fn new(peer: SocketAddr) -> Rc<Self> {
+        let now = Instant::now();
+        Rc::new(Self {
+            peer,
+            // The first request is awaited as if it had begun: who connects has something to say.
+            phase: Cell::new(Phase::Head(now)),
+            moved: Cell::new(false),
+            write_blocked: Cell::new(false),
+            awaits_body: Cell::new(false),
+            last_move: Cell::new(now),
+            order: Cell::new(None),
+            waker: RefCell::new(None),
+            tunnel: RefCell::new(None),
+        })
+    }
+
+    /// Notes that a request is being served, until the guard is dropped.
+    pub(crate) fn serving(self: &Rc<Self>) -> Serving {
+        self.phase.set(Phase::Serving);
+        self.last_move.set(Instant::now());
+        Serving(Rc::clone(self))
+    }
+
+    /// Leaves what the connection becomes after the 101 that is about to be sent.
+    pub(crate) fn leave_tunnel(&self, tunnel: Tunnel) {
+        *self.tunnel.borrow_mut() = Some(tunnel);
+    }
+
+    /// Takes the tunnel; the connection's time-outs end here.
+    pub(crate) fn take_tunnel(&self) -> Option<Tunnel> {
+        let tunnel = self.tunnel.borrow_mut().take();
+        if tunnel.is_some() {
+            self.phase.set(Phase::Tunnel);
+        }
+        tunnel
+    }
+
+    /// Gives an order and wakes the connection's task.
+    pub(crate) fn order(&self, order: Order) {
+        if self.order.get() != Some(Order::Drop) {
+            self.order.set(Some(order));
+        }
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Takes the order, where there is one; the task is woken by the next.
+    pub(crate) fn poll_order(&self, cx: &Context<'_>) -> Option<Order> {
+        let order = self.order.take();
+        if order.is_none() {
+            let mut waker = self.waker.borrow_mut();
+            if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+                *waker = Some(cx.waker().clone());
+            }
+        }
+        order
+    }
+
+    /// Tells whether the connection has outlived its time-outs.
+    pub(crate) fn is_overdue(&self, now: Instant, limits: &ClientLimits) -> bool {
+        match self.phase.get() {
+            Phase::Idle(since) => now.duration_since(since) >= limits.idle,
+            Phase::Head(since) => now.duration_since(since) >= limits.header,
+            Phase::Serving => {
+                let waits_for_client = self.write_blocked.get() || self.awaits_body.get();
+                if self.moved.take() || !waits_for_client {
+                    self.last_move.set(now);
+                }
+                now.duration_since(self.last_move.get()) >= limits.body_idle
+            }
+            Phase::Tunnel => false,
+        }
+    }
+
+    fn has_read(&self) {
+        self.moved.set(true);
+        if let Phase::Idle(_) = self.phase.get() {
+            self.phase.set(Phase::Head(Instant::now()));
+        }
+    }
+}
+
+/// Notes that a request is being served; dropped with the end of its answer.
+pub(crate) struct Serving(Rc<Client>);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.awaits_body.set(false);
+        if self.0.phase.get() == Phase::Serving {
+            self.0.phase.set(Phase::Idle(Instant::now()));
+        }
+    }
+}
+
+/// Lets a request's body note whether it waits for the client.
+pub(crate) struct BodyWatch(Rc<Client>);
+
+impl BodyWatch {
+    pub(crate) fn new(client: &Rc<Client>) -> Self {
+        Self(Rc::clone(client))
+    }
+
+    pub(crate) fn waits_for_client(&self, waits: bool) {
+        self.0.awaits_body.set(waits);
+    }
+}
+
+/// The socket of a client connection, which notes what moves.
+pub(crate) struct ClientStream {
+    stream: TcpStream,
+    client: Rc<Client>,
+}
+
+impl ClientStream {
+    pub(crate) fn new(stream: TcpStream, client: Rc<Client>) -> Self {
+        Self { stream, client }
+    }
+
+    pub(crate) fn into_inner(self) -> TcpStream {
+        self.stream
+    }
+
+    fn note_write(&self, polled: &Poll<io::Result<usize>>) {
+        self.client.write_blocked.set(polled.is_pending());
+        if polled.is_ready() {
+            self.client.moved.set(true);
+        }
+    }
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.client.has_read();
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.note_write(&polled);
+        polled
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.note_write(&polled);
+        polled
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,90 @@
+//! One client connection from its first byte to its last: accept -> **connection** -> handler.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::body::AnswerBody;
+use crate::client::{Client, ClientStream, Order};
+use crate::worker::Worker;
+use crate::{handler, upgrade};
+
+/// Serves a connection until it ends. Nothing that a client sends is an error of ours, so there is nothing to return.
+///
+/// # Cancel safety
+/// Dropping it closes both sockets and gives the claim back.
+pub(crate) async fn serve(stream: TcpStream, client: Rc<Client>, worker: Rc<Worker>) {
+    let io = TokioIo::new(ClientStream::new(stream, Rc::clone(&client)));
+    let service = Service { client: Rc::clone(&client), worker: Rc::clone(&worker) };
+    let mut http = http1::Builder::new()
+        .max_buf_size(worker.limits.header_bytes.max(8192))
+        .max_headers(worker.limits.header_fields)
+        .half_close(true)
+        .serve_connection(io, service);
+
+    let ended = poll_fn(|cx| {
+        loop {
+            match client.poll_order(cx) {
+                Some(Order::Drop) => return Poll::Ready(Ended::Dropped),
+                Some(Order::Finish) => Pin::new(&mut http).graceful_shutdown(),
+                // Polling the answer is looking at its run.
+                Some(Order::Look) => {}
+                None => {
+                    return http.poll_without_shutdown(cx).map(|outcome| match outcome {
+                        Ok(()) => Ended::Complete,
+                        Err(_) => Ended::Dropped,
+                    });
+                }
+            }
+        }
+    })
+    .await;
+    if ended == Ended::Dropped {
+        return;
+    }
+    let parts = http.into_parts();
+    let mut stream = parts.io.into_inner().into_inner();
+    if let Some(tunnel) = client.take_tunnel() {
+        upgrade::run(stream, parts.read_buf, tunnel, &client).await;
+    } else {
+        // The client may have gone; then there is nobody to say goodbye to.
+        _ = tokio::io::AsyncWriteExt::shutdown(&mut stream).await;
+    }
+}
+
+/// How the HTTP part of a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// All answers were sent.
+    Complete,
+    /// It broke, or was ordered to end.
+    Dropped,
+}
+
+/// Hands each request to the handler.
+struct Service {
+    client: Rc<Client>,
+    worker: Rc<Worker>,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Service {
+    type Response = Response<AnswerBody>;
+    type Error = Infallible;
+    // Boxed, so that the connection can be taken apart again (`into_parts` wants it `Unpin`).
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let serving = self.client.serving();
+        let client = Rc::clone(&self.client);
+        let worker = Rc::clone(&self.worker);
+        Box::pin(async move { Ok(handler::handle(&worker, &client, request, serving).await) })
+    }
+}

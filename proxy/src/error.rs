@@ -1,0 +1,128 @@
+//! Why a request could not be answered by the application: whose fault, which status, and whether it may be tried again.
+
+use std::io;
+
+use http::StatusCode;
+
+/// Who caused an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The client sent something we don't serve.
+    Client,
+    /// The application didn't answer, or answered nonsense.
+    Upstream,
+    /// Nothing is set up for the request, or we ended it.
+    Us,
+}
+
+/// Why a request could not be answered by the application.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request is malformed or ambiguous.
+    #[error("bad request: {0}")]
+    BadRequest(&'static str),
+    /// The request target is longer than the limit.
+    #[error("the request target is too long")]
+    TargetTooLong,
+    /// A method or coding that a reverse proxy doesn't serve.
+    #[error("not implemented: {0}")]
+    NotImplemented(&'static str),
+    /// The client broke its request off, or sent a body that can't be read.
+    #[error("the request's body could not be read")]
+    RequestBody(#[source] hyper::Error),
+    /// No route takes the request.
+    #[error("no service takes this host and path")]
+    NoRoute,
+    /// The service has no live slot, or its saved state was lost.
+    #[error("the service has no live version")]
+    NoVersion,
+    /// No endpoint of the live slot could be connected to.
+    #[error("connect to {address}")]
+    Connect {
+        /// The endpoint, as it was staged.
+        address: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The connection to the application broke.
+    #[error("the application broke the connection off")]
+    Broken(#[source] io::Error),
+    /// The application sent something that is not one clear HTTP/1 answer.
+    #[error("the application's answer is malformed: {0}")]
+    Malformed(&'static str),
+    /// The application was silent for too long.
+    #[error("the application did not answer in time")]
+    Silent,
+    /// The drain deadline ended the request.
+    #[error("the version that served this request was switched off")]
+    CutOff,
+}
+
+impl Error {
+    /// Returns who caused it.
+    pub fn side(&self) -> Side {
+        match self {
+            Self::BadRequest(_) | Self::TargetTooLong | Self::NotImplemented(_) | Self::RequestBody(_) => Side::Client,
+            Self::Connect { .. } | Self::Broken(_) | Self::Malformed(_) | Self::Silent => Side::Upstream,
+            Self::NoRoute | Self::NoVersion | Self::CutOff => Side::Us,
+        }
+    }
+
+    /// Returns the status that the client gets.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::BadRequest(_) | Self::RequestBody(_) => StatusCode::BAD_REQUEST,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::NoVersion | Self::CutOff => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Connect { .. } | Self::Broken(_) | Self::Malformed(_) => StatusCode::BAD_GATEWAY,
+            Self::Silent => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// Tells whether the client's connection can't be used for another request.
+    pub fn closes(&self) -> bool {
+        match self {
+            Self::BadRequest(_)
+            | Self::TargetTooLong
+            | Self::NotImplemented(_)
+            | Self::RequestBody(_)
+            | Self::CutOff => true,
+            Self::NoRoute
+            | Self::NoVersion
+            | Self::Connect { .. }
+            | Self::Broken(_)
+            | Self::Malformed(_)
+            | Self::Silent => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_of_the_client_is_4xx_or_501_and_any_other_is_5xx_or_404() {
+        let io = || io::Error::from(io::ErrorKind::ConnectionReset);
+        let errors = [
+            (Error::BadRequest("x"), 400),
+            (Error::TargetTooLong, 414),
+            (Error::NotImplemented("x"), 501),
+            (Error::NoRoute, 404),
+            (Error::NoVersion, 503),
+            (Error::Connect { address: "a:1".to_owned(), source: io() }, 502),
+            (Error::Broken(io()), 502),
+            (Error::Malformed("x"), 502),
+            (Error::Silent, 504),
+            (Error::CutOff, 503),
+        ];
+        for (error, status) in errors {
+            assert_eq!(error.status().as_u16(), status, "{error}");
+            let client = matches!(status, 400 | 414 | 501);
+            assert_eq!(error.side() == Side::Client, client, "{error}");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The head of a request as the application gets it, written straight from the client's fields.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+
+use super::Authority;
+use crate::upstream::exchange::RequestFraming;
+
+/// What is told to the application about the client.
+pub(crate) struct Forwarded<'r> {
+    /// The client's address, or the trusted proxy's.
+    pub(crate) peer: IpAddr,
+    /// Whether what the peer says of its own client is believed.
+    pub(crate) trusted: bool,
+    /// The request's id.
+    pub(crate) request_id: &'r HeaderValue,
+}
+
+/// The head of a request for the application.
+pub(crate) struct RequestHead<'r> {
+    /// The client's request.
+    pub(crate) request: &'r Parts,
+    /// Whom it is for.
+    pub(crate) authority: &'r Authority<'r>,
+    /// The path and query that the application gets.
+    pub(crate) target: &'r str,
+    /// How the body is framed.
+    pub(crate) framing: RequestFraming,
+    /// Whether it asks for a WebSocket.
+    pub(crate) websocket: bool,
+    /// About the client.
+    pub(crate) forwarded: Forwarded<'r>,
+}
+
+/// Whether a field of the client's request goes on to the application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It goes on.
+    Passes,
+    /// It is between the client and us (RFC 9110 section 7.6.1), or we write it ourselves.
+    EndsHere,
+    /// It goes on where the peer is trusted to say it.
+    Claim,
+}
+
+fn fate(name: &HeaderName) -> Fate {
+    match *name {
+        header::CONNECTION
+        | header::HOST
+        | header::TE
+        | header::TRANSFER_ENCODING
+        | header::UPGRADE
+        | header::EXPECT
+        | header::PROXY_AUTHORIZATION => Fate::EndsHere,
+        header::FORWARDED => Fate::Claim,
+        _ => match name.as_str() {
+            "keep-alive" | "proxy-connection" | "http2-settings" | "x-request-id" | "x-forwarded-for" | "x-real-ip" => {
+                Fate::EndsHere
+            }
+            "x-forwarded-proto" | "x-forwarded-host" | "x-forwarded-port" => Fate::Claim,
+            _ => Fate::Passes,
+        },
+    }
+}
+
+impl RequestHead<'_> {
+    /// Returns the bytes of the head.
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(1024);
+        let headers = &self.request.headers;
+        put(&mut out, &[self.request.method.as_str(), " ", self.target, " HTTP/1.1\r\nHost: ", self.authority.text, "\r\n"]);
+        let listed = Listed::of(headers);
+        let mut claims = Claims::default();
+        for (name, value) in headers {
+            match fate(name) {
+                Fate::Passes => {}
+                Fate::Claim if self.forwarded.trusted => claims.note(name),
+                Fate::Claim | Fate::EndsHere => continue,
+            }
+            if !listed.has(name) {
+                field(&mut out, name.as_str(), value.as_bytes());
+            }
+        }
+        self.encode_forwarded(&mut out, claims);
+        if self.framing == RequestFraming::Chunked {
+            put(&mut out, &["transfer-encoding: chunked\r\n"]);
+        }
+        if self.websocket {
+            put(&mut out, &["connection: upgrade\r\nupgrade: websocket\r\n"]);
+        } else if listed.trailers {
+            put(&mut out, &["connection: te\r\nte: trailers\r\n"]);
+        }
+        put(&mut out, &["\r\n"]);
+        out.freeze()
+    }
+
+    fn encode_forwarded(&self, out: &mut BytesMut, claims: Claims) {
+        let Forwarded { peer, trusted, request_id } = &self.forwarded;
+        let headers = &self.request.headers;
+        put(out, &["x-forwarded-for: "]);
+        let mut client = None;
+        if *trusted {
+            for value in headers.get_all("x-forwarded-for") {
+                out.extend_from_slice(value.as_bytes());
+                put(out, &[", "]);
+            }
+            client = headers.get("x-real-ip");
+        }
+        write!(out, "{peer}\r\nx-real-ip: ").expect("a buffer in memory takes all that is written");
+        match client {
+            Some(client) => out.extend_from_slice(client.as_bytes()),
+            None => write!(out, "{peer}").expect("a buffer in memory takes all that is written"),
+        }
+        put(out, &["\r\n"]);
+        if !claims.proto {
+            put(out, &["x-forwarded-proto: http\r\n"]);
+        }
+        if !claims.host {
+            put(out, &["x-forwarded-host: ", self.authority.text, "\r\n"]);
+        }
+        if !claims.port {
+            match self.authority.port {
+                Some(port) => write!(out, "x-forwarded-port: {port}\r\n").expect("a buffer in memory takes all that is written"),
+                None => put(out, &["x-forwarded-port: 80\r\n"]),
+            }
+        }
+        field(out, "x-request-id", request_id.as_bytes());
+    }
+}
+
+fn put(out: &mut BytesMut, parts: &[&str]) {
+    for part in parts {
+        out.extend_from_slice(part.as_bytes());
+    }
+}
+
+fn field(out: &mut BytesMut, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// What a trusted peer said of its own client, so that we don't say it again.
+#[derive(Default)]
+struct Claims {
+    proto: bool,
+    host: bool,
+    port: bool,
+}
+
+impl Claims {
+    fn note(&mut self, name: &HeaderName) {
+        match name.as_str() {
+            "x-forwarded-proto" => self.proto = true,
+            "x-forwarded-host" => self.host = true,
+            "x-forwarded-port" => self.port = true,
+            _ => {}
+        }
+    }
+}
+
+/// The fields that `Connection` lists: they end here, but for those that say what the message is.
+struct Listed<'r> {
+    names: Vec<&'r str>,
+    trailers: bool,
+}
+
+impl<'r> Listed<'r> {
+    fn of(headers: &'r HeaderMap) -> Self {
+        let mut names = Vec::new();
+        for value in headers.get_all(header::CONNECTION) {
+            for option in value.to_str().unwrap_or_default().split(',').map(str::trim) {
+                let known = ["close", "keep-alive", "upgrade", "te", ""].iter().any(|known| option.eq_ignore_ascii_case(known));
+                // The length of the body is not the client's to take away.
+                if !known && !option.eq_ignore_ascii_case("content-length") {
+                    names.push(option);
+                }
+            }
+        }
+        let trailers = headers.get_all(header::TE).iter().any(|value| {
+            value.to_str().unwrap_or_default().split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
+        });
+        Self { names, trailers }
+    }
+
+    fn has(&self, name: &HeaderName) -> bool {
+        self.names.iter().any(|listed| listed.eq_ignore_ascii_case(name.as_str()))
+    }
+}

@@ -1,0 +1,219 @@
+//! The compiled routing table: host and path to service, and each service's live run.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use config::admin::request::ServiceSettings;
+use config::name::{EndpointAddr, HostPattern, PathPrefix, ServiceName};
+
+use crate::upstream::run::{Run, RunId};
+
+/// Everything a request needs to find its way, in one immutable piece.
+///
+/// The index and the services are kept apart, so that a flip copies a list of pointers and not ten thousand domains.
+#[derive(Clone)]
+pub struct Table {
+    index: Arc<Index>,
+    services: Vec<Arc<Service>>,
+    /// Runs that may still have requests in flight or be flipped back to: their idle connections are kept.
+    runs: Vec<RunId>,
+    /// Saved state could not be read: what has no route may have had one.
+    state_lost: bool,
+}
+
+/// A service, as requests see it.
+pub struct Service {
+    /// Its name.
+    pub name: ServiceName,
+    /// What takes new requests; `None` before the first flip.
+    pub live: Option<Target>,
+    /// Whether a route's prefix is taken off.
+    pub strip_path: bool,
+}
+
+/// A run and where it listens.
+#[derive(Clone)]
+pub struct Target {
+    /// The run, which counts what is in flight.
+    pub run: Arc<Run>,
+    /// Its endpoints.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// Where one instance of a version listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// As it was staged.
+    pub address: EndpointAddr,
+    /// What its name resolves to, as far as is known.
+    pub addresses: Vec<SocketAddr>,
+    /// The last verdict of its probe.
+    pub healthy: bool,
+}
+
+/// What is known about the routes of one service.
+pub struct Routes<'s> {
+    /// The service.
+    pub name: &'s ServiceName,
+    /// Its routes.
+    pub settings: &'s ServiceSettings,
+}
+
+/// Routes, compiled.
+#[derive(Default)]
+pub struct Index {
+    exact: HashMap<String, Paths>,
+    wildcard: HashMap<String, Paths>,
+    any: Paths,
+}
+
+/// Path prefixes of one host, the longest first.
+#[derive(Default)]
+struct Paths(Vec<(PathPrefix, usize)>);
+
+/// Two services that want the same route.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{host}{path} belongs to service {holder}")]
+pub struct Taken {
+    /// The host of the route.
+    pub host: HostPattern,
+    /// Its path.
+    pub path: PathPrefix,
+    /// Who has it.
+    pub holder: ServiceName,
+}
+
+/// A request's way.
+pub struct Matched<'t> {
+    /// The service.
+    pub service: &'t Arc<Service>,
+    /// The prefix that took it.
+    pub prefix: &'t PathPrefix,
+}
+
+impl Index {
+    /// Compiles routes; the place of a service in `routes` is its place in the table's services.
+    ///
+    /// # Errors
+    /// Where two services want the same route.
+    pub fn compile(routes: &[Routes<'_>]) -> Result<Self, Taken> {
+        let mut index = Self::default();
+        for (service, Routes { settings, .. }) in routes.iter().enumerate() {
+            let any = [HostPattern::Any];
+            let domains = if settings.domains.is_empty() { &any[..] } else { &settings.domains };
+            let root = [PathPrefix::root()];
+            let paths = if settings.paths.is_empty() { &root[..] } else { &settings.paths };
+            for host in domains {
+                for path in paths {
+                    if let Some(holder) = index.paths_mut(host).insert(path, service) {
+                        let holder = routes[holder].name.clone();
+                        return Err(Taken { host: host.clone(), path: path.clone(), holder });
+                    }
+                }
+            }
+        }
+        for (service, Routes { name, .. }) in routes.iter().enumerate() {
+            // Containers of the same network reach the live slot by this name, whatever its public domains are.
+            index.exact.entry(format!("{name}.internal")).or_default().insert(&PathPrefix::root(), service);
+        }
+        Ok(index)
+    }
+
+    fn paths_mut(&mut self, host: &HostPattern) -> &mut Paths {
+        match host {
+            HostPattern::Exact(name) => self.exact.entry(name.clone()).or_default(),
+            HostPattern::Wildcard(name) => self.wildcard.entry(name.clone()).or_default(),
+            HostPattern::Any => &mut self.any,
+        }
+    }
+
+    /// Finds the most specific host that has a prefix of the path: exact, then wildcards from the longest, then any.
+    fn find(&self, host: &str, path: &str) -> Option<&(PathPrefix, usize)> {
+        if let Some(found) = self.exact.get(host).and_then(|paths| paths.find(path)) {
+            return Some(found);
+        }
+        if !self.wildcard.is_empty() {
+            let mut rest = host;
+            while let Some((_, suffix)) = rest.split_once('.') {
+                if let Some(found) = self.wildcard.get(suffix).and_then(|paths| paths.find(path)) {
+                    return Some(found);
+                }
+                rest = suffix;
+            }
+        }
+        self.any.find(path)
+    }
+}
+
+impl Paths {
+    /// Adds a prefix; returns the service that has it already, where that is another.
+    fn insert(&mut self, path: &PathPrefix, service: usize) -> Option<usize> {
+        if let Some((_, holder)) = self.0.iter().find(|(known, _)| known == path) {
+            return (*holder != service).then_some(*holder);
+        }
+        let length = path.trimmed().len();
+        let at = self.0.partition_point(|(known, _)| known.trimmed().len() >= length);
+        self.0.insert(at, (path.clone(), service));
+        None
+    }
+
+    fn find(&self, path: &str) -> Option<&(PathPrefix, usize)> {
+        self.0.iter().find(|(prefix, _)| prefix.takes(path))
+    }
+}
+
+impl Table {
+    /// Returns a table without routes; with `state_lost` every request is answered 503, for it may have had one.
+    pub fn empty(state_lost: bool) -> Self {
+        Self { index: Arc::default(), services: Vec::new(), runs: Vec::new(), state_lost }
+    }
+
+    /// Puts a table together; `services` stand in the order in which the index was compiled.
+    pub fn new(index: Arc<Index>, services: Vec<Arc<Service>>, runs: Vec<RunId>, state_lost: bool) -> Self {
+        Self { index, services, runs, state_lost }
+    }
+
+    /// Finds the service for a host (lower case, without port) and a raw path.
+    pub fn find(&self, host: &str, path: &str) -> Option<Matched<'_>> {
+        let (prefix, service) = self.index.find(host, path)?;
+        Some(Matched { service: &self.services[*service], prefix })
+    }
+
+    /// Tells whether saved state could not be read.
+    pub fn state_lost(&self) -> bool {
+        self.state_lost
+    }
+
+    /// Tells whether a run's idle connections are still of use.
+    pub fn has_run(&self, run: RunId) -> bool {
+        self.runs.contains(&run)
+    }
+}
+
+/// Tells whether dot segments, plain or percent-encoded, lead out of the prefix that took the path.
+///
+/// An encoded slash counts as a slash: some applications decode it before they look at the dots.
+pub(crate) fn escapes(path: &str, prefix: &PathPrefix) -> bool {
+    if !path.contains("..") && !path.contains("%2") {
+        return false;
+    }
+    let decoded = path.replace("%2e", ".").replace("%2E", ".").replace("%2f", "/").replace("%2F", "/");
+    if !decoded.contains("..") {
+        return false;
+    }
+    let home = prefix.trimmed().split('/').skip(1).count();
+    let mut depth = 0_usize;
+    for segment in decoded.split('/').skip(1) {
+        match segment {
+            "" | "." => {}
+            ".." if depth == 0 => return true,
+            ".." => depth -= 1,
+            _ => depth += 1,
+        }
+        if segment == ".." && depth < home {
+            return true;
+        }
+    }
+    false
+}

@@ -1,0 +1,9 @@
+//! The way to an application: slot runs, their connections, and the HTTP/1 codec that is spoken on them.
+
+pub(crate) mod codec;
+pub(crate) mod connection;
+pub(crate) mod exchange;
+pub mod inflight;
+pub(crate) mod pool;
+pub(crate) mod resolve;
+pub mod run;

@@ -1,0 +1,64 @@
+//! Idle connections of one worker, kept by slot run and address: none outlives its run, none is shared between runs.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::connection::Connection;
+use super::run::RunId;
+
+/// Whose connections may stand in for one another.
+pub(crate) type Key = (RunId, SocketAddr);
+
+/// Idle connections of one worker.
+pub(crate) struct Pool {
+    idle: RefCell<HashMap<Key, Vec<Idle>>>,
+    /// Connections idle for longer are closed: shorter than applications wait, so that we close first.
+    timeout: Duration,
+    /// More than this for one key are closed at once.
+    most: usize,
+}
+
+struct Idle {
+    connection: Box<Connection>,
+    since: Instant,
+}
+
+impl Pool {
+    pub(crate) fn new(timeout: Duration, most: usize) -> Self {
+        Self { idle: RefCell::default(), timeout, most }
+    }
+
+    /// Takes the connection that was used last and still can carry a request.
+    pub(crate) fn take(&self, key: Key) -> Option<Box<Connection>> {
+        let mut idle = self.idle.borrow_mut();
+        let connections = idle.get_mut(&key)?;
+        while let Some(Idle { connection, since }) = connections.pop() {
+            if since.elapsed() < self.timeout && connection.is_quiet() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection for the next request.
+    pub(crate) fn put(&self, key: Key, mut connection: Box<Connection>) {
+        connection.rest();
+        let mut idle = self.idle.borrow_mut();
+        let connections = idle.entry(key).or_default();
+        if connections.len() < self.most {
+            connections.push(Idle { connection, since: Instant::now() });
+        }
+    }
+
+    /// Closes what was idle for too long, and all connections of runs that `keeps` refuses.
+    pub(crate) fn sweep(&self, keeps: impl Fn(RunId) -> bool) {
+        self.idle.borrow_mut().retain(|(run, _), connections| {
+            connections.retain(|idle| idle.since.elapsed() < self.timeout);
+            !connections.is_empty() && keeps(*run)
+        });
+    }
+}

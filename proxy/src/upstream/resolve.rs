@@ -1,0 +1,28 @@
+//! From an endpoint's name to its addresses, by the system's resolver: in a container that is Docker's DNS.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use config::name::EndpointAddr;
+
+/// Docker's DNS answers in a millisecond; one that is silent for this long has no answer.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Returns the addresses of an endpoint, in the resolver's order; never an empty list.
+///
+/// # Errors
+/// The resolver's reason: no answer means no endpoint.
+pub(crate) async fn resolve(endpoint: &EndpointAddr) -> io::Result<Vec<SocketAddr>> {
+    if let Some(address) = endpoint.literal() {
+        return Ok(vec![address]);
+    }
+    let lookup = tokio::net::lookup_host((endpoint.host(), endpoint.port()));
+    let found = tokio::time::timeout(TIMEOUT, lookup).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let mut addresses: Vec<SocketAddr> = found.collect();
+    addresses.dedup();
+    if addresses.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, format!("{} has no address", endpoint.host())));
+    }
+    Ok(addresses)
+}

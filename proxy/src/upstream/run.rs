@@ -1,0 +1,197 @@
+//! One run of a slot: from its staging until it is cleared. It carries the claim/drain word and the run's counters.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use config::name::Slot;
+use tokio::sync::Notify;
+
+use super::inflight::{InFlight, Progress, Released};
+
+/// Tells runs apart over the life of the process; upstream connections are pooled by it, so that none outlives its run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RunId(u64);
+
+/// One run of a slot.
+pub struct Run {
+    id: RunId,
+    slot: Slot,
+    in_flight: InFlight,
+    counters: Box<[Counters]>,
+    /// Rings when a draining run may have become idle.
+    idle: Notify,
+    /// The drain deadline has passed: what is still in flight ends now.
+    cut_off: AtomicBool,
+}
+
+/// What became of requests on a run, counted by one worker.
+#[derive(Default)]
+#[repr(align(128))]
+struct Counters {
+    answered: AtomicU64,
+    retried: AtomicU64,
+    cut: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// The sums of a run's counters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RunCounts {
+    /// Answers whose head came from the application.
+    pub answered: u64,
+    /// Requests sent a second time.
+    pub retried: u64,
+    /// Answers and tunnels ended at the drain deadline.
+    pub cut: u64,
+    /// Requests answered by an error that we made, and answers that the application broke off.
+    pub failed: u64,
+}
+
+/// What is counted of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tally {
+    /// The head of an answer came from the application.
+    Answered,
+    /// It was sent a second time.
+    Retried,
+    /// It was ended at the drain deadline.
+    Cut,
+    /// It was answered by an error that we made, or its answer was broken off.
+    Failed,
+}
+
+impl Run {
+    /// Returns a new run, which takes claims, for so many workers.
+    pub fn new(slot: Slot, workers: usize) -> Arc<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Arc::new(Self {
+            id: RunId(NEXT.fetch_add(1, Ordering::Relaxed)),
+            slot,
+            in_flight: InFlight::new(workers),
+            counters: (0..workers.max(1)).map(|_| Counters::default()).collect(),
+            idle: Notify::new(),
+            cut_off: AtomicBool::new(false),
+        })
+    }
+
+    /// Returns its id.
+    pub fn id(&self) -> RunId {
+        self.id
+    }
+
+    /// Returns the slot that it is a run of.
+    pub fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// Counts a request in for as long as the claim lives; `None` where the run drains: load the table again.
+    pub fn claim(self: &Arc<Self>, worker: usize) -> Option<Claim> {
+        self.in_flight.claim(worker).then(|| Claim { run: Arc::clone(self), worker })
+    }
+
+    /// Turns away claims from now on; the table that sends requests elsewhere must be published before.
+    pub fn drain(&self) {
+        self.in_flight.drain();
+    }
+
+    /// Takes the run back into service; waiters end with [`Progress::Superseded`].
+    pub fn revive(&self) {
+        self.cut_off.store(false, Ordering::Release);
+        self.in_flight.revive();
+        self.idle.notify_waiters();
+    }
+
+    /// Ends what is still in flight, at the next look of each request.
+    pub fn cut_off(&self) {
+        self.cut_off.store(true, Ordering::Release);
+    }
+
+    /// Tells whether what is in flight should end.
+    pub fn is_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::Acquire)
+    }
+
+    /// Waits until a drain has an end: [`Progress::Drained`] or [`Progress::Superseded`], never `InFlight`.
+    ///
+    /// # Cancel safety
+    /// Dropping it changes nothing.
+    pub async fn drained(&self) -> Progress {
+        loop {
+            let rung = self.idle.notified();
+            tokio::pin!(rung);
+            // Registered before looking, so that the last release can't fall between the look and the wait.
+            rung.as_mut().enable();
+            match self.in_flight.progress() {
+                Progress::InFlight(_) => rung.await,
+                end => return end,
+            }
+        }
+    }
+
+    /// Tells how far a drain has got.
+    pub fn progress(&self) -> Progress {
+        self.in_flight.progress()
+    }
+
+    /// Returns how many requests are in flight.
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight.count()
+    }
+
+    /// Returns the sums of all workers.
+    pub fn counts(&self) -> RunCounts {
+        let sum = |of: fn(&Counters) -> &AtomicU64| self.counters.iter().map(|c| of(c).load(Ordering::Relaxed)).sum();
+        RunCounts {
+            answered: sum(|c| &c.answered),
+            retried: sum(|c| &c.retried),
+            cut: sum(|c| &c.cut),
+            failed: sum(|c| &c.failed),
+        }
+    }
+}
+
+impl RunCounts {
+    /// Returns what was counted since an earlier look.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            answered: self.answered - earlier.answered,
+            retried: self.retried - earlier.retried,
+            cut: self.cut - earlier.cut,
+            failed: self.failed - earlier.failed,
+        }
+    }
+}
+
+/// One request's place on a run; given back when dropped.
+pub struct Claim {
+    run: Arc<Run>,
+    worker: usize,
+}
+
+impl Claim {
+    /// Returns the run.
+    pub fn run(&self) -> &Run {
+        &self.run
+    }
+
+    /// Counts what became of the request.
+    pub fn tally(&self, tally: Tally) {
+        let counters = &self.run.counters[self.worker];
+        let counter = match tally {
+            Tally::Answered => &counters.answered,
+            Tally::Retried => &counters.retried,
+            Tally::Cut => &counters.cut,
+            Tally::Failed => &counters.failed,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if self.run.in_flight.release(self.worker) == Released::MayBeDrained {
+            self.run.idle.notify_waiters();
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! One worker: a thread with its own runtime, listener sockets, upstream pool and clients. Workers share the routing
+//! table and nothing else in the request path.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use config::model::Limits;
+use config::name::EndpointAddr;
+use ipnet::IpNet;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::client::{Client, ClientLimits, Order};
+use crate::listener;
+use crate::routing::live::{Live, Reader};
+use crate::routing::table::Table;
+use crate::upstream::exchange::ExchangeLimits;
+use crate::upstream::pool::Pool;
+use crate::upstream::run::RunId;
+
+/// How often a worker looks at its clients and idle upstream connections.
+const TICK: Duration = Duration::from_millis(500);
+
+/// What a worker is made from.
+pub(crate) struct WorkerSetup {
+    /// Its place among the workers, from 0.
+    pub(crate) index: usize,
+    /// Its own sockets.
+    pub(crate) listeners: Vec<std::net::TcpListener>,
+    /// What all workers share.
+    pub(crate) shared: Arc<Shared>,
+    /// What it does when told so.
+    pub(crate) stage: watch::Receiver<Stage>,
+}
+
+/// What all workers share with one another and with control.
+pub(crate) struct Shared {
+    /// The routing table.
+    pub(crate) live: Live,
+    /// Limits and time-outs, which a reload replaces.
+    pub(crate) settings: watch::Sender<Settings>,
+    /// Rings when requests should look at their runs again: a drain deadline has passed.
+    pub(crate) look: watch::Sender<u64>,
+    /// Where names are resolved anew after a failure to connect.
+    pub(crate) resolver: mpsc::UnboundedSender<Resolve>,
+    /// Client connections of all workers.
+    pub(crate) connections: AtomicU64,
+    /// Rings when a connection ended while the cap was reached.
+    pub(crate) below_cap: Notify,
+    /// Requests served by each worker.
+    pub(crate) requests: Box<[AtomicU64]>,
+}
+
+/// What a reload can change in the request path.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// Limits and time-outs.
+    pub(crate) limits: Limits,
+    /// Networks whose forwarded headers are believed.
+    pub(crate) trusted: Arc<[IpNet]>,
+}
+
+/// The life of the process, as workers follow it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Accept and serve.
+    Serve,
+    /// Accept nothing new; end each connection after the request under way.
+    Drain,
+    /// End everything.
+    Stop,
+}
+
+/// Asks control to resolve an endpoint's name anew, after its known addresses refused.
+pub(crate) struct Resolve {
+    /// The run that it belongs to.
+    pub(crate) run: RunId,
+    /// The endpoint.
+    pub(crate) endpoint: EndpointAddr,
+    /// Takes the addresses; none where the name has none.
+    pub(crate) reply: oneshot::Sender<Vec<SocketAddr>>,
+}
+
+/// One worker, from the inside.
+pub(crate) struct Worker {
+    /// Its place among the workers.
+    pub(crate) index: usize,
+    /// What all workers share.
+    pub(crate) shared: Arc<Shared>,
+    /// Idle upstream connections.
+    pub(crate) pool: Rc<Pool>,
+    /// Limits of what is parsed, as they stood when the worker started.
+    pub(crate) limits: Limits,
+    table: RefCell<Reader>,
+    settings: RefCell<Settings>,
+    clients: RefCell<HashMap<u64, Rc<Client>>>,
+    next_client: Cell<u64>,
+    request_id_seed: u64,
+    request_ids: Cell<u64>,
+    turn: Cell<usize>,
+}
+
+/// Runs a worker on the calling thread until [`Stage::Stop`], or until it has drained.
+///
+/// # Errors
+/// Where the runtime or a socket can't be set up.
+pub(crate) fn run(setup: WorkerSetup) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+    runtime.block_on(async move {
+        let WorkerSetup { index, listeners, shared, stage } = setup;
+        let worker = Rc::new(Worker::new(index, shared));
+        for listener in listeners {
+            let listener = TcpListener::from_std(listener)?;
+            tokio::task::spawn_local(listener::accept(listener, Rc::clone(&worker), stage.clone()));
+        }
+        worker.watch(stage).await;
+        Ok(())
+    })
+}
+
+impl Worker {
+    fn new(index: usize, shared: Arc<Shared>) -> Self {
+        let settings = shared.settings.borrow().clone();
+        let limits = settings.limits.clone();
+        Self {
+            index,
+            pool: Rc::new(Pool::new(limits.upstream_idle, limits.upstream_idle_connections)),
+            limits,
+            table: RefCell::new(shared.live.reader()),
+            settings: RefCell::new(settings),
+            clients: RefCell::default(),
+            next_client: Cell::new(0),
+            request_id_seed: RandomState::new().hash_one(index),
+            request_ids: Cell::new(0),
+            turn: Cell::new(0),
+            shared,
+        }
+    }
+
+    /// Returns the routing table in force: one load a request, and the request keeps what it got.
+    pub(crate) fn table(&self) -> Arc<Table> {
+        self.table.borrow_mut().current()
+    }
+
+    /// Tells whether a peer's forwarded headers are believed.
+    pub(crate) fn trusts(&self, peer: SocketAddr) -> bool {
+        let settings = self.settings.borrow();
+        !settings.trusted.is_empty() && {
+            let address = peer.ip().to_canonical();
+            settings.trusted.iter().any(|network| network.contains(&address))
+        }
+    }
+
+    /// Returns the limits of an exchange with an application.
+    pub(crate) fn exchange_limits(&self) -> ExchangeLimits {
+        let limits = &self.settings.borrow().limits;
+        ExchangeLimits {
+            response: limits.response_timeout,
+            body_idle: limits.body_idle_timeout,
+            header_bytes: limits.header_bytes,
+            header_fields: limits.header_fields,
+        }
+    }
+
+    /// Returns how long connecting to an application may take.
+    pub(crate) fn connect_timeout(&self) -> Duration {
+        self.settings.borrow().limits.connect_timeout
+    }
+
+    /// Returns the most client connections that all workers may have.
+    pub(crate) fn most_connections(&self) -> u64 {
+        self.settings.borrow().limits.connections as u64
+    }
+
+    /// Returns an id for a request that has none, unlike that of any other.
+    pub(crate) fn request_id(&self) -> String {
+        let count = self.request_ids.get();
+        self.request_ids.set(count + 1);
+        format!("{:016x}{count:016x}", self.request_id_seed)
+    }
+
+    /// Returns a number that goes round, to spread requests over endpoints.
+    pub(crate) fn turn(&self) -> usize {
+        let turn = self.turn.get();
+        self.turn.set(turn.wrapping_add(1));
+        turn
+    }
+
+    /// Counts a request.
+    pub(crate) fn count_request(&self) {
+        self.shared.requests[self.index].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Lists a client for as long as the returned guard lives.
+    pub(crate) fn list(self: &Rc<Self>, client: &Rc<Client>) -> Listed {
+        let number = self.next_client.get();
+        self.next_client.set(number + 1);
+        self.clients.borrow_mut().insert(number, Rc::clone(client));
+        Listed { worker: Rc::clone(self), number }
+    }
+
+    /// Looks after clients and idle connections until the worker's life is over.
+    async fn watch(&self, mut stage: watch::Receiver<Stage>) {
+        let mut look = self.shared.look.subscribe();
+        let mut settings = self.shared.settings.subscribe();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let drains = *stage.borrow_and_update() != Stage::Serve;
+            if drains && self.clients.borrow().is_empty() {
+                return;
+            }
+            tokio::select! {
+                changed = stage.changed() => {
+                    // The sender gone is the process gone.
+                    let stage = if changed.is_ok() { *stage.borrow() } else { Stage::Stop };
+                    match stage {
+                        Stage::Serve => {}
+                        Stage::Drain => self.order_all(Order::Finish),
+                        Stage::Stop => {
+                            self.order_all(Order::Drop);
+                            return;
+                        }
+                    }
+                }
+                Ok(()) = look.changed() => self.order_all(Order::Look),
+                Ok(()) = settings.changed() => *self.settings.borrow_mut() = settings.borrow_and_update().clone(),
+                _ = tick.tick() => self.sweep(),
+            }
+        }
+    }
+
+    fn order_all(&self, order: Order) {
+        for client in self.clients.borrow().values() {
+            client.order(order);
+        }
+    }
+
+    fn sweep(&self) {
+        let limits = {
+            let limits = &self.settings.borrow().limits;
+            ClientLimits {
+                header: limits.header_timeout,
+                idle: limits.idle_timeout,
+                body_idle: limits.body_idle_timeout,
+            }
+        };
+        let now = Instant::now();
+        for client in self.clients.borrow().values() {
+            if client.is_overdue(now, &limits) {
+                client.order(Order::Drop);
+            }
+        }
+        let table = self.table();
+        self.pool.sweep(|run| table.has_run(run));
+    }
+}
+
+/// A client's place in its worker's list, and its share of the connection cap.
+pub(crate) struct Listed {
+    worker: Rc<Worker>,
+    number: u64,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.worker.clients.borrow_mut().remove(&self.number);
+        let before = self.worker.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        if before >= self.worker.most_connections() {
+            self.worker.shared.below_cap.notify_waiters();
+        }
+    }
+}
