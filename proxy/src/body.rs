@@ -34,10 +34,7 @@ impl Body for RequestBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let polled = Pin::new(&mut self.incoming).poll_frame(cx);
         self.watch.waits_for_client(polled.is_pending());
         self.touched |= polled.is_ready();
@@ -75,17 +72,24 @@ struct Upstream {
 
 impl AnswerBody {
     /// Returns a body that was made here.
-    pub(crate) fn bytes(bytes: impl Into<Bytes>, serving: Option<Serving>) -> Self {
-        Self { content: Content::Bytes(bytes.into()), _serving: serving }
+    pub(crate) fn bytes(bytes: impl Into<Bytes>) -> Self {
+        Self { content: Content::Bytes(bytes.into()), _serving: None }
+    }
+
+    /// Holds the guard until the body has ended.
+    #[must_use]
+    pub(crate) fn until_end(mut self, serving: Serving) -> Self {
+        self._serving = Some(serving);
+        self
     }
 
     /// Returns the body of an application's answer.
-    pub(crate) fn upstream(mut exchange: Exchange, claim: Claim, serving: Option<Serving>) -> Self {
+    pub(crate) fn upstream(mut exchange: Exchange, claim: Claim) -> Self {
         exchange.finish_empty();
         if exchange.is_finished() {
-            return Self::bytes(Bytes::new(), serving);
+            return Self::bytes(Bytes::new());
         }
-        Self { content: Content::Upstream(Box::new(Upstream { exchange, claim })), _serving: serving }
+        Self { content: Content::Upstream(Box::new(Upstream { exchange, claim })), _serving: None }
     }
 }
 

@@ -1,1 +1,26 @@
-//! Placeholder.
+//! `bgproxy`: a reverse proxy whose upstream is switched by one pointer swap.
+//!
+//! Two reading orders. A request: [`listener`] -> [`connection`] -> [`handler`] -> [`forward`] -> [`upstream`]. A switch:
+//! [`admin`] -> [`control`] -> [`health`] -> [`routing::live`] -> [`upstream::inflight`]. If you read two files, read
+//! `handler.rs` and `control/flip.rs`.
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
+
+pub mod admin;
+pub mod app;
+pub mod args;
+mod body;
+mod client;
+mod connection;
+pub mod control;
+mod error;
+mod forward;
+mod handler;
+mod headers;
+mod health;
+pub mod hold;
+mod listener;
+mod respond;
+pub mod routing;
+mod upgrade;
+pub mod upstream;
+mod worker;

@@ -8,7 +8,7 @@ use crate::client::Serving;
 use crate::error::Error;
 
 /// Answers an error.
-pub(crate) fn error(error: &Error, request: &HeaderMap, serving: Option<Serving>) -> Response<AnswerBody> {
+pub(crate) fn error(error: &Error, request: &HeaderMap, serving: Serving) -> Response<AnswerBody> {
     let status = error.status();
     let sentence = sentence(error);
     let (kind, page) = if prefers_json(request) {
@@ -17,7 +17,7 @@ pub(crate) fn error(error: &Error, request: &HeaderMap, serving: Option<Serving>
     } else {
         ("text/html; charset=utf-8", html(status, sentence))
     };
-    let mut response = Response::new(AnswerBody::bytes(page, serving));
+    let mut response = Response::new(AnswerBody::bytes(page).until_end(serving));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));

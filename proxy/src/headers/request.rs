@@ -72,7 +72,10 @@ impl RequestHead<'_> {
     pub(crate) fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(1024);
         let headers = &self.request.headers;
-        put(&mut out, &[self.request.method.as_str(), " ", self.target, " HTTP/1.1\r\nHost: ", self.authority.text, "\r\n"]);
+        put(
+            &mut out,
+            &[self.request.method.as_str(), " ", self.target, " HTTP/1.1\r\nHost: ", self.authority.text, "\r\n"],
+        );
         let listed = Listed::of(headers);
         let mut claims = Claims::default();
         for (name, value) in headers {
@@ -124,7 +127,9 @@ impl RequestHead<'_> {
         }
         if !claims.port {
             match self.authority.port {
-                Some(port) => write!(out, "x-forwarded-port: {port}\r\n").expect("a buffer in memory takes all that is written"),
+                Some(port) => {
+                    write!(out, "x-forwarded-port: {port}\r\n").expect("a buffer in memory takes all that is written")
+                }
                 None => put(out, &["x-forwarded-port: 80\r\n"]),
             }
         }
@@ -175,7 +180,8 @@ impl<'r> Listed<'r> {
         let mut names = Vec::new();
         for value in headers.get_all(header::CONNECTION) {
             for option in value.to_str().unwrap_or_default().split(',').map(str::trim) {
-                let known = ["close", "keep-alive", "upgrade", "te", ""].iter().any(|known| option.eq_ignore_ascii_case(known));
+                let known =
+                    ["close", "keep-alive", "upgrade", "te", ""].iter().any(|known| option.eq_ignore_ascii_case(known));
                 // The length of the body is not the client's to take away.
                 if !known && !option.eq_ignore_ascii_case("content-length") {
                     names.push(option);

@@ -56,8 +56,8 @@ pub struct Endpoint {
 pub struct Routes<'s> {
     /// The service.
     pub name: &'s ServiceName,
-    /// Its routes.
-    pub settings: &'s ServiceSettings,
+    /// Its routes; `None`: it has none yet, and keeps its place.
+    pub settings: Option<&'s ServiceSettings>,
 }
 
 /// Routes, compiled.
@@ -100,6 +100,7 @@ impl Index {
     pub fn compile(routes: &[Routes<'_>]) -> Result<Self, Taken> {
         let mut index = Self::default();
         for (service, Routes { settings, .. }) in routes.iter().enumerate() {
+            let Some(settings) = settings else { continue };
             let any = [HostPattern::Any];
             let domains = if settings.domains.is_empty() { &any[..] } else { &settings.domains };
             let root = [PathPrefix::root()];
@@ -113,7 +114,10 @@ impl Index {
                 }
             }
         }
-        for (service, Routes { name, .. }) in routes.iter().enumerate() {
+        for (service, Routes { name, settings }) in routes.iter().enumerate() {
+            if settings.is_none() {
+                continue;
+            }
             // Containers of the same network reach the live slot by this name, whatever its public domains are.
             index.exact.entry(format!("{name}.internal")).or_default().insert(&PathPrefix::root(), service);
         }

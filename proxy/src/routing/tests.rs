@@ -17,12 +17,10 @@ fn compile(services: &[(&str, &[&str], &[&str])]) -> Result<Table, Taken> {
             (name.parse().unwrap(), settings)
         })
         .collect();
-    let routes: Vec<_> = named.iter().map(|(name, settings)| Routes { name, settings }).collect();
+    let routes: Vec<_> = named.iter().map(|(name, settings)| Routes { name, settings: Some(settings) }).collect();
     let index = Index::compile(&routes)?;
-    let services = named
-        .iter()
-        .map(|(name, _)| Arc::new(Service { name: name.clone(), live: None, strip_path: false }))
-        .collect();
+    let services =
+        named.iter().map(|(name, _)| Arc::new(Service { name: name.clone(), live: None, strip_path: false })).collect();
     Ok(Table::new(Arc::new(index), services, Vec::new(), false))
 }
 
@@ -68,7 +66,9 @@ fn the_same_route_for_two_services_is_refused_with_its_holder() {
 #[test]
 fn dot_segments_that_leave_the_prefix_are_seen_in_every_spelling() {
     let api: PathPrefix = "/api".parse().unwrap();
-    for path in ["/api/..", "/api/../admin", "/api/%2e%2e/admin", "/api/.%2E/admin", "/api/x/../../y", "/api/..%2fadmin"] {
+    for path in
+        ["/api/..", "/api/../admin", "/api/%2e%2e/admin", "/api/.%2E/admin", "/api/x/../../y", "/api/..%2fadmin"]
+    {
         assert!(escapes(path, &api), "{path}");
     }
     for path in ["/api/x/../y", "/api/a..b", "/api/...", "/api/%20", "/api/./x"] {

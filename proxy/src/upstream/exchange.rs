@@ -331,7 +331,8 @@ impl Exchange {
     /// Ends the exchange: the connection goes back to the pool where both messages are complete and nothing else came.
     fn finish(&mut self) {
         let Some(connection) = self.connection.take() else { return };
-        let sent = self.body.is_none() && self.out.head.is_empty() && self.out.data.is_empty() && self.out.tail.is_empty();
+        let sent =
+            self.body.is_none() && self.out.head.is_empty() && self.out.data.is_empty() && self.out.tail.is_empty();
         if self.keep_alive && sent && connection.read.is_empty() {
             self.pool.put(self.key, connection);
         }

@@ -86,7 +86,12 @@ impl Run {
 
     /// Counts a request in for as long as the claim lives; `None` where the run drains: load the table again.
     pub fn claim(self: &Arc<Self>, worker: usize) -> Option<Claim> {
-        self.in_flight.claim(worker).then(|| Claim { run: Arc::clone(self), worker })
+        if self.in_flight.claim(worker) {
+            return Some(Claim { run: Arc::clone(self), worker });
+        }
+        // Refused, it was counted for a moment: whoever waits may have seen that count and must look again.
+        self.idle.notify_waiters();
+        None
     }
 
     /// Turns away claims from now on; the table that sends requests elsewhere must be published before.

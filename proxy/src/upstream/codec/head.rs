@@ -178,14 +178,14 @@ fn build(bytes: &Bytes, fields: &[Field], start: Start, method: &Method) -> Resu
             None => Framing::UntilClose,
         }
     };
-    let keep_alive =
-        framing != Framing::UntilClose && !connection.close && (!http10 || connection.keep_alive);
+    let keep_alive = framing != Framing::UntilClose && !connection.close && (!http10 || connection.keep_alive);
     Ok(ResponseHead { status, headers, framing, keep_alive, http10 })
 }
 
 /// Reads a Content-Length: digits and nothing else, so that no other reader can see another number.
 fn parse_length(raw: &[u8]) -> Result<u64, Malformed> {
-    let digits = std::str::from_utf8(raw).ok().filter(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()));
+    let digits =
+        std::str::from_utf8(raw).ok().filter(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()));
     digits.and_then(|digits| digits.parse().ok()).ok_or(Malformed("its Content-Length is not a number"))
 }
 

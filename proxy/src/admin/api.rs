@@ -1,0 +1,306 @@
+//! The calls of the admin protocol: from a request to control, and from its outcome to an answer.
+
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use config::admin::response::{Services, Status, Version};
+use config::admin::{AdminError, BODY_BYTES, Call, ErrorCode, Event, LEASE_HEADER, PROTOCOL, Verb};
+use config::name::{ServiceName, Slot};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+use tokio::sync::{OnceCell, mpsc, oneshot};
+
+use super::stream::{self, EventBody};
+use crate::app::Order;
+use crate::control::{self, Change, Handle, IfMatch};
+use crate::worker::Shared;
+
+type Answer = Response<Either<Full<Bytes>, EventBody>>;
+
+/// SHA-256 of our own program; it does not change while we run.
+static BUILD: OnceCell<String> = OnceCell::const_new();
+
+/// What calls are answered from.
+pub(crate) struct Context {
+    /// Services and their changes.
+    pub(crate) handle: Rc<Handle>,
+    /// What workers count.
+    pub(crate) shared: Arc<Shared>,
+    /// Where a reload is asked for.
+    pub(crate) orders: mpsc::UnboundedSender<Order>,
+    /// The addresses that the proxy listens on.
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// When the proxy started.
+    pub(crate) started: SystemTime,
+}
+
+/// Answers a request; a refusal is an answer too.
+pub(super) async fn answer(context: Rc<Context>, request: Request<Incoming>) -> Result<Answer, Infallible> {
+    Ok(answer_call(&context, request).await.unwrap_or_else(|refusal| refused(&refusal)))
+}
+
+async fn answer_call(context: &Context, request: Request<Incoming>) -> Result<Answer, AdminError> {
+    let (head, body) = request.into_parts();
+    let call = Call::parse(head.method.as_str(), head.uri.path())?;
+    let body = read(body).await?;
+    let handle = &context.handle;
+    match call {
+        Call::Version => json(None, &version().await),
+        Call::Status => {
+            let version = version().await;
+            json(None, &context.status(version))
+        }
+        Call::Services => json(None, &Services { services: handle.with(|control| control.services()) }),
+        Call::Service(name) => {
+            let service = handle.with(|control| control.service(&name))?;
+            json(Some(service.generation), &service)
+        }
+        Call::Put(name) => {
+            let change = change(&head.headers)?;
+            let settings = parse(&body)?;
+            let service = handle.with(|control| control.put(&name, settings, &change))?;
+            json(Some(service.generation), &service)
+        }
+        Call::Delete(name) => {
+            let change = change(&head.headers)?;
+            handle.with(|control| control.delete(&name, &change))?;
+            Ok(respond(StatusCode::NO_CONTENT, None, Bytes::new()))
+        }
+        Call::Act(name, verb) => act(context, &name, verb, &head.headers, &body).await,
+        Call::Reload => {
+            let (reply, problems) = oneshot::channel();
+            let gone = || AdminError::new(ErrorCode::Internal, "the proxy is ending");
+            context.orders.send(Order::Reload(Some(reply))).map_err(|_| gone())?;
+            let problems = problems.await.map_err(|_| gone())?;
+            json(None, &Event::Reloaded { problems })
+        }
+        Call::Events => Ok(events(stream::follow(handle.events.subscribe()))),
+        Call::Metrics => Ok(respond(StatusCode::OK, Some("text/plain; version=0.0.4"), context.metrics().into())),
+        Call::History(_) => Err(not_there_yet("history")),
+    }
+}
+
+async fn act(
+    context: &Context,
+    name: &ServiceName,
+    verb: Verb,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Answer, AdminError> {
+    let handle = &context.handle;
+    match verb {
+        Verb::Stage => Ok(events(control::stage(handle, name, parse(body)?, &change(headers)?).await?)),
+        Verb::Flip => {
+            let flipped = control::flip(handle, name, parse(body)?, &change(headers)?)?;
+            json(Some(flipped.generation), &flipped)
+        }
+        Verb::Rollback => {
+            let flipped = control::rollback(handle, name, parse(body)?, &change(headers)?)?;
+            json(Some(flipped.generation), &flipped)
+        }
+        Verb::Drain => Ok(events(control::drain(handle, name, parse(body)?, lease(headers)?.as_deref())?)),
+        Verb::Lease => {
+            let lease = parse(body)?;
+            json(None, &handle.with(|control| control.lease(name, lease))?)
+        }
+        Verb::Pause | Verb::Resume | Verb::Maintenance | Verb::Canary | Verb::Journal => {
+            Err(not_there_yet(verb.as_str()))
+        }
+    }
+}
+
+impl Context {
+    fn status(&self, version: Version) -> Status {
+        let control = self.handle.control.borrow();
+        Status {
+            version,
+            started: humantime::format_rfc3339_seconds(self.started).to_string(),
+            listeners: self.addresses.iter().map(ToString::to_string).collect(),
+            connections: self.shared.connections.load(Ordering::Relaxed),
+            requests: self.requests(),
+            state_lost: control.state_lost(),
+            warnings: control.warnings(),
+            services: control.services(),
+        }
+    }
+
+    fn requests(&self) -> u64 {
+        self.shared.requests.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    fn metrics(&self) -> String {
+        let connections = self.shared.connections.load(Ordering::Relaxed);
+        let requests = self.requests();
+        let mut text = format!(
+            "# HELP bgproxy_connections Client connections open now.\n\
+             # TYPE bgproxy_connections gauge\n\
+             bgproxy_connections {connections}\n\
+             # HELP bgproxy_requests_total Requests answered since the start.\n\
+             # TYPE bgproxy_requests_total counter\n\
+             bgproxy_requests_total {requests}\n\
+             # HELP bgproxy_in_flight Requests and tunnels on a slot now.\n\
+             # TYPE bgproxy_in_flight gauge\n"
+        );
+        for service in self.handle.with(|control| control.services()) {
+            for (slot, word) in [(Slot::Blue, "blue"), (Slot::Green, "green")] {
+                let in_flight = service.slots.get(slot).in_flight;
+                // A name is letters, digits and dashes: nothing to escape. Writing to a string never fails.
+                _ = writeln!(text, "bgproxy_in_flight{{service=\"{}\",slot=\"{word}\"}} {in_flight}", service.name);
+            }
+        }
+        text
+    }
+}
+
+async fn version() -> Version {
+    let hash = || async { tokio::task::spawn_blocking(hash_of_program).await.unwrap_or_default() };
+    Version {
+        program: "bgproxy".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        protocol: PROTOCOL,
+        build: BUILD.get_or_init(hash).await.clone(),
+        pid: std::process::id(),
+    }
+}
+
+/// Returns the hash of the program as it runs, even where its file was replaced; empty where it can't be read.
+fn hash_of_program() -> String {
+    let hash = || {
+        let mut file = std::fs::File::open("/proc/self/exe")?;
+        let (mut hash, mut buffer) = (Sha256::new(), vec![0; 64 * 1024]);
+        loop {
+            match file.read(&mut buffer)? {
+                0 => return Ok(hash.finalize()),
+                length => hash.update(&buffer[..length]),
+            }
+        }
+    };
+    hash().map_or_else(
+        |error: std::io::Error| {
+            tracing::warn!(%error, "can't read our own program, so its hash is not known");
+            String::new()
+        },
+        |hash| hash.iter().map(|byte| format!("{byte:02x}")).collect(),
+    )
+}
+
+/// Reads a body of bounded length.
+async fn read(body: Incoming) -> Result<Bytes, AdminError> {
+    match Limited::new(body, BODY_BYTES).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(AdminError::new(ErrorCode::TooLarge, format!("the body is longer than {BODY_BYTES} bytes")))
+        }
+        Err(error) => Err(bad_request(format!("the body can't be read: {error}"))),
+    }
+}
+
+/// Returns what a body means; no body means that every field has its default.
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, AdminError> {
+    let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
+    serde_json::from_slice(body).map_err(|error| bad_request(format!("the body can't be read: {error}")))
+}
+
+fn change(headers: &HeaderMap) -> Result<Change, AdminError> {
+    let Some(value) = headers.get(header::IF_MATCH) else {
+        return Err(AdminError::new(ErrorCode::NoIfMatch, "a change needs If-Match")
+            .hint("send the ETag of the service, \"0\" for one that is not there, or * for whichever it is"));
+    };
+    Ok(Change { if_match: if_match(value)?, lease: lease(headers)? })
+}
+
+fn if_match(value: &HeaderValue) -> Result<IfMatch, AdminError> {
+    let value = value.as_bytes().trim_ascii();
+    if value == b"*" {
+        return Ok(IfMatch::Any);
+    }
+    let digits = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+    digits
+        .filter(|digits| digits.iter().all(u8::is_ascii_digit))
+        .and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok())
+        .map(IfMatch::Generation)
+        .ok_or_else(|| bad_request("If-Match is not an ETag of ours").hint("such as \"7\", with its quotes, or *"))
+}
+
+fn lease(headers: &HeaderMap) -> Result<Option<String>, AdminError> {
+    let Some(value) = headers.get(LEASE_HEADER) else { return Ok(None) };
+    let text = value.to_str().map_err(|_| bad_request(format!("{LEASE_HEADER} is not a lease's id")))?;
+    Ok(Some(text.to_owned()))
+}
+
+fn json(generation: Option<u64>, body: &impl Serialize) -> Result<Answer, AdminError> {
+    let body = serde_json::to_vec(body)
+        .map_err(|error| AdminError::new(ErrorCode::Internal, format!("the answer can't be written: {error}")))?;
+    let mut answer = respond(StatusCode::OK, Some("application/json"), body.into());
+    if let Some(tag) = generation.and_then(|generation| HeaderValue::try_from(format!("\"{generation}\"")).ok()) {
+        answer.headers_mut().insert(header::ETAG, tag);
+    }
+    Ok(answer)
+}
+
+fn refused(refusal: &AdminError) -> Answer {
+    let status = StatusCode::from_u16(refusal.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let body = serde_json::to_vec(refusal).unwrap_or_default();
+    respond(status, Some("application/json"), body.into())
+}
+
+fn events(events: mpsc::Receiver<Event>) -> Answer {
+    let mut answer = Response::new(Either::Right(EventBody(events)));
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    answer
+}
+
+fn respond(status: StatusCode, content: Option<&'static str>, body: Bytes) -> Answer {
+    let mut answer = Response::new(Either::Left(Full::new(body)));
+    *answer.status_mut() = status;
+    if let Some(content) = content {
+        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content));
+    }
+    answer
+}
+
+fn bad_request(message: impl Into<String>) -> AdminError {
+    AdminError::new(ErrorCode::BadRequest, message)
+}
+
+fn not_there_yet(call: &str) -> AdminError {
+    AdminError::new(ErrorCode::NotThereYet, format!("`{call}` is not there yet in this version"))
+}
+
+#[cfg(test)]
+mod tests {
+    use config::admin::request::Flip;
+
+    use super::*;
+
+    fn headers(if_match: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(header::IF_MATCH, HeaderValue::from_static(if_match))])
+    }
+
+    #[test]
+    fn a_change_names_a_generation_or_says_that_any_will_do() {
+        assert!(matches!(change(&headers("*")).unwrap().if_match, IfMatch::Any));
+        assert!(matches!(change(&headers("\"7\"")).unwrap().if_match, IfMatch::Generation(7)));
+        for wrong in ["7", "\"\"", "\"+7\"", "W/\"7\"", "\"7\", \"8\"", "\"99999999999999999999\""] {
+            assert_eq!(change(&headers(wrong)).err().unwrap().code, ErrorCode::BadRequest, "{wrong}");
+        }
+        assert_eq!(change(&HeaderMap::new()).err().unwrap().code, ErrorCode::NoIfMatch);
+    }
+
+    #[test]
+    fn no_body_is_the_default_and_an_unknown_field_is_refused() {
+        assert_eq!(parse::<Flip>(b" \n").unwrap(), Flip::default());
+        assert_eq!(parse::<Flip>(br#"{"forse":true}"#).unwrap_err().code, ErrorCode::BadRequest);
+    }
+}

@@ -1,0 +1,486 @@
+//! A whole proxy: what it needs before it serves, the threads it runs, and its end. Also used inside tests.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime};
+
+use config::diff::Diff;
+use config::error::Problem;
+use config::load::{self, Presence};
+use config::model::{Listen, Model};
+use config::paths;
+use config::watch::{self, Watch};
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+use tokio::sync::{Notify, mpsc, oneshot, watch as stages};
+
+use crate::admin::server::{self, Context};
+use crate::admin::socket::{AdminSocket, SocketFile};
+use crate::control::store::{Restored, Store};
+use crate::control::{self, Control, Handle};
+use crate::listener;
+use crate::worker::{self, Settings, Shared, Stage, WorkerSetup};
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The configuration file; only the default path may be missing. `None`: no file at all.
+    pub config: Option<PathBuf>,
+    /// Addresses to listen on; empty: the file's.
+    pub listen: Vec<SocketAddr>,
+    /// The admin socket.
+    pub admin: PathBuf,
+    /// The folder of saved state.
+    pub state: PathBuf,
+    /// Worker threads; 0: the file's.
+    pub workers: usize,
+}
+
+/// Why a proxy did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration is refused.
+    #[error("{}", .0.iter().map(Problem::render).collect::<Vec<_>>().join("\n"))]
+    Config(Vec<Problem>),
+    /// The state folder can't be used.
+    #[error("the state folder {path} can't be used: {source}", path = path.display())]
+    State {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another proxy has the state folder.
+    #[error("another bgproxy uses the state folder {path}\nhint: end it, or give --state another folder", path = .0.display())]
+    StateTaken(PathBuf),
+    /// An address can't be listened on.
+    #[error("can't listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The admin socket can't be made.
+    #[error("the admin socket {path} can't be made: {source}", path = path.display())]
+    Admin {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A thread can't be started.
+    #[error("can't start a thread: {0}")]
+    Thread(io::Error),
+}
+
+/// What the control thread is told from outside.
+pub(crate) enum Order {
+    /// Read the configuration again; the reply takes its problems.
+    Reload(Option<oneshot::Sender<Vec<String>>>),
+    /// End.
+    Stop,
+}
+
+/// What makes proxies.
+#[derive(Debug)]
+pub struct App;
+
+/// A proxy that has all it needs and serves nothing yet.
+pub struct Bound {
+    /// The addresses it listens on.
+    pub addresses: Vec<SocketAddr>,
+    /// Its admin socket.
+    pub admin: PathBuf,
+    sockets: Vec<Vec<TcpListener>>,
+    workers: usize,
+    admin_socket: AdminSocket,
+    config: Option<ConfigFile>,
+    model: Model,
+    state: (Store, Restored),
+    lock: File,
+    orders: (mpsc::UnboundedSender<Order>, mpsc::UnboundedReceiver<Order>),
+}
+
+/// A proxy that serves; dropping it ends it at once.
+pub struct Running {
+    addresses: Vec<SocketAddr>,
+    admin: PathBuf,
+    orders: mpsc::UnboundedSender<Order>,
+    stage: stages::Sender<Stage>,
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    // Disconnected when the last worker has ended.
+    working: Receiver<()>,
+    control: Option<JoinHandle<()>>,
+    // Both go after the threads.
+    _admin_file: SocketFile,
+    _lock: File,
+}
+
+/// The configuration file, and what sees it change.
+struct ConfigFile {
+    path: PathBuf,
+    presence: Presence,
+    watch: Watch,
+}
+
+impl App {
+    /// Loads the configuration and takes everything that another process could have: the state folder, the addresses,
+    /// the admin socket.
+    ///
+    /// # Errors
+    /// The first thing that is not to be had; what was taken is given back.
+    pub fn bind(options: Options) -> Result<Bound, StartError> {
+        let Options { config, listen, admin, state, workers } = options;
+        let orders = mpsc::unbounded_channel();
+        let config = config.map(|path| ConfigFile::watch(path, orders.0.clone())).transpose()?;
+        let model =
+            config.as_ref().map_or_else(|| Ok(Model::default()), ConfigFile::load).map_err(StartError::Config)?;
+        let workers = if workers == 0 { model.workers.count() } else { workers };
+        let (lock, state) = open_state(&state)?;
+        let wanted = if listen.is_empty() { model.listen.clone() } else { Listen::Asked(listen) };
+        let sockets = bind_all(&wanted, workers)?;
+        let addresses = sockets.iter().filter_map(|group| group.first()?.local_addr().ok()).collect();
+        let made = make_folder(admin.parent().unwrap_or(Path::new(""))).and_then(|()| AdminSocket::bind(&admin));
+        let admin_socket = made.map_err(|source| StartError::Admin { path: admin.clone(), source })?;
+        Ok(Bound { addresses, admin, sockets, workers, admin_socket, config, model, state, lock, orders })
+    }
+}
+
+impl Bound {
+    /// Starts the threads. When this returns, restored services are routed and connections are accepted.
+    ///
+    /// # Errors
+    /// Where a thread can't be started; those that were are ended.
+    pub fn start(self) -> Result<Running, StartError> {
+        let Self { addresses, admin, sockets, workers, admin_socket, config, model, state, lock, orders } = self;
+        let (orders, receiver) = orders;
+        let (ready, shared) = sync_channel(1);
+        let setup = ControlSetup {
+            config,
+            model,
+            state,
+            workers,
+            addresses: addresses.clone(),
+            listener: admin_socket.listener,
+            orders: orders.clone(),
+            receiver,
+            ready,
+        };
+        let control = thread::Builder::new().name("control".to_owned()).spawn(move || {
+            if let Err(error) = run_control(setup) {
+                tracing::error!(%error, "the control thread ended");
+            }
+        });
+        let control = control.map_err(StartError::Thread)?;
+        let shared = shared.recv().map_err(|_| StartError::Thread(io::Error::other("the control thread failed")))?;
+        let (stage, stage_receiver) = stages::channel(Stage::Serve);
+        let (done, working) = channel();
+        let mut running = Running {
+            addresses,
+            admin,
+            orders,
+            stage,
+            shared,
+            workers: Vec::with_capacity(workers),
+            working,
+            control: Some(control),
+            _admin_file: admin_socket.file,
+            _lock: lock,
+        };
+        for (index, listeners) in by_worker(sockets, workers).into_iter().enumerate() {
+            let (shared, stage, done) = (Arc::clone(&running.shared), stage_receiver.clone(), done.clone());
+            let setup = WorkerSetup { index, listeners, shared, stage };
+            let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                let _done = done;
+                if let Err(error) = worker::run(setup) {
+                    tracing::error!(%error, index, "a worker can't serve");
+                }
+            });
+            // An error drops what runs, which ends it.
+            running.workers.push(thread.map_err(StartError::Thread)?);
+        }
+        Ok(running)
+    }
+}
+
+impl Running {
+    /// Returns the addresses it listens on.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Returns its admin socket.
+    pub fn admin(&self) -> &Path {
+        &self.admin
+    }
+
+    /// Returns how long the configuration in force lets requests go on at the end.
+    pub fn shutdown_timeout(&self) -> Duration {
+        self.shared.settings.borrow().limits.shutdown_timeout
+    }
+
+    /// Reads the configuration again, soon.
+    pub fn reload(&self) {
+        // A control thread that is gone is said in the log by itself.
+        drop(self.orders.send(Order::Reload(None)));
+    }
+
+    /// Accepts nothing new, waits for requests under way, and ends what is left at the deadline.
+    pub fn shutdown(self, deadline: Duration) {
+        self.stage.send_replace(Stage::Drain);
+        let end = Instant::now() + deadline;
+        loop {
+            match self.working.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(()) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    tracing::warn!(?deadline, "requests are still under way; they are ended");
+                    break;
+                }
+            }
+        }
+        // Dropping does the rest.
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stage.send_replace(Stage::Stop);
+        for worker in self.workers.drain(..) {
+            join(worker);
+        }
+        // Last, as workers ask it for addresses and the status may be watched until the end.
+        drop(self.orders.send(Order::Stop));
+        self.control.take().into_iter().for_each(join);
+    }
+}
+
+fn join(thread: JoinHandle<()>) {
+    let name = thread.thread().name().unwrap_or_default().to_owned();
+    if thread.join().is_err() {
+        tracing::error!(thread = name, "a thread panicked");
+    }
+}
+
+impl ConfigFile {
+    /// Begins to watch, so that no change after the first read is missed.
+    fn watch(path: PathBuf, orders: mpsc::UnboundedSender<Order>) -> Result<Self, StartError> {
+        let watch = watch::watch(&path, move || drop(orders.send(Order::Reload(None)))).map_err(StartError::Thread)?;
+        let presence = if path == Path::new(paths::PROXY_CONFIG) { Presence::Optional } else { Presence::Required };
+        Ok(Self { path, presence, watch })
+    }
+
+    fn load(&self) -> Result<Model, Vec<Problem>> {
+        load::load(&self.path, self.presence)
+    }
+}
+
+fn open_state(folder: &Path) -> Result<(File, (Store, Restored)), StartError> {
+    let failed = |source| StartError::State { path: folder.to_owned(), source };
+    make_folder(folder).map_err(failed)?;
+    let lock = File::options().create(true).truncate(false).write(true).open(folder.join("lock")).map_err(failed)?;
+    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => return Err(StartError::StateTaken(folder.to_owned())),
+        Err(error) => return Err(failed(error.into())),
+    }
+    Ok((lock, Store::open(folder).map_err(failed)?))
+}
+
+/// Makes a folder that only we can read, where there is none.
+fn make_folder(path: &Path) -> io::Result<()> {
+    if path.as_os_str().is_empty() || fs::metadata(path).is_ok_and(|found| found.is_dir()) {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Binds every address; returns, for each, a socket for each worker.
+fn bind_all(listen: &Listen, workers: usize) -> Result<Vec<Vec<TcpListener>>, StartError> {
+    let mut sockets = Vec::new();
+    for address in listen.addresses() {
+        match listener::bind(address, workers) {
+            Ok(group) => sockets.push(group),
+            Err(error) if *listen == Listen::Default && address.is_ipv6() && is_without_ipv6(&error) => {
+                tracing::warn!(%address, "this host has no IPv6, so it is not listened on");
+            }
+            Err(source) => return Err(StartError::Listen { address, source }),
+        }
+    }
+    Ok(sockets)
+}
+
+fn is_without_ipv6(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::AddrNotAvailable
+        || matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT))
+}
+
+/// Turns a list of addresses with a socket for each worker into a list of workers with a socket for each address.
+fn by_worker(sockets: Vec<Vec<TcpListener>>, workers: usize) -> Vec<Vec<TcpListener>> {
+    let mut each: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::with_capacity(sockets.len())).collect();
+    for group in sockets {
+        for (worker, socket) in each.iter_mut().zip(group) {
+            worker.push(socket);
+        }
+    }
+    each
+}
+
+/// What the control thread is made from.
+struct ControlSetup {
+    config: Option<ConfigFile>,
+    model: Model,
+    state: (Store, Restored),
+    workers: usize,
+    addresses: Vec<SocketAddr>,
+    listener: std::os::unix::net::UnixListener,
+    orders: mpsc::UnboundedSender<Order>,
+    receiver: mpsc::UnboundedReceiver<Order>,
+    ready: SyncSender<Arc<Shared>>,
+}
+
+/// Runs control on the calling thread until [`Order::Stop`].
+fn run_control(setup: ControlSetup) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+    runtime.block_on(async move {
+        let ControlSetup { config, model, state, workers, addresses, listener, orders, mut receiver, ready } = setup;
+        let listener = tokio::net::UnixListener::from_std(listener)?;
+        let (mut control, live) = Control::open(state.0, state.1, workers);
+        let (resolver, resolves) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            live,
+            settings: stages::Sender::new(settings(&model)),
+            look: stages::Sender::new(0),
+            resolver,
+            connections: AtomicU64::new(0),
+            below_cap: Notify::new(),
+            requests: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+        });
+        control.attach(Arc::clone(&shared));
+        let handle = Handle::new(control);
+        let mut reloader = Reloader { config, model, handle: Rc::clone(&handle), shared: Arc::clone(&shared) };
+        reloader.begin();
+        control::start(&handle, resolves);
+        let context = Context { handle, shared: Arc::clone(&shared), orders, addresses, started: SystemTime::now() };
+        tokio::task::spawn_local(server::accept(listener, Rc::new(context)));
+        if ready.send(shared).is_err() {
+            return Ok(());
+        }
+        while let Some(order) = receiver.recv().await {
+            match order {
+                Order::Reload(reply) => {
+                    let problems = reloader.reload();
+                    // Whoever asked may have gone.
+                    drop(reply.map(|reply| reply.send(problems)));
+                }
+                Order::Stop => break,
+            }
+        }
+        Ok(())
+    })
+}
+
+fn settings(model: &Model) -> Settings {
+    Settings { limits: model.limits.clone(), trusted: model.trusted_proxies.clone().into() }
+}
+
+/// Applies the configuration file, at the start and whenever it changes.
+struct Reloader {
+    config: Option<ConfigFile>,
+    /// What is in force.
+    model: Model,
+    handle: Rc<Handle>,
+    shared: Arc<Shared>,
+}
+
+impl Reloader {
+    /// Applies the services of the file as it was at the start.
+    fn begin(&mut self) {
+        let problems = self.handle.with(|control| control.apply_file(&self.model.services));
+        for problem in &problems {
+            tracing::warn!("a service of the file is refused: {problem}");
+        }
+        if let Some(warning) = self.config.as_ref().and_then(|config| config.watch.warning()) {
+            tracing::warn!("{warning}");
+        }
+        self.handle.with(|control| control.set_config_problems(problems));
+    }
+
+    /// Reads the file again and applies it; returns why the old one stays, empty where it was applied.
+    fn reload(&mut self) -> Vec<String> {
+        let Some(config) = &self.config else { return Vec::new() };
+        let problems = match config.load() {
+            Ok(model) => self.apply(model),
+            Err(problems) => problems.iter().map(Problem::render).collect(),
+        };
+        for problem in &problems {
+            tracing::warn!("the new configuration is refused, the old one stays: {problem}");
+        }
+        self.handle.with(|control| control.set_config_problems(problems.clone()));
+        problems
+    }
+
+    /// Returns the problems; where there is one, the limits of the old file stay too.
+    fn apply(&mut self, model: Model) -> Vec<String> {
+        let diff = Diff::between(&self.model, &model);
+        let problems = self.handle.with(|control| control.apply_file(&model.services));
+        // One service's fault does not keep the others from being applied.
+        if !problems.is_empty() {
+            return problems;
+        }
+        self.shared.settings.send_replace(settings(&model));
+        tracing::info!(applied = diff.live.join(" "), "the configuration was read again");
+        if !diff.restart.is_empty() {
+            tracing::warn!(keys = diff.restart.join(" "), "in force only after a restart");
+        }
+        // What waits is told again after the next change: the model in force keeps what was there at the start.
+        let (listen, admin, state) = (self.model.listen.clone(), self.model.admin.clone(), self.model.state.clone());
+        let (workers, log) = (self.model.workers, self.model.log.clone());
+        self.model = Model { listen, admin, state, workers, log, ..model };
+        Vec::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(folder: &Path) -> Options {
+        Options {
+            config: None,
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+            admin: folder.join("admin.sock"),
+            state: folder.join("state"),
+            workers: 2,
+        }
+    }
+
+    #[test]
+    fn a_second_proxy_on_the_same_state_is_refused_and_an_ended_one_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let running = App::bind(options(folder.path())).unwrap().start().unwrap();
+        assert_ne!(running.addresses()[0].port(), 0);
+        assert!(matches!(App::bind(options(folder.path())).err(), Some(StartError::StateTaken(_))));
+        running.shutdown(Duration::from_secs(5));
+        assert!(!folder.path().join("admin.sock").exists());
+        App::bind(options(folder.path())).unwrap();
+    }
+
+    #[test]
+    fn a_port_in_use_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let options = Options { listen: vec![taken.local_addr().unwrap()], ..options(folder.path()) };
+        assert!(matches!(App::bind(options).err(), Some(StartError::Listen { .. })));
+    }
+}

@@ -1,0 +1,516 @@
+//! The only writer: services and their slots, one method an admin call, one after the other.
+//!
+//! Nothing here waits. What takes time stands in [`flip`] and in [`crate::health`], and comes back as another call.
+
+mod flip;
+mod lease;
+mod service;
+pub mod store;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use config::admin::request::{self, ServiceSettings};
+use config::admin::response::{self, LeaseHolder, Origin, ServiceStatus};
+use config::admin::{AdminError, ErrorCode, Event};
+use config::model::FileService;
+use config::name::{EndpointAddr, ServiceName, Slot};
+use tokio::sync::broadcast;
+
+pub use flip::{apply_file, drain, flip, rollback, stage, start};
+use service::{Drain, Service, SlotRun};
+use store::{Restored, Saved, Store};
+
+use crate::routing::live::Live;
+use crate::routing::table::{Index, Routes, Table};
+use crate::upstream::run::{Run, RunId};
+use crate::worker::Shared;
+
+/// Events that a slow listener may fall behind by.
+const EVENTS: usize = 1024;
+
+/// Under which conditions a change is wanted.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// The generation that the caller has seen.
+    pub if_match: IfMatch,
+    /// The lease it acts under.
+    pub lease: Option<String>,
+}
+
+/// The generation that a change is meant for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfMatch {
+    /// Whichever it is.
+    Any,
+    /// This one alone.
+    Generation(u64),
+}
+
+/// Everything that can be changed while the proxy runs.
+pub struct Control {
+    services: BTreeMap<ServiceName, Service>,
+    index: Arc<Index>,
+    live: Live,
+    store: Store,
+    workers: usize,
+    shared: Option<Arc<Shared>>,
+    state_lost: Vec<String>,
+    restored_warnings: Vec<String>,
+    config_problems: Vec<String>,
+    /// What happened and was not told yet.
+    news: Vec<Event>,
+    /// What is being probed.
+    watching: HashSet<(RunId, EndpointAddr)>,
+}
+
+/// Control and its listeners, shared by the tasks of the control thread.
+pub struct Handle {
+    /// The only writer.
+    pub control: RefCell<Control>,
+    /// Who listens.
+    pub events: broadcast::Sender<Event>,
+}
+
+impl Handle {
+    /// Returns the handle that tasks share.
+    pub fn new(control: Control) -> Rc<Self> {
+        Rc::new(Self { control: RefCell::new(control), events: broadcast::channel(EVENTS).0 })
+    }
+
+    /// Does something with control, and then tells the listeners what happened.
+    pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Control) -> T) -> T {
+        let mut control = self.control.borrow_mut();
+        let outcome = act(&mut control);
+        for event in control.news.drain(..) {
+            // Nobody listening is no fault.
+            _ = self.events.send(event);
+        }
+        outcome
+    }
+}
+
+fn now_text() -> String {
+    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
+}
+
+fn not_saved(error: &io::Error) -> AdminError {
+    AdminError::new(ErrorCode::NotSaved, format!("the state could not be saved: {error}; nothing was changed"))
+        .hint("free space on the disk of the state folder")
+}
+
+impl Control {
+    /// Restores what was saved and returns the table that serves it.
+    pub fn open(store: Store, restored: Restored, workers: usize) -> (Self, Live) {
+        let live = Live::new(Table::empty(!restored.lost.is_empty()));
+        let mut control = Self {
+            services: BTreeMap::new(),
+            index: Arc::default(),
+            live: live.clone(),
+            store,
+            workers,
+            shared: None,
+            state_lost: restored.lost,
+            restored_warnings: restored.warnings,
+            config_problems: Vec::new(),
+            news: Vec::new(),
+            watching: HashSet::new(),
+        };
+        for saved in restored.services {
+            control.restore(saved);
+        }
+        (control, live)
+    }
+
+    fn restore(&mut self, saved: Saved) {
+        let Saved { name, generation, origin, settings, live, blue, green } = saved;
+        let mut service = Service::new(name.clone(), origin);
+        let now = Instant::now();
+        service.generation = generation;
+        service.settings = settings;
+        for (slot, saved) in [(Slot::Blue, blue), (Slot::Green, green)] {
+            let run = |saved| SlotRun::restored(Run::new(slot, self.workers), saved, live == Some(slot), now);
+            *service.slot_mut(slot) = saved.map(run);
+            if let Some(run) = service.slot(slot).filter(|_| live != Some(slot)) {
+                run.run.drain();
+            }
+        }
+        service.live = live.filter(|live| service.slot(*live).is_some());
+        service.compile();
+        match self.compile_index(&name, Some(&service.settings)) {
+            Ok(index) => {
+                self.services.insert(name, service);
+                self.index = index;
+                self.publish();
+            }
+            Err(error) => {
+                // One service's fault must not take the others' routes away.
+                self.restored_warnings.push(format!("saved state of {name}: {error}"));
+                self.state_lost.push(name.to_string());
+            }
+        }
+    }
+
+    /// Joins what workers share; before that nothing is served.
+    pub fn attach(&mut self, shared: Arc<Shared>) {
+        self.shared = Some(shared);
+    }
+
+    /// Returns every service.
+    pub fn services(&self) -> Vec<ServiceStatus> {
+        let now = Instant::now();
+        self.services.values().map(|service| service.status(now)).collect()
+    }
+
+    /// Returns one service.
+    ///
+    /// # Errors
+    /// `unknown_service`.
+    pub fn service(&self, name: &ServiceName) -> Result<ServiceStatus, AdminError> {
+        self.services.get(name).map(|service| service.status(Instant::now())).ok_or_else(|| unknown(name))
+    }
+
+    /// Returns saved services that could not be read.
+    pub fn state_lost(&self) -> Vec<String> {
+        self.state_lost.clone()
+    }
+
+    /// Returns what someone should look at.
+    pub fn warnings(&self) -> Vec<String> {
+        self.restored_warnings.iter().chain(&self.config_problems).cloned().collect()
+    }
+
+    /// Notes why the configuration file is refused; nothing where it is in force.
+    pub fn set_config_problems(&mut self, problems: Vec<String>) {
+        self.news.push(Event::Reloaded { problems: problems.clone() });
+        self.config_problems = problems;
+    }
+
+    /// Creates a service or changes its routes.
+    ///
+    /// # Errors
+    /// Where another has the route, the change is stale or locked, or it can't be saved; nothing is changed then.
+    pub fn put(
+        &mut self,
+        name: &ServiceName,
+        settings: ServiceSettings,
+        change: &Change,
+    ) -> Result<ServiceStatus, AdminError> {
+        self.admit(name, change, Origin::Admin)?;
+        let index = self.compile_index(name, Some(&settings))?;
+        let mut saved =
+            self.services.get(name).map_or_else(|| Service::new(name.clone(), Origin::Admin).saved(), Service::saved);
+        saved.generation += 1;
+        saved.settings = settings.clone();
+        self.save(&saved)?;
+        let service = self.entry(name, Origin::Admin);
+        service.generation = saved.generation;
+        service.settings = settings;
+        service.prepared = None;
+        service.compile();
+        self.index = index;
+        self.publish();
+        self.news.push(Event::Changed { service: name.clone(), generation: saved.generation });
+        self.service(name)
+    }
+
+    /// Takes a service's routes away and forgets it.
+    ///
+    /// # Errors
+    /// Where it is unknown, stale or locked, or can't be forgotten on disk.
+    pub fn delete(&mut self, name: &ServiceName, change: &Change) -> Result<(), AdminError> {
+        if !self.services.contains_key(name) {
+            return Err(unknown(name));
+        }
+        self.admit(name, change, Origin::Admin)?;
+        let index = self.compile_index(name, None)?;
+        self.store.remove(name).map_err(|error| not_saved(&error))?;
+        let gone = self.services.remove(name);
+        self.index = index;
+        self.publish();
+        for run in gone.iter().flat_map(|service| [&service.blue, &service.green]).flatten() {
+            run.run.drain();
+        }
+        self.news.push(Event::Removed { service: name.clone() });
+        Ok(())
+    }
+
+    /// Gives, keeps or takes back a service's lease; a service that is yet to be made can be leased too.
+    ///
+    /// # Errors
+    /// `locked` with who holds it.
+    pub fn lease(&mut self, name: &ServiceName, lease: request::Lease) -> Result<response::Lease, AdminError> {
+        let now = Instant::now();
+        let holder = &mut self.entry(name, Origin::Admin).lease;
+        let id = match lease {
+            request::Lease::Acquire { who, what } => {
+                holder.acquire(LeaseHolder { who, what, since: now_text() }, now)?
+            }
+            request::Lease::Renew { lease } => {
+                holder.check(Some(&lease), now)?;
+                lease
+            }
+            request::Lease::Release { lease } => {
+                holder.release(&lease);
+                String::new()
+            }
+        };
+        self.forget_unmade(name);
+        Ok(response::Lease { lease: id, expires_in: config::defaults::LEASE })
+    }
+
+    /// A service that was leased and never made leaves nothing behind.
+    fn forget_unmade(&mut self, name: &ServiceName) {
+        let unmade = |service: &Service| service.generation == 0 && service.lease.current(Instant::now()).is_none();
+        if self.services.get(name).is_some_and(unmade) {
+            self.services.remove(name);
+            self.recompile();
+        }
+    }
+
+    /// Applies the services of the file: each is live at once with the endpoints that it names. Returns the problems.
+    pub fn apply_file(&mut self, services: &[FileService]) -> Vec<String> {
+        let mut problems = Vec::new();
+        let gone: Vec<ServiceName> = self
+            .services
+            .values()
+            .filter(|known| known.origin == Origin::File && !services.iter().any(|service| service.name == known.name))
+            .map(|known| known.name.clone())
+            .collect();
+        for name in gone {
+            self.services.remove(&name);
+            self.news.push(Event::Removed { service: name });
+        }
+        self.recompile();
+        for wanted in services {
+            if let Err(error) = self.apply_service(wanted) {
+                problems.push(format!("service {}: {error}", wanted.name));
+            }
+        }
+        self.publish();
+        problems
+    }
+
+    fn apply_service(&mut self, wanted: &FileService) -> Result<(), AdminError> {
+        let any = Change { if_match: IfMatch::Any, lease: None };
+        self.admit(&wanted.name, &any, Origin::File)?;
+        self.index = self.compile_index(&wanted.name, Some(&wanted.settings))?;
+        let workers = self.workers;
+        let service = self.entry(&wanted.name, Origin::File);
+        let live = service.live.unwrap_or(Slot::Blue);
+        let same = service.slot(live).is_some_and(|run| {
+            run.health == wanted.health && run.endpoints.iter().map(|e| &e.endpoint.address).eq(&wanted.endpoints)
+        });
+        service.settings = wanted.settings.clone();
+        service.generation += 1;
+        if !same {
+            let stage = request::Stage {
+                endpoints: wanted.endpoints.clone(),
+                health: wanted.health.clone(),
+                ..request::Stage::default()
+            };
+            let mut run = SlotRun::staged(Run::new(live, workers), stage, now_text(), Instant::now());
+            run.was_live = true;
+            for endpoint in &mut run.endpoints {
+                endpoint.endpoint.healthy = true;
+            }
+            if let Some(old) = service.slot_mut(live).replace(run) {
+                old.run.drain();
+            }
+            service.live = Some(live);
+        }
+        service.compile();
+        Ok(())
+    }
+
+    /// Checks that a change is allowed now.
+    fn admit(&mut self, name: &ServiceName, change: &Change, origin: Origin) -> Result<(), AdminError> {
+        let now = Instant::now();
+        let Some(service) = self.services.get_mut(name) else {
+            return match change.if_match {
+                IfMatch::Any | IfMatch::Generation(0) => Ok(()),
+                IfMatch::Generation(_) => Err(unknown(name)),
+            };
+        };
+        if service.generation > 0 && service.origin != origin {
+            let whose = match service.origin {
+                Origin::File => "bgproxy.toml",
+                Origin::Admin => "the admin API",
+            };
+            return Err(AdminError::new(ErrorCode::OtherOrigin, format!("{name} belongs to {whose}")));
+        }
+        service.lease.check(change.lease.as_deref(), now)?;
+        match change.if_match {
+            IfMatch::Generation(seen) if seen != service.generation => Err(AdminError::new(
+                ErrorCode::Stale,
+                format!("{name} is at generation {}, not {seen}: someone changed it", service.generation),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn entry(&mut self, name: &ServiceName, origin: Origin) -> &mut Service {
+        if !self.services.contains_key(name) {
+            self.services.insert(name.clone(), Service::new(name.clone(), origin));
+            self.recompile();
+        }
+        self.services.get_mut(name).expect("it was put in just now")
+    }
+
+    /// Compiles the routes as they would be with one service's settings changed, or with that service gone.
+    fn compile_index(&self, name: &ServiceName, settings: Option<&ServiceSettings>) -> Result<Arc<Index>, AdminError> {
+        let mut routes: BTreeMap<&ServiceName, &ServiceSettings> =
+            self.services.iter().map(|(name, service)| (name, &service.settings)).collect();
+        let made: HashMap<&ServiceName, bool> =
+            self.services.iter().map(|(name, service)| (name, service.generation > 0)).collect();
+        match settings {
+            Some(settings) => routes.insert(name, settings),
+            None => routes.remove(name),
+        };
+        let routes: Vec<Routes<'_>> = routes
+            .into_iter()
+            .map(|(known, settings)| Routes {
+                name: known,
+                settings: (known == name || made.get(known) == Some(&true)).then_some(settings),
+            })
+            .collect();
+        Index::compile(&routes).map(Arc::new).map_err(|taken| {
+            AdminError::new(ErrorCode::RouteTaken, taken.to_string())
+                .hint("give the service another --domain or --path")
+        })
+    }
+
+    /// Compiles the routes after services came or went; they agreed before and agree now.
+    fn recompile(&mut self) {
+        let routes: Vec<Routes<'_>> = self
+            .services
+            .values()
+            .map(|service| Routes {
+                name: &service.name,
+                settings: (service.generation > 0).then_some(&service.settings),
+            })
+            .collect();
+        if let Ok(index) = Index::compile(&routes) {
+            self.index = Arc::new(index);
+            self.publish();
+        }
+    }
+
+    /// Returns the table that says what is known now.
+    fn table(&self) -> Table {
+        let services = self.services.values().map(|service| Arc::clone(&service.compiled)).collect();
+        let runs = self.services.values().flat_map(|s| [&s.blue, &s.green]).flatten().map(|run| run.run.id()).collect();
+        Table::new(Arc::clone(&self.index), services, runs, !self.state_lost.is_empty())
+    }
+
+    fn publish(&self) {
+        self.live.publish(self.table());
+    }
+
+    fn save(&mut self, saved: &Saved) -> Result<(), AdminError> {
+        let written = self.store.prepare(saved).and_then(|()| self.store.commit(&saved.name));
+        written.and_then(|()| self.store.sync()).map_err(|error| not_saved(&error))
+    }
+
+    /// Takes a probe's outcome; false where the run is gone and nobody need probe it any more.
+    pub(crate) fn probed(&mut self, probe: Probed) -> bool {
+        let Probed { run, endpoint: address, addresses, outcome } = probe;
+        let Some((name, slot)) = self.find_run(run) else { return false };
+        let Some(service) = self.services.get_mut(&name) else { return false };
+        let is_live = service.live == Some(slot);
+        let Some(state) = service.slot_mut(slot) else { return false };
+        let was_ready = state.is_healthy();
+        let (passes, staged, was_live) = (state.health.passes, state.staged, state.was_live);
+        let Some(endpoint) = state.endpoints.iter_mut().find(|known| known.endpoint.address == address) else {
+            return false;
+        };
+        let told = endpoint.streak.outcome() != outcome.words();
+        let before = endpoint.endpoint.clone();
+        endpoint.endpoint.healthy = endpoint.streak.take(&outcome, passes);
+        if let Some(addresses) = addresses {
+            endpoint.endpoint.addresses = addresses;
+        }
+        let changed = endpoint.endpoint != before;
+        let healthy = endpoint.endpoint.healthy;
+        let words = outcome.words().to_owned();
+        let is_ready = state.is_healthy();
+        let service_name = name.clone();
+        if told && !was_live {
+            let passed = outcome.passed();
+            self.news.push(Event::Probe {
+                service: service_name.clone(),
+                slot,
+                address: address.clone(),
+                passed,
+                outcome: words.clone(),
+            });
+        }
+        if was_live && before.healthy != healthy {
+            self.news.push(Event::Health { service: service_name.clone(), slot, address, healthy, outcome: words });
+        }
+        if is_ready && !was_ready && !was_live {
+            self.news.push(Event::Healthy { service: service_name, slot, seconds: staged.elapsed().as_secs_f64() });
+        }
+        if changed && is_live {
+            if let Some(service) = self.services.get_mut(&name) {
+                service.compile();
+            }
+            self.publish();
+        }
+        true
+    }
+
+    fn find_run(&self, run: RunId) -> Option<(ServiceName, Slot)> {
+        self.services.values().find_map(|service| {
+            let holds = |slot: &Slot| service.slot(*slot).is_some_and(|known| known.run.id() == run);
+            Slot::BOTH.into_iter().find(holds).map(|slot| (service.name.clone(), slot))
+        })
+    }
+
+    /// Keeps new addresses of an endpoint that was looked up because it could not be connected to.
+    pub(crate) fn resolved(&mut self, run: RunId, address: &EndpointAddr, addresses: &[SocketAddr]) {
+        let Some((name, slot)) = self.find_run(run) else { return };
+        let Some(service) = self.services.get_mut(&name) else { return };
+        let endpoints = service.slot_mut(slot).as_mut().map(|state| &mut state.endpoints);
+        for known in endpoints.into_iter().flatten().filter(|known| known.endpoint.address == *address) {
+            known.endpoint.addresses = addresses.to_vec();
+        }
+        service.compile();
+        self.publish();
+    }
+
+    /// Notes the end of a drain, and tells it.
+    pub(crate) fn drained(&mut self, name: &ServiceName, run: RunId) {
+        let Some((_, slot)) = self.find_run(run) else { return };
+        let Some(service) = self.services.get_mut(name) else { return };
+        let counts = service.counts(slot);
+        let Some(Drain { began, ended }) = service.slot_mut(slot).as_mut().and_then(|state| state.drain.as_mut())
+        else {
+            return;
+        };
+        let seconds = began.elapsed().as_secs_f64();
+        *ended = Some((seconds, counts));
+        self.news.push(Event::Drained { service: name.clone(), slot, seconds, counts });
+    }
+}
+
+/// What a probe found.
+pub(crate) struct Probed {
+    /// Of which run.
+    pub(crate) run: RunId,
+    /// Which endpoint.
+    pub(crate) endpoint: EndpointAddr,
+    /// What its name resolved to; `None`: not asked, or no answer.
+    pub(crate) addresses: Option<Vec<SocketAddr>>,
+    /// The outcome.
+    pub(crate) outcome: crate::health::Outcome,
+}
+
+fn unknown(name: &ServiceName) -> AdminError {
+    AdminError::new(ErrorCode::UnknownService, format!("there is no service {name}"))
+}

@@ -1,0 +1,264 @@
+//! Saved state: one file a service, written whole, synced, renamed; the generation before is kept beside it.
+//!
+//! `NAME.json` is in force, `NAME.prev` was before it, `NAME.next` is what a flip will rename into place. Each begins
+//! with a line that carries the format's version and a checksum, so that a torn or newer file is told from a good one.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use config::admin::request::ServiceSettings;
+use config::admin::response::Origin;
+use config::health::HealthCheck;
+use config::name::{EndpointAddr, ServiceName, Slot};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+const MAGIC: &str = "bluegreen-state";
+const FORMAT: u32 = 1;
+
+/// What is saved of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    /// Its name.
+    pub name: ServiceName,
+    /// Counts its changes.
+    pub generation: u64,
+    /// Who made it.
+    pub origin: Origin,
+    /// Its routes.
+    pub settings: ServiceSettings,
+    /// The slot that takes new requests.
+    pub live: Option<Slot>,
+    /// `BLUE`.
+    pub blue: Option<SavedSlot>,
+    /// `GREEN`.
+    pub green: Option<SavedSlot>,
+}
+
+/// What is saved of a slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedSlot {
+    /// Where its version listens.
+    pub endpoints: Vec<EndpointAddr>,
+    /// How it is probed.
+    pub health: HealthCheck,
+    /// The image.
+    pub image: Option<String>,
+    /// The deployment's id.
+    pub deployment: Option<String>,
+    /// RFC 3339.
+    pub since: String,
+}
+
+/// What was found at the start.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// Services that could be read.
+    pub services: Vec<Saved>,
+    /// Services of which no generation could be read.
+    pub lost: Vec<String>,
+    /// What someone should know.
+    pub warnings: Vec<String>,
+}
+
+/// The folder of saved state.
+pub struct Store {
+    folder: PathBuf,
+}
+
+impl Store {
+    /// Opens the folder, making it where it is missing, and reads every service in it.
+    ///
+    /// # Errors
+    /// Where the folder can't be made or listed. A file that can't be read is no error: it is told in [`Restored`].
+    pub fn open(dir: &Path) -> io::Result<(Self, Restored)> {
+        let folder = dir.join("services");
+        fs::create_dir_all(&folder)?;
+        let mut restored = Restored::default();
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
+            match path.extension().and_then(|extension| extension.to_str()) {
+                Some("json" | "prev") if !names.contains(&stem) => names.push(stem),
+                // A flip that was never asked for.
+                Some("next" | "tmp") => fs::remove_file(&path)?,
+                _ => {}
+            }
+        }
+        names.sort();
+        for name in names {
+            match read(&folder.join(format!("{name}.json"))) {
+                Ok(saved) => restored.services.push(saved),
+                Err(why) => match read(&folder.join(format!("{name}.prev"))) {
+                    Ok(saved) => {
+                        restored
+                            .warnings
+                            .push(format!("saved state of {name}: {why}; the generation before it is in force"));
+                        restored.services.push(saved);
+                    }
+                    Err(before) => {
+                        restored
+                            .warnings
+                            .push(format!("saved state of {name}: {why}; the generation before it: {before}"));
+                        restored.lost.push(name);
+                    }
+                },
+            }
+        }
+        Ok((Self { folder }, restored))
+    }
+
+    /// Writes and syncs what [`Self::commit`] will put in force, and keeps what is in force as the generation before.
+    ///
+    /// # Errors
+    /// Where the disk refuses; nothing that is in force has changed.
+    pub fn prepare(&mut self, saved: &Saved) -> io::Result<()> {
+        let next = self.path(&saved.name, "next");
+        let written = write(&next, saved).and_then(|()| self.keep_previous(&saved.name));
+        if written.is_err() {
+            // Half a file is of no use to anyone, and on a full disk its place is wanted.
+            _ = fs::remove_file(&next);
+        }
+        written
+    }
+
+    fn keep_previous(&self, name: &ServiceName) -> io::Result<()> {
+        let (current, kept) = (self.path(name, "json"), self.path(name, "tmp"));
+        match fs::hard_link(&current, &kept) {
+            Ok(()) => fs::rename(&kept, self.path(name, "prev")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts in force what was prepared: one rename.
+    ///
+    /// # Errors
+    /// Where the disk refuses; nothing has changed.
+    pub fn commit(&mut self, name: &ServiceName) -> io::Result<()> {
+        fs::rename(self.path(name, "next"), self.path(name, "json"))
+    }
+
+    /// Syncs the folder, so that the rename outlives a power cut.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn sync(&self) -> io::Result<()> {
+        File::open(&self.folder)?.sync_all()
+    }
+
+    /// Forgets a service.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn remove(&mut self, name: &ServiceName) -> io::Result<()> {
+        for kind in ["next", "prev", "json"] {
+            match fs::remove_file(self.path(name, kind)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        self.sync()
+    }
+
+    fn path(&self, name: &ServiceName, kind: &str) -> PathBuf {
+        self.folder.join(format!("{name}.{kind}"))
+    }
+}
+
+fn checksum(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn write(path: &Path, saved: &Saved) -> io::Result<()> {
+    let text = serde_json::to_string_pretty(saved)?;
+    let mut file = File::create(path)?;
+    write!(file, "{MAGIC} {FORMAT} {}\n{text}\n", checksum(&text))?;
+    file.sync_all()
+}
+
+fn read(path: &Path) -> Result<Saved, String> {
+    let bytes = fs::read(path).map_err(|error| error.to_string())?;
+    let text = String::from_utf8(bytes).map_err(|_| "it is not text".to_owned())?;
+    let (first, rest) = text.split_once('\n').ok_or("it is cut short")?;
+    let mut words = first.split(' ');
+    if words.next() != Some(MAGIC) {
+        return Err("it is not saved state".to_owned());
+    }
+    match words.next().and_then(|format| format.parse::<u32>().ok()) {
+        Some(FORMAT) => {}
+        Some(newer) if newer > FORMAT => return Err(format!("it is from a newer version (format {newer})")),
+        _ => return Err("its format is unknown".to_owned()),
+    }
+    let text = rest.strip_suffix('\n').ok_or("it is cut short")?;
+    if words.next() != Some(checksum(text).as_str()) {
+        return Err("its checksum is wrong".to_owned());
+    }
+    serde_json::from_str(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn saved(generation: u64) -> Saved {
+        Saved {
+            name: "shop".parse().unwrap(),
+            generation,
+            origin: Origin::Admin,
+            settings: ServiceSettings::default(),
+            live: None,
+            blue: None,
+            green: None,
+        }
+    }
+
+    fn store_two(dir: &Path) {
+        let (mut store, _) = Store::open(dir).unwrap();
+        for generation in [1, 2] {
+            store.prepare(&saved(generation)).unwrap();
+            store.commit(&"shop".parse().unwrap()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_garbled_cut_or_newer_file_gives_way_to_the_generation_before() {
+        for damage in [
+            |text: &str| text[..text.len() / 2].to_owned(),
+            |text: &str| text.replace("shop", "shoq"),
+            |text: &str| text.replacen(" 1 ", " 2 ", 1),
+            |_: &str| String::new(),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            store_two(dir.path());
+            let file = dir.path().join("services/shop.json");
+            let text = fs::read_to_string(&file).unwrap();
+            fs::write(&file, damage(&text)).unwrap();
+            let (_, restored) = Store::open(dir.path()).unwrap();
+            assert_eq!(restored.services, [saved(1)]);
+            assert_eq!(restored.warnings.len(), 1);
+            assert!(restored.lost.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_service_without_a_readable_generation_is_lost_and_named() {
+        let dir = tempfile::tempdir().unwrap();
+        store_two(dir.path());
+        for kind in ["json", "prev"] {
+            fs::write(dir.path().join(format!("services/shop.{kind}")), "x").unwrap();
+        }
+        assert_eq!(Store::open(dir.path()).unwrap().1.lost, ["shop"]);
+    }
+
+    #[test]
+    fn what_was_prepared_and_never_committed_is_not_in_force() {
+        let dir = tempfile::tempdir().unwrap();
+        store_two(dir.path());
+        let (mut store, _) = Store::open(dir.path()).unwrap();
+        store.prepare(&saved(3)).unwrap();
+        assert_eq!(Store::open(dir.path()).unwrap().1.services, [saved(2)]);
+    }
+}

@@ -1,0 +1,137 @@
+//! Sends a claimed request to an endpoint of its run and waits for the head of the answer: handler -> **forward** -> upstream.
+//!
+//! The retry rule (RFC 9110 section 9.2.2): a request goes out a second time where a reused connection broke before a
+//! byte of an answer, and either nothing of it was written or its method may be repeated and its body was not begun.
+
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use http::Method;
+use tokio::sync::oneshot;
+
+use crate::body::RequestBody;
+use crate::error::Error;
+use crate::routing::table::{Endpoint, Target};
+use crate::upstream::codec::ResponseHead;
+use crate::upstream::connection::Connection;
+use crate::upstream::exchange::{Exchange, Failed, Outbound, RequestFraming, Untouched};
+use crate::upstream::pool::Key;
+use crate::upstream::run::{Claim, Tally};
+use crate::worker::{Resolve, Worker};
+
+/// A request, ready to be sent.
+pub(crate) struct Request {
+    /// Its method.
+    pub(crate) method: Method,
+    /// Its encoded head.
+    pub(crate) head: Bytes,
+    /// Its body.
+    pub(crate) body: Option<RequestBody>,
+    /// How that is framed.
+    pub(crate) framing: RequestFraming,
+}
+
+/// Sends a request and returns the head of the answer, with the exchange that its body comes from.
+///
+/// # Errors
+/// Where no answer came: see [`Error`].
+///
+/// # Cancel safety
+/// Dropping it closes the upstream connection: the application learns that the client has gone.
+pub(crate) async fn send(
+    worker: &Rc<Worker>,
+    target: &Target,
+    claim: &Claim,
+    mut request: Request,
+) -> Result<(ResponseHead, Exchange), Error> {
+    let mut reuse = Reuse::Allowed;
+    loop {
+        let (connection, key) = connect(worker, target, reuse).await?;
+        let outbound = Outbound {
+            method: request.method.clone(),
+            head: request.head.clone(),
+            body: request.body.take(),
+            framing: request.framing,
+        };
+        let mut exchange =
+            Exchange::new(connection, (Rc::clone(&worker.pool), key), worker.exchange_limits(), outbound);
+        let outcome = poll_fn(|cx| match exchange.poll_head(cx) {
+            Poll::Pending if claim.run().is_cut_off() => Poll::Ready(Err(Error::CutOff)),
+            polled => polled,
+        })
+        .await;
+        let error = match outcome {
+            Ok(head) => return Ok((head, exchange)),
+            Err(error) => error,
+        };
+        match exchange.into_failed(error) {
+            Failed { stale: true, body: Untouched::Yes(body), unwritten, .. }
+                if unwritten || request.method.is_idempotent() =>
+            {
+                claim.tally(Tally::Retried);
+                request.body = body;
+                reuse = Reuse::Fresh;
+            }
+            Failed { error, .. } => return Err(error),
+        }
+    }
+}
+
+/// Whether an idle connection will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reuse {
+    Allowed,
+    Fresh,
+}
+
+/// Returns a connection to an endpoint of the run: healthy ones first, each address in turn.
+async fn connect(worker: &Worker, target: &Target, reuse: Reuse) -> Result<(Box<Connection>, Key), Error> {
+    let turn = if target.endpoints.len() > 1 { worker.turn() } else { 0 };
+    let rotated = || (0..target.endpoints.len()).map(|n| &target.endpoints[(n + turn) % target.endpoints.len()]);
+    let mut failure = None;
+    for endpoint in rotated().filter(|e| e.healthy).chain(rotated().filter(|e| !e.healthy)) {
+        match connect_endpoint(worker, target, endpoint, reuse).await {
+            Ok(connected) => return Ok(connected),
+            Err(error) => failure = Some(error),
+        }
+    }
+    Err(failure.unwrap_or(Error::NoVersion))
+}
+
+async fn connect_endpoint(
+    worker: &Worker,
+    target: &Target,
+    endpoint: &Endpoint,
+    reuse: Reuse,
+) -> Result<(Box<Connection>, Key), Error> {
+    let run = target.run.id();
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in &endpoint.addresses {
+        let key = (run, *address);
+        if let Some(connection) = worker.pool.take(key).filter(|_| reuse == Reuse::Allowed) {
+            return Ok((connection, key));
+        }
+        match Connection::open(*address, worker.connect_timeout()).await {
+            Ok(connection) => return Ok((connection, key)),
+            Err(error) => failure = error,
+        }
+    }
+    // The container may have been started again with another address: ask once, and try what is new.
+    let (reply, answer) = oneshot::channel();
+    let asked = worker.shared.resolver.send(Resolve { run, endpoint: endpoint.address.clone(), reply });
+    if asked.is_ok() && endpoint.address.literal().is_none() {
+        for address in answer.await.unwrap_or_default() {
+            if endpoint.addresses.contains(&address) {
+                continue;
+            }
+            match Connection::open(address, worker.connect_timeout()).await {
+                Ok(connection) => return Ok((connection, (run, address))),
+                Err(error) => failure = error,
+            }
+        }
+    }
+    Err(Error::Connect { address: endpoint.address.to_string(), source: failure })
+}

@@ -1,0 +1,151 @@
+//! The life of one request, step by step: connection -> **handler** -> forward. Each step is one call.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+
+use http::header::{self, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{Request, Response, StatusCode};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use crate::body::{AnswerBody, RequestBody};
+use crate::client::{BodyWatch, Client, Serving};
+use crate::error::Error;
+use crate::forward::{self, Request as Forward};
+use crate::headers::{self, Authority, Forwarded, RequestHead};
+use crate::respond;
+use crate::routing::table::{Matched, Service, escapes};
+use crate::upgrade::Tunnel;
+use crate::upstream::exchange::RequestFraming;
+use crate::upstream::run::{Claim, Tally};
+use crate::worker::Worker;
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Answers a request; every error leaves by the one door at the end.
+pub(crate) async fn handle(
+    worker: &Rc<Worker>,
+    client: &Rc<Client>,
+    request: Request<Incoming>,
+    serving: Serving,
+) -> Response<AnswerBody> {
+    worker.count_request();
+    let (parts, body) = request.into_parts();
+    match answer(worker, client, &parts, body).await {
+        Ok(response) => response.map(|body| body.until_end(serving)),
+        Err(error) => {
+            tracing::debug!(peer = %client.peer, method = %parts.method, path = parts.uri.path(), status = error.status().as_u16(), %error, "answered by ourselves");
+            respond::error(&error, &parts.headers, serving)
+        }
+    }
+}
+
+async fn answer(
+    worker: &Rc<Worker>,
+    client: &Rc<Client>,
+    request: &Parts,
+    incoming: Incoming,
+) -> Result<Response<AnswerBody>, Error> {
+    let authority = headers::check(request, worker.limits.target_bytes)?;
+    let request_id = request_id(worker, request);
+    let Routed { service, claim, target } = route(worker, request, &authority)?;
+    let websocket = asks_for_websocket(request);
+    let framing = framing(request);
+    let head = RequestHead {
+        request,
+        authority: &authority,
+        target: &target,
+        framing,
+        websocket,
+        forwarded: Forwarded {
+            peer: client.peer.ip().to_canonical(),
+            trusted: worker.trusts(client.peer),
+            request_id: &request_id,
+        },
+    }
+    .encode();
+    let body = (!incoming.is_end_stream()).then(|| RequestBody::new(incoming, BodyWatch::new(client)));
+    let outbound = Forward { method: request.method.clone(), head, body, framing };
+    let live = service.live.as_ref().ok_or(Error::NoVersion)?;
+    let (head, exchange) = forward::send(worker, live, &claim, outbound).await.inspect_err(|error| {
+        claim.tally(match error {
+            Error::CutOff => Tally::Cut,
+            // The client broke its own request off.
+            Error::RequestBody(_) => Tally::Answered,
+            _ => Tally::Failed,
+        });
+    })?;
+    claim.tally(Tally::Answered);
+
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        let connection = exchange.into_connection().filter(|_| websocket);
+        let Some(connection) = connection else { return Err(Error::Malformed("it switches protocols unasked")) };
+        let (stream, read) = connection.into_parts();
+        client.leave_tunnel(Tunnel { stream, read, claim });
+        return Ok(headers::prepare(head, &request_id, AnswerBody::bytes("")));
+    }
+    let body = AnswerBody::upstream(exchange, claim);
+    Ok(headers::prepare(head, &request_id, body))
+}
+
+/// A request's way, and its place on the run.
+struct Routed<'r> {
+    service: std::sync::Arc<Service>,
+    claim: Claim,
+    target: Cow<'r, str>,
+}
+
+/// Looks the service up and claims a place on its live run: load, claim, and where the run drains load again.
+fn route<'r>(worker: &Worker, request: &'r Parts, authority: &Authority<'_>) -> Result<Routed<'r>, Error> {
+    let path = request.uri.path();
+    loop {
+        let table = worker.table();
+        let Some(Matched { service, prefix }) = table.find(&authority.host, path) else {
+            return Err(if table.state_lost() { Error::NoVersion } else { Error::NoRoute });
+        };
+        if escapes(path, prefix) {
+            return Err(Error::BadRequest("the path's dot segments lead out of its route"));
+        }
+        let live = service.live.as_ref().ok_or(Error::NoVersion)?;
+        if let Some(claim) = live.run.claim(worker.index) {
+            let target = request.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+            let target = if service.strip_path { strip(target, prefix.trimmed()) } else { Cow::Borrowed(target) };
+            return Ok(Routed { service: std::sync::Arc::clone(service), claim, target });
+        }
+    }
+}
+
+fn strip<'t>(target: &'t str, prefix: &str) -> Cow<'t, str> {
+    match target.strip_prefix(prefix) {
+        Some(rest) if rest.starts_with('/') => Cow::Borrowed(rest),
+        Some(rest) => Cow::Owned(format!("/{rest}")),
+        None => Cow::Borrowed(target),
+    }
+}
+
+/// The client's own id for the request, else one of ours.
+fn request_id(worker: &Worker, request: &Parts) -> HeaderValue {
+    match request.headers.get(X_REQUEST_ID) {
+        Some(id) if !id.is_empty() && id.len() <= 128 => id.clone(),
+        _ => HeaderValue::try_from(worker.request_id()).expect("hexadecimal digits are a field value"),
+    }
+}
+
+fn framing(request: &Parts) -> RequestFraming {
+    if request.headers.contains_key(header::TRANSFER_ENCODING) {
+        RequestFraming::Chunked
+    } else {
+        RequestFraming::Length
+    }
+}
+
+/// Only a WebSocket may leave HTTP, and only by the client's explicit wish (RFC 6455 section 4.1).
+fn asks_for_websocket(request: &Parts) -> bool {
+    let says = |name, wanted: &str| {
+        request.headers.get_all(name).iter().any(|value| {
+            value.to_str().unwrap_or_default().split(',').any(|option| option.trim().eq_ignore_ascii_case(wanted))
+        })
+    };
+    says(header::UPGRADE, "websocket") && says(header::CONNECTION, "upgrade")
+}
