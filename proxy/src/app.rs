@@ -433,7 +433,7 @@ impl Reloader {
     /// Returns the problems; where there is one, the limits of the old file stay too.
     fn apply(&mut self, model: Model) -> Vec<String> {
         let diff = Diff::between(&self.model, &model);
-        let problems = self.handle.with(|control| control.apply_file(&model.services));
+        let problems = control::apply_file(&self.handle, &model.services);
         // One service's fault does not keep the others from being applied.
         if !problems.is_empty() {
             return problems;

@@ -6,7 +6,7 @@ use http::StatusCode;
 
 /// Who caused an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
+pub(crate) enum Side {
     /// The client sent something we don't serve.
     Client,
     /// The application didn't answer, or answered nonsense.
@@ -17,7 +17,7 @@ pub enum Side {
 
 /// Why a request could not be answered by the application.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The request is malformed or ambiguous.
     #[error("bad request: {0}")]
     BadRequest(&'static str),
@@ -61,7 +61,7 @@ pub enum Error {
 
 impl Error {
     /// Returns who caused it.
-    pub fn side(&self) -> Side {
+    pub(crate) fn side(&self) -> Side {
         match self {
             Self::BadRequest(_) | Self::TargetTooLong | Self::NotImplemented(_) | Self::RequestBody(_) => Side::Client,
             Self::Connect { .. } | Self::Broken(_) | Self::Malformed(_) | Self::Silent => Side::Upstream,
@@ -70,7 +70,7 @@ impl Error {
     }
 
     /// Returns the status that the client gets.
-    pub fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_) | Self::RequestBody(_) => StatusCode::BAD_REQUEST,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
@@ -83,7 +83,7 @@ impl Error {
     }
 
     /// Tells whether the client's connection can't be used for another request.
-    pub fn closes(&self) -> bool {
+    pub(crate) fn closes(&self) -> bool {
         match self {
             Self::BadRequest(_)
             | Self::TargetTooLong

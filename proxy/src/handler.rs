@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 
 use crate::body::{AnswerBody, RequestBody};
 use crate::client::{BodyWatch, Client, Serving};
-use crate::error::Error;
+use crate::error::{Error, Side};
 use crate::forward::{self, Request as Forward};
 use crate::headers::{self, Authority, Forwarded, RequestHead};
 use crate::respond;
@@ -35,6 +35,14 @@ pub(crate) async fn handle(
     match answer(worker, client, &parts, body).await {
         Ok(response) => response.map(|body| body.until_end(serving)),
         Err(error) => {
+            // What a client does wrong is its own affair; what an application does wrong is someone's at 3 a.m.
+            if error.side() == Side::Upstream {
+                tracing::warn!(
+                    path = parts.uri.path(),
+                    error = &error as &dyn std::error::Error,
+                    "the application failed a request"
+                );
+            }
             tracing::debug!(peer = %client.peer, method = %parts.method, path = parts.uri.path(), status = error.status().as_u16(), %error, "answered by ourselves");
             respond::error(&error, &parts.headers, serving)
         }

@@ -102,14 +102,14 @@ async fn act(
     match verb {
         Verb::Stage => Ok(events(control::stage(handle, name, parse(body)?, &change(headers)?).await?)),
         Verb::Flip => {
-            let flipped = control::flip(handle, name, parse(body)?, &change(headers)?)?;
+            let flipped = control::flip(handle, name, &parse(body)?, &change(headers)?)?;
             json(Some(flipped.generation), &flipped)
         }
         Verb::Rollback => {
-            let flipped = control::rollback(handle, name, parse(body)?, &change(headers)?)?;
+            let flipped = control::rollback(handle, name, &parse(body)?, &change(headers)?)?;
             json(Some(flipped.generation), &flipped)
         }
-        Verb::Drain => Ok(events(control::drain(handle, name, parse(body)?, lease(headers)?.as_deref())?)),
+        Verb::Drain => Ok(events(control::drain(handle, name, &parse(body)?, lease(headers)?.as_deref())?)),
         Verb::Lease => {
             let lease = parse(body)?;
             json(None, &handle.with(|control| control.lease(name, lease))?)
@@ -122,16 +122,17 @@ async fn act(
 
 impl Context {
     fn status(&self, version: Version) -> Status {
-        let control = self.handle.control.borrow();
+        let (state_lost, warnings, services) =
+            self.handle.with(|control| (control.state_lost(), control.warnings(), control.services()));
         Status {
             version,
             started: humantime::format_rfc3339_seconds(self.started).to_string(),
             listeners: self.addresses.iter().map(ToString::to_string).collect(),
             connections: self.shared.connections.load(Ordering::Relaxed),
             requests: self.requests(),
-            state_lost: control.state_lost(),
-            warnings: control.warnings(),
-            services: control.services(),
+            state_lost,
+            warnings,
+            services,
         }
     }
 

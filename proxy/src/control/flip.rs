@@ -24,7 +24,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 const PROGRESS: Duration = Duration::from_secs(1);
 
 /// Begins the health checks of restored services, and looks names up anew for workers that could not connect.
-pub fn start(handle: &Rc<Handle>, mut resolver: mpsc::UnboundedReceiver<Resolve>) {
+pub(crate) fn start(handle: &Rc<Handle>, mut resolver: mpsc::UnboundedReceiver<Resolve>) {
     watch_all(handle);
     let handle = Rc::clone(handle);
     tokio::task::spawn_local(async move {
@@ -108,11 +108,11 @@ pub async fn stage(
 pub fn flip(
     handle: &Rc<Handle>,
     name: &ServiceName,
-    flip: request::Flip,
+    flip: &request::Flip,
     change: &Change,
 ) -> Result<Flipped, AdminError> {
     let deadline = flip.drain;
-    let (flipped, old) = handle.with(|control| control.flip(name, &flip, change))?;
+    let (flipped, old) = handle.with(|control| control.flip(name, flip, change))?;
     if let Some(run) = old {
         tokio::task::spawn_local(drain_run(Rc::clone(handle), name.clone(), run, deadline));
     }
@@ -126,7 +126,7 @@ pub fn flip(
 pub fn rollback(
     handle: &Rc<Handle>,
     name: &ServiceName,
-    back: request::Flip,
+    back: &request::Flip,
     change: &Change,
 ) -> Result<Flipped, AdminError> {
     handle.with(|control| {
@@ -146,7 +146,7 @@ pub fn rollback(
 pub fn drain(
     handle: &Rc<Handle>,
     name: &ServiceName,
-    drain: request::Drain,
+    drain: &request::Drain,
     lease: Option<&str>,
 ) -> Result<mpsc::Receiver<Event>, AdminError> {
     let events = handle.events.subscribe();
@@ -341,7 +341,7 @@ impl Control {
         flip: &request::Flip,
         change: &Change,
     ) -> Result<(Flipped, Option<Arc<Run>>), AdminError> {
-        if !self.services.get(name).is_some_and(|service| service.generation > 0) {
+        if self.services.get(name).is_none_or(|service| service.generation == 0) {
             return Err(unknown(name));
         }
         self.admit(name, change, config::admin::response::Origin::Admin)?;

@@ -22,7 +22,8 @@ use config::model::FileService;
 use config::name::{EndpointAddr, ServiceName, Slot};
 use tokio::sync::broadcast;
 
-pub use flip::{apply_file, drain, flip, rollback, stage, start};
+pub(crate) use flip::start;
+pub use flip::{apply_file, drain, flip, rollback, stage};
 use service::{Drain, Service, SlotRun};
 use store::{Restored, Saved, Store};
 
@@ -72,7 +73,7 @@ pub struct Control {
 /// Control and its listeners, shared by the tasks of the control thread.
 pub struct Handle {
     /// The only writer.
-    pub control: RefCell<Control>,
+    control: RefCell<Control>,
     /// Who listens.
     pub events: broadcast::Sender<Event>,
 }
@@ -157,7 +158,7 @@ impl Control {
     }
 
     /// Joins what workers share; before that nothing is served.
-    pub fn attach(&mut self, shared: Arc<Shared>) {
+    pub(crate) fn attach(&mut self, shared: Arc<Shared>) {
         self.shared = Some(shared);
     }
 

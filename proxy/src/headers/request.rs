@@ -151,7 +151,7 @@ fn field(out: &mut BytesMut, name: &str, value: &[u8]) {
 }
 
 /// What a trusted peer said of its own client, so that we don't say it again.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Claims {
     proto: bool,
     host: bool,

@@ -20,8 +20,6 @@ pub(crate) struct ResponseHead {
     pub(crate) framing: Framing,
     /// Whether the connection may carry another request after this answer.
     pub(crate) keep_alive: bool,
-    /// Whether it came as HTTP/1.0.
-    pub(crate) http10: bool,
 }
 
 /// How the end of a body is known.
@@ -112,6 +110,7 @@ fn describe(error: httparse::Error) -> Malformed {
     })
 }
 
+#[derive(Clone, Copy)]
 struct Start {
     status: StatusCode,
     http10: bool,
@@ -179,7 +178,7 @@ fn build(bytes: &Bytes, fields: &[Field], start: Start, method: &Method) -> Resu
         }
     };
     let keep_alive = framing != Framing::UntilClose && !connection.close && (!http10 || connection.keep_alive);
-    Ok(ResponseHead { status, headers, framing, keep_alive, http10 })
+    Ok(ResponseHead { status, headers, framing, keep_alive })
 }
 
 /// Reads a Content-Length: digits and nothing else, so that no other reader can see another number.
