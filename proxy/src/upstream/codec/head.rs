@@ -121,7 +121,13 @@ fn build(bytes: &Bytes, fields: &[Field], start: Start, method: &Method) -> Resu
     let mut headers = HeaderMap::with_capacity(fields.len() + 4);
     let mut length = None;
     let mut chunked = false;
+    // Read first: what it lists is left out below, and never has to be taken out again.
     let mut connection = Connection::default();
+    for field in fields {
+        if bytes[field.name.0..field.name.1].eq_ignore_ascii_case(b"connection") {
+            connection.read(&bytes[field.value.0..field.value.1])?;
+        }
+    }
     for field in fields {
         let name = HeaderName::from_bytes(&bytes[field.name.0..field.name.1])
             .map_err(|_| Malformed("a field name has a character that is not allowed"))?;
@@ -140,11 +146,8 @@ fn build(bytes: &Bytes, fields: &[Field], start: Start, method: &Method) -> Resu
                 chunked = true;
                 continue;
             }
-            header::CONNECTION => {
-                connection.read(&raw)?;
-                continue;
-            }
-            header::TE => continue,
+            header::CONNECTION | header::TE => continue,
+            ref listed if connection.listed.contains(listed) => continue,
             header::UPGRADE if status != StatusCode::SWITCHING_PROTOCOLS => continue,
             ref other if other.as_str() == "keep-alive" || other.as_str() == "proxy-connection" => continue,
             _ => {}
@@ -153,10 +156,6 @@ fn build(bytes: &Bytes, fields: &[Field], start: Start, method: &Method) -> Resu
             .map_err(|_| Malformed("a field value has a character that is not allowed"))?;
         headers.append(name, value);
     }
-    for name in &connection.listed {
-        headers.remove(name);
-    }
-
     let framing = if chunked && length.is_some() {
         return Err(Malformed("it has both Content-Length and Transfer-Encoding"));
     } else if chunked && http10 {
