@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use config::admin::request::{Drain, Flip, Lease, ServiceSettings, Stage};
@@ -20,6 +21,9 @@ use crate::engine::{AdminStream, Engine, EngineError};
 
 /// An answer is no longer than this; a status of thousands of services fits well.
 const ANSWER_BYTES: usize = 64 * BODY_BYTES;
+
+/// The end of a stream follows its last line at once.
+const END: Duration = Duration::from_millis(100);
 
 /// What a call could not do.
 #[derive(Debug, thiserror::Error)]
@@ -294,6 +298,13 @@ pub struct Events {
 }
 
 impl Events {
+    /// Reads the end of a stream whose last line has come, so that its connection can be used again.
+    pub async fn finish(mut self) {
+        let end = async { while let Ok(Some(_)) = self.next().await {} };
+        // Where the end does not follow, the next call takes a new connection.
+        drop(tokio::time::timeout(END, end).await);
+    }
+
     /// Returns the next event, `None` at the end; an event that this version doesn't know is skipped.
     ///
     /// # Errors

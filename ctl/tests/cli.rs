@@ -69,3 +69,16 @@ fn a_failure_is_a_report_in_the_json_tone() {
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&report["event"], &report["exit_code"]), (&"report".into(), &2.into()));
 }
+
+#[test]
+fn check_shows_every_problem_with_its_place_and_a_good_file_is_good() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bgproxy.toml");
+    std::fs::write(&file, "nonsense = 1\n").unwrap();
+    let output = bgctl(&["--json", "check", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["problems"][0]["line"], 1);
+    std::fs::write(&file, "").unwrap();
+    assert_eq!(bgctl(&["check", file.to_str().unwrap()]).status.code(), Some(0));
+}

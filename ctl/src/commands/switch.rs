@@ -13,7 +13,7 @@ use crate::deploy::execute::{Candidate, Rollout};
 use crate::deploy::plan::{self, Situation};
 use crate::deploy::report::{Failure, Report};
 use crate::deploy::settings::{PREVIOUS, Settings};
-use crate::engine::{Instance, InstanceSpec};
+use crate::engine::{Engine, Instance, InstanceSpec};
 use crate::error::{Error, ExitCode, Kind};
 
 /// How often a lock that someone else holds is asked for again.
@@ -83,8 +83,14 @@ async fn try_switch(context: &Context<'_>, order: Order) -> Result<Option<Report
     let engine = context.engine().await?;
     let interrupt = &context.interrupt;
     let mut client = interrupt.beside(context.admin_or_up()).await??;
+    // Pulling takes as long as it takes, so it is done before the lock is held.
+    let reference = match image {
+        Some(image) => image,
+        None => live_image(&mut client, engine, &name).await?,
+    };
+    let image = interrupt.beside(engine.image(&reference, options.pull())).await??;
     if !options.dry_run {
-        let what = image.as_deref().map_or_else(|| "switch".to_owned(), |image| format!("switch to {image}"));
+        let what = format!("switch to {reference}");
         lock(context, &mut client, Lock { name: &name, what, wait: options.rollout.lock_wait }).await?;
     }
     let report = async {
@@ -94,10 +100,6 @@ async fn try_switch(context: &Context<'_>, order: Order) -> Result<Option<Report
         let mut settings = if options.reset { Settings::default() } else { situation.settings() };
         options.apply(&mut settings)?;
         let plan = plan::switch(&situation);
-        let reference = image.or_else(|| plan.old.as_ref().map(|old| old.image.clone())).ok_or_else(|| {
-            Error::usage(format!("{name} has no live slot whose image could be used")).hint("name one: --image IMAGE")
-        })?;
-        let image = interrupt.beside(engine.image(&reference, options.pull())).await??;
         let port = settings.port_for(&image)?;
         settings.port = Some(port);
         if options.dry_run {
@@ -136,6 +138,17 @@ async fn try_switch(context: &Context<'_>, order: Order) -> Result<Option<Report
     // A lease that can't be given back ends by itself.
     let _gone = client.release().await;
     report
+}
+
+/// Returns the image that the live slot runs.
+async fn live_image(client: &mut Client, engine: &Engine, name: &ServiceName) -> Result<String, Error> {
+    let service = client.service(name).await?;
+    let instances = engine.instances(Some(name)).await?;
+    let situation = Situation { service: service.as_ref(), instances: &instances };
+    let live = situation.live().and_then(|slot| situation.occupant(slot));
+    image_of(live).ok_or_else(|| {
+        Error::usage(format!("{name} has no live slot whose image could be used")).hint("name one: --image IMAGE")
+    })
 }
 
 /// A lock to take.

@@ -399,7 +399,10 @@ impl Rollout<'_> {
                 Event::Draining { in_flight, .. } => {
                     self.context.ui.progress(&format!("{slot} drains: {in_flight} in flight"));
                 }
-                Event::Drained { counts, seconds, .. } => return Ok((counts, seconds)),
+                Event::Drained { counts, seconds, .. } => {
+                    events.finish().await;
+                    return Ok((counts, seconds));
+                }
                 Event::Error(refusal) => return Err(refusal.into()),
                 Event::Staged { .. }
                 | Event::Probe { .. }

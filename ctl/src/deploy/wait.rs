@@ -73,6 +73,7 @@ impl Wait<'_> {
         tokio::pin!(happening, check);
         loop {
             if let (Some(seconds), Some(generation), true) = (seen.seconds, seen.generation, image_passed) {
+                events.finish().await;
                 return Ok(Healthy { seconds: seconds.max(begun.elapsed().as_secs_f64()), generation });
             }
             tokio::select! {
