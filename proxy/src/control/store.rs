@@ -126,11 +126,14 @@ impl Store {
 
     fn keep_previous(&self, name: &ServiceName) -> io::Result<()> {
         let (current, kept) = (self.path(name, "json"), self.path(name, "tmp"));
+        remove(&kept)?;
         match fs::hard_link(&current, &kept) {
-            Ok(()) => fs::rename(&kept, self.path(name, "prev")),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
+            Ok(()) => fs::rename(&kept, self.path(name, "prev"))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
         }
+        // Where both names were one file already, a rename leaves both (rename(2)).
+        remove(&kept)
     }
 
     /// Puts in force what was prepared: one rename.
@@ -155,16 +158,21 @@ impl Store {
     /// Where the disk refuses.
     pub fn remove(&mut self, name: &ServiceName) -> io::Result<()> {
         for kind in ["next", "prev", "json"] {
-            match fs::remove_file(self.path(name, kind)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            remove(&self.path(name, kind))?;
         }
         self.sync()
     }
 
     fn path(&self, name: &ServiceName, kind: &str) -> PathBuf {
         self.folder.join(format!("{name}.{kind}"))
+    }
+}
+
+/// Removes a file that may not be there.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -241,6 +249,19 @@ mod tests {
             assert_eq!(restored.warnings.len(), 1);
             assert!(restored.lost.is_empty());
         }
+    }
+
+    #[test]
+    fn preparing_again_without_a_commit_in_between_is_no_fault() {
+        let dir = tempfile::tempdir().unwrap();
+        store_two(dir.path());
+        let (mut store, _) = Store::open(dir.path()).unwrap();
+        for generation in 3..6 {
+            store.prepare(&saved(generation)).unwrap();
+        }
+        store.commit(&"shop".parse().unwrap()).unwrap();
+        let (_, restored) = Store::open(dir.path()).unwrap();
+        assert_eq!((restored.services, restored.warnings.len()), (vec![saved(5)], 0));
     }
 
     #[test]
