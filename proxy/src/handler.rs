@@ -32,7 +32,8 @@ pub(crate) async fn handle(
 ) -> Response<AnswerBody> {
     worker.count_request();
     let (parts, body) = request.into_parts();
-    match answer(worker, client, &parts, body).await {
+    let request_id = request_id(worker, &parts);
+    match answer(worker, client, Received { request: &parts, request_id: &request_id, incoming: body }).await {
         Ok(response) => response.map(|body| body.until_end(serving)),
         Err(error) => {
             // What a client does wrong is its own affair; what an application does wrong is someone's at 3 a.m.
@@ -44,19 +45,26 @@ pub(crate) async fn handle(
                 );
             }
             tracing::debug!(peer = %client.peer, method = %parts.method, path = parts.uri.path(), status = error.status().as_u16(), %error, "answered by ourselves");
-            respond::error(&error, &parts.headers, serving)
+            let mut response = respond::error(&error, &parts, serving);
+            response.headers_mut().insert(X_REQUEST_ID, request_id);
+            response
         }
     }
+}
+
+/// A request as it came, and the id that it goes by.
+struct Received<'r> {
+    request: &'r Parts,
+    request_id: &'r HeaderValue,
+    incoming: Incoming,
 }
 
 async fn answer(
     worker: &Rc<Worker>,
     client: &Rc<Client>,
-    request: &Parts,
-    incoming: Incoming,
+    Received { request, request_id, incoming }: Received<'_>,
 ) -> Result<Response<AnswerBody>, Error> {
     let authority = headers::check(request, worker.limits.target_bytes)?;
-    let request_id = request_id(worker, request);
     let Routed { service, claim, target } = route(worker, request, &authority)?;
     let websocket = asks_for_websocket(request);
     let framing = framing(request);
@@ -66,11 +74,7 @@ async fn answer(
         target: &target,
         framing,
         websocket,
-        forwarded: Forwarded {
-            peer: client.peer.ip().to_canonical(),
-            trusted: worker.trusts(client.peer),
-            request_id: &request_id,
-        },
+        forwarded: Forwarded { peer: client.peer.ip().to_canonical(), trusted: worker.trusts(client.peer), request_id },
     }
     .encode();
     let body = (!incoming.is_end_stream()).then(|| RequestBody::new(incoming, BodyWatch::new(client)));
@@ -91,10 +95,10 @@ async fn answer(
         let Some(connection) = connection else { return Err(Error::Malformed("it switches protocols unasked")) };
         let (stream, read) = connection.into_parts();
         client.leave_tunnel(Tunnel { stream, read, claim });
-        return Ok(headers::prepare(head, &request_id, AnswerBody::bytes("")));
+        return Ok(headers::prepare(head, request_id, AnswerBody::bytes("")));
     }
     let body = AnswerBody::upstream(exchange, claim);
-    Ok(headers::prepare(head, &request_id, body))
+    Ok(headers::prepare(head, request_id, body))
 }
 
 /// A request's way, and its place on the run.

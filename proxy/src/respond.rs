@@ -1,6 +1,7 @@
 //! Answers made here: a short page for each error, HTML or JSON as the client asks.
 
 use http::header::{self, HeaderMap, HeaderValue};
+use http::request::Parts;
 use http::{Response, StatusCode};
 
 use crate::body::AnswerBody;
@@ -8,10 +9,10 @@ use crate::client::Serving;
 use crate::error::Error;
 
 /// Answers an error.
-pub(crate) fn error(error: &Error, request: &HeaderMap, serving: Serving) -> Response<AnswerBody> {
+pub(crate) fn error(error: &Error, request: &Parts, serving: Serving) -> Response<AnswerBody> {
     let status = error.status();
     let sentence = sentence(error);
-    let (kind, page) = if prefers_json(request) {
+    let (kind, page) = if prefers_json(&request.headers) {
         let page = serde_json::json!({ "status": status.as_u16(), "error": sentence }).to_string();
         ("application/json", page)
     } else {

@@ -43,8 +43,8 @@ fn may_enter(peer: u32, own: u32) -> bool {
 
 async fn serve(stream: UnixStream, context: Rc<Context>) {
     let service = service_fn(move |request| api::answer(Rc::clone(&context), request));
-    // A relay whose stdin has ended still wants its answer.
-    let served = http1::Builder::new().half_close(true).serve_connection(TokioIo::new(stream), service).await;
+    // An end that closes is an end that has gone: its stream of events ends, and with it the lease that it kept.
+    let served = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
     if let Err(error) = served {
         tracing::debug!(%error, "an admin connection broke");
     }

@@ -212,13 +212,14 @@ impl Progressing {
                     Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
                 },
                 () = over => Event::Error(self.handle.with(|control| control.not_healthy(&self.name, self.slot))),
+                // Whoever asked has gone: then the lease must run out.
+                () = sender.closed() => return,
                 _ = tick.tick() => {
                     self.handle.with(|control| control.keep_lease(&self.name, self.lease.as_deref()));
                     match self.handle.with(|control| control.in_flight(&self.name, self.slot)) {
                         Some(in_flight) if deadline.is_none() => {
                             Event::Draining { service: self.name.clone(), slot: self.slot, in_flight }
                         }
-                        _ if sender.is_closed() => return,
                         _ => continue,
                     }
                 }
