@@ -1,7 +1,7 @@
 //! The words, file formats and admin protocol that `bgproxy` and `bgctl` share.
 //!
 //! Both programs depend on this crate and never on each other: what one says to the other stands in [`admin`].
-//! A file becomes a configuration in the order [`load`] -> [`file`] -> [`validate`] -> [`model`].
+//! A file becomes a configuration in the order [`load`] -> [`mod@file`] -> [`validate`] -> [`model`].
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod admin;

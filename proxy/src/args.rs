@@ -45,7 +45,7 @@ pub struct Serve {
     /// The configuration [default: /etc/bluegreen/bgproxy.toml, where it exists]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// An address to listen on; may be given several times [default: 0.0.0.0:80 and [::]:80]
+    /// An address to listen on; may be given several times [default: 0.0.0.0:80 and the same of IPv6]
     #[arg(long, value_name = "ADDR")]
     pub listen: Vec<SocketAddr>,
     /// The admin socket [default: /run/bluegreen/admin.sock]

@@ -1,7 +1,7 @@
 //! `bgproxy`: a reverse proxy whose upstream is switched by one pointer swap.
 //!
-//! Two reading orders. A request: [`listener`] -> [`connection`] -> [`handler`] -> [`forward`] -> [`upstream`]. A switch:
-//! [`admin`] -> [`control`] -> [`health`] -> [`routing::live`] -> [`upstream::inflight`]. If you read two files, read
+//! Two reading orders. A request: `listener` -> `connection` -> `handler` -> `forward` -> `upstream`. A switch:
+//! `admin` -> `control` -> `health` -> `routing::live` -> `upstream::inflight`. If you read two files, read
 //! `handler.rs` and `control/flip.rs`.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 

@@ -1,6 +1,6 @@
 //! The only writer: services and their slots, one method an admin call, one after the other.
 //!
-//! Nothing here waits. What takes time stands in [`flip`] and in [`crate::health`], and comes back as another call.
+//! Nothing here waits. What takes time stands in `flip` and in `health`, and comes back as another call.
 
 mod flip;
 mod lease;
