@@ -267,7 +267,12 @@ impl Progressing {
 }
 
 impl Control {
-    fn stage(&mut self, name: &ServiceName, stage: request::Stage, change: &Change) -> Result<Slot, AdminError> {
+    pub(super) fn stage(
+        &mut self,
+        name: &ServiceName,
+        stage: request::Stage,
+        change: &Change,
+    ) -> Result<Slot, AdminError> {
         use config::admin::response::Origin::Admin;
         let made = self.services.get(name).is_some_and(|service| service.generation > 0);
         if !made && stage.settings.is_none() {
@@ -336,7 +341,7 @@ impl Control {
         Ok(slot)
     }
 
-    fn flip(
+    pub(super) fn flip(
         &mut self,
         name: &ServiceName,
         flip: &request::Flip,
@@ -400,6 +405,7 @@ impl Control {
         }
         service.live = Some(to);
         service.settings = next.settings;
+        service.routed = true;
         service.generation = next.generation;
         service.next_settings = None;
         service.compile();

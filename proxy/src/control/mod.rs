@@ -8,7 +8,7 @@ mod service;
 pub mod store;
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -134,6 +134,7 @@ impl Control {
         let now = Instant::now();
         service.generation = generation;
         service.settings = settings;
+        service.routed = true;
         for (slot, saved) in [(Slot::Blue, blue), (Slot::Green, green)] {
             let run = |saved| SlotRun::restored(Run::new(slot, self.workers), saved, live == Some(slot), now);
             *service.slot_mut(slot) = saved.map(run);
@@ -212,6 +213,7 @@ impl Control {
         let service = self.entry(name, Origin::Admin);
         service.generation = saved.generation;
         service.settings = settings;
+        service.routed = true;
         service.prepared = None;
         service.compile();
         self.index = index;
@@ -300,7 +302,7 @@ impl Control {
     fn apply_service(&mut self, wanted: &FileService) -> Result<(), AdminError> {
         let any = Change { if_match: IfMatch::Any, lease: None };
         self.admit(&wanted.name, &any, Origin::File)?;
-        self.index = self.compile_index(&wanted.name, Some(&wanted.settings))?;
+        self.compile_index(&wanted.name, Some(&wanted.settings))?;
         let workers = self.workers;
         let service = self.entry(&wanted.name, Origin::File);
         let live = service.live.unwrap_or(Slot::Blue);
@@ -308,6 +310,7 @@ impl Control {
             run.health == wanted.health && run.endpoints.iter().map(|e| &e.endpoint.address).eq(&wanted.endpoints)
         });
         service.settings = wanted.settings.clone();
+        service.routed = true;
         service.generation += 1;
         if !same {
             let stage = request::Stage {
@@ -326,6 +329,7 @@ impl Control {
             service.live = Some(live);
         }
         service.compile();
+        self.recompile();
         Ok(())
     }
 
@@ -367,8 +371,6 @@ impl Control {
     fn compile_index(&self, name: &ServiceName, settings: Option<&ServiceSettings>) -> Result<Arc<Index>, AdminError> {
         let mut routes: BTreeMap<&ServiceName, &ServiceSettings> =
             self.services.iter().map(|(name, service)| (name, &service.settings)).collect();
-        let made: HashMap<&ServiceName, bool> =
-            self.services.iter().map(|(name, service)| (name, service.generation > 0)).collect();
         match settings {
             Some(settings) => routes.insert(name, settings),
             None => routes.remove(name),
@@ -377,7 +379,8 @@ impl Control {
             .into_iter()
             .map(|(known, settings)| Routes {
                 name: known,
-                settings: (known == name || made.get(known) == Some(&true)).then_some(settings),
+                settings: (known == name || self.services.get(known).is_some_and(|service| service.routed))
+                    .then_some(settings),
             })
             .collect();
         Index::compile(&routes).map(Arc::new).map_err(|taken| {
@@ -391,10 +394,7 @@ impl Control {
         let routes: Vec<Routes<'_>> = self
             .services
             .values()
-            .map(|service| Routes {
-                name: &service.name,
-                settings: (service.generation > 0).then_some(&service.settings),
-            })
+            .map(|service| Routes { name: &service.name, settings: service.routed.then_some(&service.settings) })
             .collect();
         if let Ok(index) = Index::compile(&routes) {
             self.index = Arc::new(index);
@@ -515,3 +515,6 @@ pub(crate) struct Probed {
 fn unknown(name: &ServiceName) -> AdminError {
     AdminError::new(ErrorCode::UnknownService, format!("there is no service {name}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,8 @@ pub(crate) struct Service {
     pub(crate) generation: u64,
     pub(crate) origin: Origin,
     pub(crate) settings: ServiceSettings,
+    /// Its routes are in force: since it was put, or since its first flip.
+    pub(crate) routed: bool,
     /// Take effect with the next flip to the staged slot.
     pub(crate) next_settings: Option<ServiceSettings>,
     pub(crate) live: Option<Slot>,
@@ -185,6 +187,7 @@ impl Service {
             generation: 0,
             origin,
             settings: ServiceSettings::default(),
+            routed: false,
             next_settings: None,
             live: None,
             blue: None,

@@ -181,7 +181,7 @@ impl Table {
     /// Finds the service for a host (lower case, without port) and a raw path.
     pub fn find(&self, host: &str, path: &str) -> Option<Matched<'_>> {
         let (prefix, service) = self.index.find(host, path)?;
-        Some(Matched { service: &self.services[*service], prefix })
+        Some(Matched { service: self.services.get(*service)?, prefix })
     }
 
     /// Tells whether saved state could not be read.
