@@ -69,8 +69,6 @@ pub struct Limits {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Log {
-    /// `off`, `stdout`, `stderr` or a path.
-    pub access: Option<Text>,
     /// The least important level that is written.
     pub level: Option<Text>,
     /// `text` or `json`.

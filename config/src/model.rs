@@ -140,26 +140,10 @@ impl Default for Limits {
 /// What is logged, and where.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Log {
-    /// One line a request.
-    pub access: AccessLog,
     /// The least important level of the proxy's own log, which goes to stderr.
     pub level: LogLevel,
-    /// The form of both.
+    /// Its form.
     pub format: LogFormat,
-}
-
-/// Where the access log goes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum AccessLog {
-    /// Nowhere.
-    #[default]
-    Off,
-    /// Standard output.
-    Stdout,
-    /// Standard error.
-    Stderr,
-    /// A file, appended to.
-    File(PathBuf),
 }
 
 /// How much the proxy says of itself.

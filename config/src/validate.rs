@@ -15,7 +15,7 @@ use crate::admin::request::ServiceSettings;
 use crate::error::{Problem, Source};
 use crate::file::{self, File, Number, Text};
 use crate::health::HealthCheck;
-use crate::model::{AccessLog, FileService, Limits, Listen, Log, LogFormat, LogLevel, Model, Workers};
+use crate::model::{FileService, Limits, Listen, Log, LogFormat, LogLevel, Model, Workers};
 use crate::name::PathPrefix;
 use crate::{duration, paths};
 
@@ -187,7 +187,6 @@ impl Check<'_> {
 
     fn log(&mut self, file: file::Log) -> Log {
         Log {
-            access: file.access.map(|text| self.access_log(&text)).unwrap_or_default(),
             level: self.choice(
                 "level",
                 file.level,
@@ -200,20 +199,6 @@ impl Check<'_> {
                 ],
             ),
             format: self.choice("format", file.format, &[("text", LogFormat::Text), ("json", LogFormat::Json)]),
-        }
-    }
-
-    fn access_log(&mut self, text: &Text) -> AccessLog {
-        match text.get_ref().as_str() {
-            "off" => AccessLog::Off,
-            "stdout" => AccessLog::Stdout,
-            "stderr" => AccessLog::Stderr,
-            path if path.starts_with('/') => AccessLog::File(path.into()),
-            other => {
-                let what = format!("`{}` is no place for the access log", shorten(other));
-                self.refuse(text.span(), what, "write off, stdout, stderr, or an absolute path");
-                AccessLog::Off
-            }
         }
     }
 
