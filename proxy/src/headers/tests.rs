@@ -1,3 +1,5 @@
+//! Requests and answers, head by head.
+
 use http::{HeaderValue, Request};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Which service takes a request.
+
 use std::sync::Arc;
 
 use config::admin::request::ServiceSettings;

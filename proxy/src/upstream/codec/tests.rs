@@ -1,3 +1,5 @@
+//! The codec against what RFC 9112 says, and against any bytes.
+
 use bytes::BytesMut;
 use http::Method;
 use proptest::prelude::*;
