@@ -11,5 +11,7 @@ mod docker_restart;
 mod docker_uptimer;
 // The harness itself: its load fails where it must.
 mod harness;
+// The claim and drain word in the model checker.
+mod inflight_model;
 // What people forget: layers, lists, documents, bans.
 mod tidy;

@@ -1,0 +1,207 @@
+//! The claim and drain word under every interleaving: flip, flip back and wait beside a request.
+
+use std::panic::catch_unwind;
+
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use loom::thread;
+use proxy::upstream::inflight::{Atomic, InFlight, Progress, Released};
+
+/// The model checker's own word.
+struct Word(AtomicU64);
+
+impl Default for Word {
+    fn default() -> Self {
+        Self(AtomicU64::new(0))
+    }
+}
+
+impl Atomic for Word {
+    fn load(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn add(&self, value: u64) -> u64 {
+        self.0.fetch_add(value, Ordering::AcqRel)
+    }
+
+    fn sub(&self, value: u64) -> u64 {
+        self.0.fetch_sub(value, Ordering::AcqRel)
+    }
+
+    fn set(&self, bits: u64) {
+        self.0.fetch_or(bits, Ordering::AcqRel);
+    }
+
+    fn clear(&self, bits: u64) {
+        self.0.fetch_and(!bits, Ordering::AcqRel);
+    }
+}
+
+/// A service of two runs, and what the world may see of them.
+struct Service {
+    /// The index of the run that the table names.
+    table: AtomicUsize,
+    runs: [InFlight<Word>; 2],
+    /// Run 0 was seen drained, so its container may be stopped.
+    is_stopped: AtomicBool,
+    /// Run 0 was taken back into service.
+    is_revived: AtomicBool,
+    /// The bell that a waiter listens to.
+    is_rung: AtomicBool,
+}
+
+impl Service {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            table: AtomicUsize::new(0),
+            runs: [InFlight::new(1), InFlight::new(1)],
+            is_stopped: AtomicBool::new(false),
+            is_revived: AtomicBool::new(false),
+            is_rung: AtomicBool::new(false),
+        })
+    }
+
+    /// One request: load the table, claim, and where the claim is refused load the table again.
+    fn request(&self, bell: Bell) {
+        // Two flips happen at most, so a third look is never refused.
+        for _ in 0..3 {
+            let run = self.table.load(Ordering::Acquire);
+            if !self.runs[run].claim(0) {
+                if bell == Bell::OnRefusalToo {
+                    self.is_rung.swap(true, Ordering::AcqRel);
+                }
+                continue;
+            }
+            if run == 0 && self.is_stopped.load(Ordering::SeqCst) {
+                assert!(self.is_revived.load(Ordering::SeqCst), "a request runs on a slot that was called drained");
+            }
+            if self.runs[run].release(0) == Released::MayBeDrained {
+                self.is_rung.swap(true, Ordering::AcqRel);
+            }
+            return;
+        }
+        panic!("the request found no slot");
+    }
+
+    fn flip(&self) {
+        self.table.store(1, Ordering::Release);
+        self.runs[0].drain();
+    }
+
+    fn flip_back(&self) {
+        self.is_revived.store(true, Ordering::SeqCst);
+        self.runs[0].revive();
+        self.table.store(0, Ordering::Release);
+        self.runs[1].drain();
+    }
+
+    /// One look of a waiter, which registers for the bell before it looks. Both sides of a bell synchronise, as those of
+    /// a real one do: hence the swaps.
+    fn look(&self) -> Progress {
+        self.is_rung.swap(false, Ordering::AcqRel);
+        let progress = self.runs[0].progress();
+        if progress == Progress::Drained {
+            self.is_stopped.store(true, Ordering::SeqCst);
+        }
+        progress
+    }
+}
+
+/// When the bell is rung.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bell {
+    OnReleaseAlone,
+    OnRefusalToo,
+}
+
+#[test]
+fn no_request_runs_on_a_drained_slot() {
+    loom::model(|| {
+        let service = Service::new();
+        let visitor = thread::spawn({
+            let service = service.clone();
+            move || service.request(Bell::OnRefusalToo)
+        });
+        service.flip();
+        service.look();
+        visitor.join().unwrap();
+        assert_eq!(service.runs[0].progress(), Progress::Drained);
+    });
+}
+
+#[test]
+fn flip_flip_back_and_wait_together_lose_no_request_and_no_waiter() {
+    let mut checker = loom::model::Builder::new();
+    // Three threads: every interleaving with two preemptions, which ends in seconds.
+    checker.preemption_bound = Some(2);
+    checker.check(|| {
+        let service = Service::new();
+        let visitor = thread::spawn({
+            let service = service.clone();
+            move || service.request(Bell::OnRefusalToo)
+        });
+        let waiter = thread::spawn({
+            let service = service.clone();
+            move || service.look()
+        });
+        service.flip();
+        service.flip_back();
+        visitor.join().unwrap();
+        waiter.join().unwrap();
+        assert_eq!(service.runs[0].progress(), Progress::Superseded);
+        assert_eq!(service.runs[0].count() + service.runs[1].count(), 0);
+    });
+}
+
+fn a_waiter_is_always_told(bell: Bell) {
+    loom::model(move || {
+        let service = Service::new();
+        let visitor = thread::spawn({
+            let service = service.clone();
+            move || service.request(bell)
+        });
+        service.flip();
+        let seen = service.look();
+        visitor.join().unwrap();
+        let is_told = seen == Progress::Drained || service.is_rung.load(Ordering::SeqCst);
+        assert!(is_told, "the waiter saw {seen:?} and waits for ever");
+    });
+}
+
+#[test]
+fn a_waiter_that_saw_a_request_is_told_of_its_end() {
+    a_waiter_is_always_told(Bell::OnRefusalToo);
+}
+
+#[test]
+fn a_bell_rung_on_release_alone_would_leave_a_waiter_waiting() {
+    // A refused claim counts for a moment; whoever saw it then must be told too.
+    assert!(catch_unwind(|| a_waiter_is_always_told(Bell::OnReleaseAlone)).is_err());
+}
+
+#[test]
+fn a_separate_flag_and_counter_would_run_a_request_on_a_drained_slot() {
+    let model = || {
+        loom::model(|| {
+            let is_draining = Arc::new(AtomicBool::new(false));
+            let (count, is_stopped) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+            let visitor = thread::spawn({
+                let (is_draining, count, is_stopped) = (is_draining.clone(), count.clone(), is_stopped.clone());
+                move || {
+                    if !is_draining.load(Ordering::SeqCst) {
+                        count.fetch_add(1, Ordering::SeqCst);
+                        assert!(!is_stopped.load(Ordering::SeqCst), "a request runs on a drained slot");
+                        count.fetch_sub(1, Ordering::SeqCst);
+                    }
+                }
+            });
+            is_draining.store(true, Ordering::SeqCst);
+            if count.load(Ordering::SeqCst) == 0 {
+                is_stopped.store(true, Ordering::SeqCst);
+            }
+            visitor.join().unwrap();
+        });
+    };
+    assert!(catch_unwind(model).is_err());
+}
