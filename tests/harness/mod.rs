@@ -1,6 +1,6 @@
 //! The harness: fakes, clients and load that a test is written with, so that it reads as a sentence.
 //!
-//! [`upstream()`] is an application that misbehaves as asked, [`client()`] sends and reads bytes, [`load()`] is many
+//! [`upstream()`] is an application that misbehaves as asked, [`proxy()`] is a real one on a free port, [`client()`] sends and reads bytes, [`load()`] is many
 //! visitors with a verdict, [`eventually()`] waits for what must become true.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,11 +8,13 @@ mod client;
 mod eventually;
 mod load;
 mod message;
+mod proxy;
 mod skip;
 mod upstream;
 
 pub use client::{Client, Response, client};
 pub use eventually::eventually;
 pub use load::{Load, Running, Verdict, load};
+pub use proxy::{Answer, Proxy, proxy};
 pub use skip::{is_soak, skipped};
 pub use upstream::{Behaviour, Seen, Upstream, upstream};

@@ -49,6 +49,8 @@ pub struct Seen {
     pub id: Option<String>,
     /// How long its body was.
     pub body_bytes: usize,
+    /// When it had arrived whole.
+    pub at: std::time::Instant,
 }
 
 /// A fake application; it ends, with all its connections, when dropped.
@@ -116,6 +118,7 @@ async fn serve(mut socket: TcpStream, state: Arc<State>) {
             head: request.head.clone(),
             id: request.field("x-load-id").map(str::to_owned),
             body_bytes: request.body.len(),
+            at: std::time::Instant::now(),
         });
         let goes_on = answer(&mut socket, &state.version, &request, behaviour).await;
         if !goes_on.unwrap_or(false) || request.has_token("connection", "close") {

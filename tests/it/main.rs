@@ -13,5 +13,7 @@ mod docker_uptimer;
 mod harness;
 // The claim and drain word in the model checker.
 mod inflight_model;
+// Flips under load: no failure, no request twice, no connection lost.
+mod switching;
 // What people forget: layers, lists, documents, bans.
 mod tidy;
