@@ -19,6 +19,7 @@ mod headers;
 mod health;
 pub mod hold;
 mod listener;
+pub mod program;
 mod respond;
 pub mod routing;
 mod upgrade;

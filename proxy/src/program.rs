@@ -1,0 +1,125 @@
+//! What the program `bgproxy` does: its command line, its log, its signals and its exit code.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use config::error::Problem;
+use config::model::{Log, LogFormat, LogLevel};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::level_filters::LevelFilter;
+
+use crate::admin::relay;
+use crate::app::{App, Bound, Options, StartError};
+use crate::args::{self, Args, Command, Serve};
+use crate::hold;
+
+/// `bgproxy relay` found no proxy.
+const NO_PROXY: u8 = 2;
+
+/// Runs a command line, the program's name first, until it ends or a signal ends it, and returns its exit code.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args = match Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version are no errors; where they can't be written, there is nobody to tell.
+            drop(error.print());
+            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
+    match args.command {
+        Some(Command::Relay { admin }) => match relay::run(&args::relay_socket(admin)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error @ relay::Error::NoProxy { .. }) => fail(&error.to_string(), NO_PROXY),
+            Err(error) => fail(&error.to_string(), 1),
+        },
+        Some(Command::Hold) => match hold::run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&format!("can't wait for signals: {error}"), 1),
+        },
+        Some(Command::Upgrade) => fail("`upgrade` is not there yet in this version", 1),
+        None => serve(&args.serve),
+    }
+}
+
+fn serve(serve: &Serve) -> ExitCode {
+    let model = match serve.model() {
+        Ok(model) => model,
+        Err(problems) => {
+            say(&problems.iter().map(Problem::render).collect::<Vec<_>>().join("\n"));
+            return ExitCode::FAILURE;
+        }
+    };
+    if serve.check {
+        return ExitCode::SUCCESS;
+    }
+    start_log(&model.log);
+    raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+    match runtime.and_then(|runtime| runtime.block_on(serve_until_told(serve.options(&model)))) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => fail(&error.to_string(), 1),
+        Err(error) => fail(&format!("can't wait for signals: {error}"), 1),
+    }
+}
+
+/// Serves until SIGTERM or SIGINT, and then drains.
+async fn serve_until_told(options: Options) -> std::io::Result<Result<(), StartError>> {
+    // Before anything else, so that a signal during the start is not lost and does not kill us half-way.
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    let mut hup = signal(SignalKind::hangup())?;
+    let running = match App::bind(options).and_then(Bound::start) {
+        Ok(running) => running,
+        Err(error) => return Ok(Err(error)),
+    };
+    let addresses: Vec<String> = running.addresses().iter().map(ToString::to_string).collect();
+    tracing::info!(listen = addresses.join(" "), admin = %running.admin().display(), "serving");
+    loop {
+        tokio::select! {
+            _ = term.recv() => break,
+            _ = int.recv() => break,
+            _ = hup.recv() => running.reload(),
+        }
+    }
+    let deadline = running.shutdown_timeout();
+    tracing::info!(?deadline, "draining");
+    running.shutdown(deadline);
+    tracing::info!("ended");
+    Ok(Ok(()))
+}
+
+fn start_log(log: &Log) {
+    let level = match log.level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    let log_to = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
+    match log.format {
+        LogFormat::Text => log_to.init(),
+        LogFormat::Json => log_to.json().init(),
+    }
+}
+
+/// Every connection is a file, and the usual soft limit is far below what the kernel would let us have.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        tracing::warn!(%error, "can't raise the limit of open files");
+    }
+}
+
+fn fail(words: &str, code: u8) -> ExitCode {
+    say(&format!("bgproxy: {words}"));
+    ExitCode::from(code)
+}
+
+fn say(words: &str) {
+    // Where stderr is closed, the exit code says it.
+    drop(writeln!(std::io::stderr(), "{words}"));
+}
