@@ -411,6 +411,7 @@ impl Control {
         service.compile();
         let old_run = old.and_then(|old| service.slot(old)).map(|state| Arc::clone(&state.run));
         self.index = index;
+        self.found_again(name);
         let table = self.table();
 
         let began = Instant::now();

@@ -101,8 +101,12 @@ fn now_text() -> String {
 }
 
 fn not_saved(error: &io::Error) -> AdminError {
+    let hint = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free space on the disk of the state folder",
+        _ => "look at the state folder: its disk, its owner and its mode",
+    };
     AdminError::new(ErrorCode::NotSaved, format!("the state could not be saved: {error}; nothing was changed"))
-        .hint("free space on the disk of the state folder")
+        .hint(hint)
 }
 
 impl Control {
@@ -124,6 +128,9 @@ impl Control {
         };
         for saved in restored.services {
             control.restore(saved);
+        }
+        for warning in &control.restored_warnings {
+            tracing::warn!("{warning}");
         }
         (control, live)
     }
@@ -217,6 +224,7 @@ impl Control {
         service.prepared = None;
         service.compile();
         self.index = index;
+        self.found_again(name);
         self.publish();
         self.news.push(Event::Changed { service: name.clone(), generation: saved.generation });
         self.service(name)
@@ -227,13 +235,14 @@ impl Control {
     /// # Errors
     /// Where it is unknown, stale or locked, or can't be forgotten on disk.
     pub fn delete(&mut self, name: &ServiceName, change: &Change) -> Result<(), AdminError> {
-        if !self.services.contains_key(name) {
+        if !self.services.contains_key(name) && !self.is_lost(name) {
             return Err(unknown(name));
         }
         self.admit(name, change, Origin::Admin)?;
         let index = self.compile_index(name, None)?;
         self.store.remove(name).map_err(|error| not_saved(&error))?;
         let gone = self.services.remove(name);
+        self.found_again(name);
         self.index = index;
         self.publish();
         for run in gone.iter().flat_map(|service| [&service.blue, &service.green]).flatten() {
@@ -265,6 +274,15 @@ impl Control {
         };
         self.forget_unmade(name);
         Ok(response::Lease { lease: id, expires_in: config::defaults::LEASE })
+    }
+
+    fn is_lost(&self, name: &ServiceName) -> bool {
+        self.state_lost.iter().any(|lost| lost == name.as_str())
+    }
+
+    /// A service that was made anew, or removed, is lost no more.
+    fn found_again(&mut self, name: &ServiceName) {
+        self.state_lost.retain(|lost| lost != name.as_str());
     }
 
     /// A service that was leased and never made leaves nothing behind.
@@ -418,18 +436,17 @@ impl Control {
         written.and_then(|()| self.store.sync()).map_err(|error| not_saved(&error))
     }
 
-    /// Takes a probe's outcome; false where the run is gone and nobody need probe it any more.
-    pub(crate) fn probed(&mut self, probe: Probed) -> bool {
+    /// Takes a probe's outcome, and returns whether the endpoint is healthy now; `None` where the run is gone and nobody
+    /// need probe it any more.
+    pub(crate) fn probed(&mut self, probe: Probed) -> Option<bool> {
         let Probed { run, endpoint: address, addresses, outcome } = probe;
-        let Some((name, slot)) = self.find_run(run) else { return false };
-        let Some(service) = self.services.get_mut(&name) else { return false };
+        let (name, slot) = self.find_run(run)?;
+        let service = self.services.get_mut(&name)?;
         let is_live = service.live == Some(slot);
-        let Some(state) = service.slot_mut(slot) else { return false };
+        let state = service.slot_mut(slot).as_mut()?;
         let was_ready = state.is_healthy();
         let (passes, staged, was_live) = (state.health.passes, state.staged, state.was_live);
-        let Some(endpoint) = state.endpoints.iter_mut().find(|known| known.endpoint.address == address) else {
-            return false;
-        };
+        let endpoint = state.endpoints.iter_mut().find(|known| known.endpoint.address == address)?;
         let told = endpoint.streak.outcome() != outcome.words();
         let before = endpoint.endpoint.clone();
         endpoint.endpoint.healthy = endpoint.streak.take(&outcome, passes);
@@ -463,7 +480,7 @@ impl Control {
             }
             self.publish();
         }
-        true
+        Some(healthy)
     }
 
     fn find_run(&self, run: RunId) -> Option<(ServiceName, Slot)> {

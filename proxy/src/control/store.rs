@@ -1,6 +1,7 @@
 //! Saved state: one file a service, written whole, synced, renamed; the generation before is kept beside it.
 //!
-//! `NAME.json` is in force, `NAME.prev` was before it, `NAME.next` is what a flip will rename into place. Each begins
+//! `NAME.json` is in force, `NAME.prev` was before it, `NAME.next` is what a flip will rename into place, `NAME.bad` could
+//! not be read at a start. Each begins
 //! with a line that carries the format's version and a checksum, so that a torn or newer file is told from a good one.
 
 use std::fs::{self, File};
@@ -97,6 +98,9 @@ impl Store {
                             .warnings
                             .push(format!("saved state of {name}: {why}; the generation before it is in force"));
                         restored.services.push(saved);
+                        if let Err(error) = set_aside(&folder, &name) {
+                            restored.warnings.push(format!("saved state of {name} could not be mended: {error}"));
+                        }
                     }
                     Err(before) => {
                         restored
@@ -157,7 +161,7 @@ impl Store {
     /// # Errors
     /// Where the disk refuses.
     pub fn remove(&mut self, name: &ServiceName) -> io::Result<()> {
-        for kind in ["next", "prev", "json"] {
+        for kind in ["next", "prev", "bad", "json"] {
             remove(&self.path(name, kind))?;
         }
         self.sync()
@@ -166,6 +170,21 @@ impl Store {
     fn path(&self, name: &ServiceName, kind: &str) -> PathBuf {
         self.folder.join(format!("{name}.{kind}"))
     }
+}
+
+/// Puts the generation before in the place of an unreadable one, which is kept as `NAME.bad`: else the next change would
+/// keep the unreadable one as the generation before, and lose the good one.
+fn set_aside(folder: &Path, name: &str) -> io::Result<()> {
+    let [current, previous, copied, bad] =
+        ["json", "prev", "tmp", "bad"].map(|kind| folder.join(format!("{name}.{kind}")));
+    // A copy, for what befalls one file should not befall both.
+    fs::copy(&previous, &copied)?;
+    File::open(&copied)?.sync_all()?;
+    match fs::rename(&current, &bad) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs::rename(&copied, &current)
 }
 
 /// Removes a file that may not be there.
@@ -248,6 +267,13 @@ mod tests {
             assert_eq!(restored.services, [saved(1)]);
             assert_eq!(restored.warnings.len(), 1);
             assert!(restored.lost.is_empty());
+            // The good one is not displaced by what is garbled, however far the next change gets.
+            let (mut store, restored) = Store::open(dir.path()).unwrap();
+            assert_eq!(restored.warnings.len(), 0);
+            store.prepare(&saved(2)).unwrap();
+            drop(store);
+            assert_eq!(Store::open(dir.path()).unwrap().1.services, [saved(1)]);
+            assert_eq!(fs::read_to_string(dir.path().join("services/shop.bad")).unwrap(), damage(&text));
         }
     }
 

@@ -52,13 +52,12 @@ pub(crate) async fn watch(handle: Rc<Handle>, mut watched: Watched) {
             watched.settled |= control.is_settled(run);
             control.probed(Probed { run, endpoint, addresses: addresses.ok(), outcome })
         });
-        if !known {
-            return;
-        }
+        let Some(healthy) = known else { return };
         let interval = match (watched.settled || !watched.check.enabled, passed) {
-            (true, true) => defaults::LIVE_HEALTH_INTERVAL,
+            (true, true) if healthy => defaults::LIVE_HEALTH_INTERVAL,
             (true, false) => UNHEALTHY,
-            (false, _) => watched.check.interval,
+            // Someone may wait for it: a new version, or a warm one that a restart must find anew.
+            (true | false, _) => watched.check.interval,
         };
         due = (due + interval).max(Instant::now());
         tokio::time::sleep_until(due).await;
