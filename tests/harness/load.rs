@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,8 @@ use crate::client::{Client, Response, client};
 const BODY_BYTES: usize = 20_000;
 /// Failures are kept with their words up to this many; all are counted.
 const SHOWN: usize = 20;
+/// A streamed answer has so many pieces, each so many milliseconds after the one before.
+const STREAM: (usize, u64) = (5, 50);
 
 /// Who visits.
 #[derive(Debug, Clone)]
@@ -30,6 +32,8 @@ pub struct Load {
     pub slow: usize,
     /// How slowly.
     pub slow_for: Duration,
+    /// Clients whose GETs are answered in pieces, over a quarter of a second.
+    pub streams: usize,
     /// What each client but the slow ones waits between an answer and its next request.
     pub pause: Duration,
 }
@@ -43,6 +47,7 @@ impl Default for Load {
             posts: 2,
             slow: 2,
             slow_for: Duration::from_millis(200),
+            streams: 0,
             pause: Duration::ZERO,
         }
     }
@@ -89,7 +94,8 @@ struct Shared {
     load: Load,
     began: Instant,
     stop: AtomicBool,
-    next_id: AtomicU64,
+    /// When each request began; its place is its id.
+    began_at: Mutex<Vec<Instant>>,
     verdict: Mutex<Verdict>,
 }
 
@@ -99,6 +105,14 @@ enum Visitor {
     Fresh,
     Post,
     Slow,
+    Stream,
+}
+
+impl Visitor {
+    /// Tells whether its answers take as long as it asked for.
+    fn is_patient(self) -> bool {
+        matches!(self, Self::Slow | Self::Stream)
+    }
 }
 
 /// Sends load to an address.
@@ -108,13 +122,14 @@ pub fn load(address: SocketAddr, load: Load) -> Running {
         (Visitor::Fresh, load.fresh),
         (Visitor::Post, load.posts),
         (Visitor::Slow, load.slow),
+        (Visitor::Stream, load.streams),
     ];
     let shared = Arc::new(Shared {
         address,
         load,
         began: Instant::now(),
         stop: AtomicBool::new(false),
-        next_id: AtomicU64::new(1),
+        began_at: Mutex::default(),
         verdict: Mutex::default(),
     });
     let mut visitors = JoinSet::new();
@@ -132,6 +147,14 @@ impl Running {
         self.shared.verdict.lock().unwrap().clone()
     }
 
+    /// Returns when a request began, before its first byte was sent, by what it carried as `X-Load-Id`.
+    ///
+    /// # Panics
+    /// Where no visitor sent such a request.
+    pub fn began(&self, id: &str) -> Instant {
+        self.shared.began_at.lock().unwrap()[id.parse::<usize>().unwrap()]
+    }
+
     /// Lets the visitors finish their requests, and returns the verdict.
     pub async fn stop(mut self) -> Verdict {
         self.shared.stop.store(true, Ordering::Relaxed);
@@ -145,21 +168,28 @@ impl Running {
 async fn visit(shared: Arc<Shared>, visitor: Visitor) {
     let mut connection: Option<Client> = None;
     while !shared.stop.load(Ordering::Relaxed) {
-        let id = shared.next_id.fetch_add(1, Ordering::Relaxed).to_string();
-        let sent = Instant::now();
+        let (id, sent) = shared.begin();
         let answer = exchange(&shared, visitor, &id, &mut connection).await;
         let goes_on = visitor != Visitor::Fresh && answer.as_ref().is_ok_and(|answer| !answer.closes());
         if !goes_on {
             connection = None;
         }
         shared.record(visitor, &id, sent.elapsed(), answer);
-        if visitor != Visitor::Slow && !shared.load.pause.is_zero() {
+        if !visitor.is_patient() && !shared.load.pause.is_zero() {
             tokio::time::sleep(shared.load.pause).await;
         }
     }
 }
 
 impl Shared {
+    /// Returns a new request's id and its beginning.
+    fn begin(&self) -> (String, Instant) {
+        let mut began_at = self.began_at.lock().unwrap();
+        let now = Instant::now();
+        began_at.push(now);
+        ((began_at.len() - 1).to_string(), now)
+    }
+
     fn record(&self, visitor: Visitor, id: &str, took: Duration, answer: Result<Response, String>) {
         let mut verdict = self.verdict.lock().unwrap();
         verdict.total += 1;
@@ -167,7 +197,7 @@ impl Shared {
             Ok(answer) => {
                 verdict.closed += u64::from(visitor != Visitor::Fresh && answer.closes());
                 *verdict.versions.entry(answer.field("x-version").unwrap_or("none").to_owned()).or_default() += 1;
-                if visitor != Visitor::Slow {
+                if !visitor.is_patient() {
                     verdict.slowest = verdict.slowest.max(took);
                 }
             }
@@ -200,6 +230,7 @@ async fn exchange(
         Visitor::KeepAlive => format!("GET / HTTP/1.1\r\n{fields}\r\n"),
         Visitor::Fresh => format!("GET / HTTP/1.1\r\n{fields}Connection: close\r\n\r\n"),
         Visitor::Slow => format!("GET /slow/{} HTTP/1.1\r\n{fields}\r\n", shared.load.slow_for.as_millis()),
+        Visitor::Stream => format!("GET /stream/{}/{} HTTP/1.1\r\n{fields}\r\n", STREAM.0, STREAM.1),
         Visitor::Post => {
             let body = "x".repeat(BODY_BYTES);
             format!("POST / HTTP/1.1\r\n{fields}Content-Length: {BODY_BYTES}\r\n\r\n{body}")
@@ -216,6 +247,10 @@ async fn exchange(
     }
     if visitor == Visitor::Post && answer.field("x-body-bytes") != Some(BODY_BYTES.to_string().as_str()) {
         return Err(format!("{:?} of {BODY_BYTES} bytes arrived", answer.field("x-body-bytes")));
+    }
+    let version = answer.field("x-version").unwrap_or("none");
+    if visitor == Visitor::Stream && answer.text() != version.repeat(STREAM.0) {
+        return Err(format!("{} pieces of {version} came as {:?}", STREAM.0, answer.text()));
     }
     Ok(answer)
 }

@@ -15,6 +15,6 @@ mod upstream;
 pub use client::{Client, Response, client};
 pub use eventually::eventually;
 pub use load::{Load, Running, Verdict, load};
-pub use proxy::{Answer, Proxy, proxy};
-pub use skip::{is_soak, skipped};
+pub use proxy::{Answer, Proxy, proxy, proxy_program};
+pub use skip::{is_soak, measured, skipped};
 pub use upstream::{Behaviour, Seen, Upstream, upstream};

@@ -1,21 +1,37 @@
-//! A real proxy in this process: on a free port, with a state folder and an admin socket of its own.
+//! A real proxy, in this process or as one of its own that can be killed: on a free port, with a state folder and an
+//! admin socket of its own.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::net::UnixStream;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
-use proxy::app::{App, Options, Running};
-use serde_json::Value;
+use ::proxy::app::{App, Options, Running};
+use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
 
-/// A running proxy; it ends when dropped.
+use crate::client::client;
+use crate::message::{self, Kind};
+
+/// How long a proxy may take to its first answer before the test fails.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A proxy; it ends when dropped.
 pub struct Proxy {
-    running: Option<Running>,
     address: SocketAddr,
-    admin: PathBuf,
-    _folder: TempDir,
+    folder: TempDir,
+    state: PathBuf,
+    body: Body,
+}
+
+/// Where it runs.
+enum Body {
+    /// In this process; `None` once it was told to end.
+    Here(Option<Running>),
+    /// As a program; `None` while it does not run.
+    Program(PathBuf, Option<Child>),
 }
 
 /// An answer on the admin socket.
@@ -23,24 +39,26 @@ pub struct Proxy {
 pub struct Answer {
     /// The HTTP status.
     pub status: u16,
-    /// The lines of the body: one document, or one a line of a stream.
+    /// The documents of the body: one, or one a line of a stream.
     pub lines: Vec<Value>,
 }
 
-/// Starts a proxy without services, with two workers.
+/// Starts a proxy without services in this process, with two workers.
 pub fn proxy() -> Proxy {
     let folder = tempfile::tempdir().unwrap();
-    let admin = folder.path().join("admin.sock");
-    let options = Options {
-        config: None,
-        listen: vec![(Ipv4Addr::LOCALHOST, 0).into()],
-        admin: admin.clone(),
-        state: folder.path().join("state"),
-        workers: 2,
-    };
+    let (admin, state) = (folder.path().join("admin.sock"), folder.path().join("state"));
+    let listen = vec![(Ipv4Addr::LOCALHOST, 0).into()];
+    let options = Options { config: None, listen, admin, state: state.clone(), workers: 2 };
     let running = App::bind(options).unwrap().start().unwrap();
-    let address = running.addresses()[0];
-    Proxy { running: Some(running), address, admin, _folder: folder }
+    Proxy { address: running.addresses()[0], folder, state, body: Body::Here(Some(running)) }
+}
+
+/// Makes a proxy that runs as a program of its own; it does not run yet.
+pub fn proxy_program(program: &str) -> Proxy {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    Proxy { address, folder, state, body: Body::Program(program.into(), None) }
 }
 
 impl Proxy {
@@ -49,30 +67,79 @@ impl Proxy {
         self.address
     }
 
+    /// Returns its folder of saved state.
+    pub fn state(&self) -> PathBuf {
+        self.state.clone()
+    }
+
+    /// Returns its admin socket.
+    pub fn admin(&self) -> PathBuf {
+        self.folder.path().join("admin.sock")
+    }
+
+    /// Puts the saved state elsewhere, before the start.
+    pub fn with_state(mut self, state: PathBuf) -> Self {
+        self.state = state;
+        self
+    }
+
+    /// Starts the program, and returns how long it took until a visitor had an answer.
+    ///
+    /// # Panics
+    /// Where it runs in this process, and where there is no answer in ten seconds.
+    pub async fn start(&mut self) -> Duration {
+        let (address, admin, state) = (self.address, self.admin(), self.state());
+        let Body::Program(program, child) = &mut self.body else { panic!("it runs in this process") };
+        let began = Instant::now();
+        let mut command = Command::new(program);
+        command.args(["--workers", "2", "--listen", &address.to_string()]);
+        command.arg("--admin").arg(admin).arg("--state").arg(state);
+        // No file of this machine may have a say.
+        command.arg("--config").arg(self.folder.path().join("bgproxy.toml"));
+        std::fs::write(self.folder.path().join("bgproxy.toml"), "").unwrap();
+        let mut running = command.stdin(Stdio::null()).spawn().unwrap();
+        loop {
+            if let Ok(mut visitor) = client(address).await
+                && let Ok(Some(_)) = visitor.get("shop.test", "/").await
+            {
+                break;
+            }
+            assert_eq!(running.try_wait().unwrap(), None, "bgproxy ended");
+            assert!(began.elapsed() < PATIENCE, "bgproxy does not answer");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        *child = Some(running);
+        began.elapsed()
+    }
+
+    /// Kills the program, with SIGKILL.
+    ///
+    /// # Panics
+    /// Where it does not run as a program.
+    pub fn kill(&mut self) {
+        let Body::Program(_, child) = &mut self.body else { panic!("it runs in this process") };
+        let mut child = child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
     /// Makes an admin call under `If-Match: *` and waits for the whole answer.
     pub async fn call(&self, method: &str, path: &str, body: Value) -> Answer {
-        let (admin, body) = (self.admin.clone(), body.to_string());
+        let body = body.to_string();
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: admin\r\nIf-Match: *\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        tokio::task::spawn_blocking(move || {
-            let mut socket = UnixStream::connect(admin).unwrap();
-            socket.write_all(request.as_bytes()).unwrap();
-            let mut text = String::new();
-            socket.read_to_string(&mut text).unwrap();
-            let (head, body) = text.split_once("\r\n\r\n").unwrap();
-            // What isn't JSON is the framing of a chunk.
-            let lines = body.lines().filter_map(|line| serde_json::from_str(line).ok()).filter(Value::is_object);
-            Answer { status: head[9..12].parse().unwrap(), lines: lines.collect() }
-        })
-        .await
-        .unwrap()
+        let mut socket = UnixStream::connect(self.admin()).await.unwrap();
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let answer = message::read(&mut socket, &mut Vec::new(), Kind::Answer).await.unwrap().unwrap();
+        let documents = serde_json::Deserializer::from_slice(&answer.body).into_iter::<Value>();
+        Answer { status: answer.first_line()[9..12].parse().unwrap(), lines: documents.map(Result::unwrap).collect() }
     }
 
     /// Stages an address in the idle slot and waits for the verdict: the last line.
     pub async fn stage(&self, service: &str, address: SocketAddr) -> Value {
-        let body = serde_json::json!({
+        let body = json!({
             "endpoints": [address], "deadline": "5s",
             "settings": { "domains": [format!("{service}.test")] },
             "health": { "interval": "10ms" },
@@ -83,21 +150,34 @@ impl Proxy {
 
     /// Flips to the idle slot.
     pub async fn flip(&self, service: &str) -> Answer {
-        let body = serde_json::json!({ "drain": "10s" });
+        let body = json!({ "drain": "10s" });
         self.call("POST", &format!("/v1/services/{service}/flip"), body).await
+    }
+
+    /// Stages an address and flips to it.
+    ///
+    /// # Panics
+    /// Where it does not become healthy, or the flip is refused.
+    pub async fn serve(&self, service: &str, address: SocketAddr) {
+        let staged = self.stage(service, address).await;
+        assert_eq!(staged["event"], "healthy", "{staged}");
+        let flipped = self.flip(service).await;
+        assert_eq!(flipped.status, 200, "{flipped:?}");
     }
 
     /// Waits until the old slot has drained and returns the last line.
     pub async fn drain(&self, service: &str) -> Value {
-        let answer = self.call("POST", &format!("/v1/services/{service}/drain"), serde_json::json!({})).await;
+        let answer = self.call("POST", &format!("/v1/services/{service}/drain"), json!({})).await;
         answer.lines.last().cloned().unwrap()
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        if let Some(running) = self.running.take() {
-            running.shutdown(Duration::ZERO);
+        match &mut self.body {
+            Body::Here(running) => running.take().into_iter().for_each(|running| running.shutdown(Duration::ZERO)),
+            Body::Program(_, Some(_)) => self.kill(),
+            Body::Program(_, None) => {}
         }
     }
 }

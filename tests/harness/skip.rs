@@ -1,4 +1,4 @@
-//! How a test says that it can't run here, and how long the tests may take.
+//! How a test says that it can't run here or what it measured, and how long the tests may take.
 
 use std::io::Write;
 
@@ -6,6 +6,11 @@ use std::io::Write;
 pub fn skipped(test: &str, why: &str) {
     // Past the capture of the test runner: a skip that nobody sees is a lie.
     drop(writeln!(std::io::stderr(), "SKIPPED {test}: {why}"));
+}
+
+/// Says what a test measured, in the form that `make test` lists.
+pub fn measured(test: &str, what: &str) {
+    drop(writeln!(std::io::stderr(), "MEASURED {test}: {what}"));
 }
 
 /// Tells whether the long forms run (`BG_SOAK=1`).

@@ -1,6 +1,7 @@
 //! A fake application on raw sockets, which behaves and misbehaves as the test asks.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,14 +14,19 @@ use crate::message::{self, Kind, Message};
 /// What the fake does with a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Behaviour {
-    /// Answers 200 with its version; a target `/slow/MS` that many milliseconds later.
+    /// Answers 200 with its version: a target `/slow/MS` that many milliseconds later, a target `/stream/PIECES/MS` so
+    /// many times over, in pieces that far apart.
     Answer,
     /// Answers with that status.
     Status(u16),
+    /// Sends elsewhere with a 302.
+    Redirect(&'static str),
     /// Answers 200 with the request's body.
     Echo,
     /// Answers as `HTTP/1.0` without a length, and closes.
     Http10,
+    /// Answers 200 with its version that much later.
+    Late(Duration),
     /// Sends its answer in pieces, with a pause before each.
     Slow {
         /// How many pieces.
@@ -66,6 +72,9 @@ struct State {
     version: String,
     behaviour: Mutex<Behaviour>,
     seen: Mutex<Vec<Seen>>,
+    connections: AtomicUsize,
+    /// Requests that arrived whole and whose answers' last bytes are not yet being written.
+    unanswered: AtomicUsize,
 }
 
 /// Starts a fake application that answers with its version.
@@ -76,6 +85,8 @@ pub async fn upstream(version: &str) -> Upstream {
         version: version.to_owned(),
         behaviour: Mutex::new(Behaviour::Answer),
         seen: Mutex::default(),
+        connections: AtomicUsize::new(0),
+        unanswered: AtomicUsize::new(0),
     });
     let mut tasks = JoinSet::new();
     tasks.spawn({
@@ -84,6 +95,7 @@ pub async fn upstream(version: &str) -> Upstream {
             let mut connections = JoinSet::new();
             while let Ok((socket, _)) = listener.accept().await {
                 while connections.try_join_next().is_some() {}
+                state.connections.fetch_add(1, Ordering::Relaxed);
                 connections.spawn(serve(socket, state.clone()));
             }
         }
@@ -104,7 +116,50 @@ impl Upstream {
 
     /// Returns every request that arrived whole, in order.
     pub fn seen(&self) -> Vec<Seen> {
-        self.state.seen.lock().unwrap().clone()
+        self.seen_from(0)
+    }
+
+    /// Returns the requests that arrived whole, without the first so many.
+    pub fn seen_from(&self, first: usize) -> Vec<Seen> {
+        self.state.seen.lock().unwrap()[first..].to_vec()
+    }
+
+    /// Returns how many requests arrived whole.
+    pub fn seen_count(&self) -> usize {
+        self.state.seen.lock().unwrap().len()
+    }
+
+    /// Returns how many connections it was sent.
+    pub fn connections(&self) -> usize {
+        self.state.connections.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many requests arrived whole and have not been sent the end of their answers.
+    pub fn unanswered(&self) -> usize {
+        self.state.unanswered.load(Ordering::SeqCst)
+    }
+}
+
+/// A request without the end of its answer.
+struct Unanswered<'a>(&'a AtomicUsize);
+
+impl<'a> Unanswered<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+
+    /// Writes the end of the answer. It counts as answered from before the first of these bytes, so that whoever has seen
+    /// them never finds the request unanswered.
+    async fn finish(self, socket: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+        drop(self);
+        socket.write_all(bytes).await
+    }
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -113,6 +168,7 @@ async fn serve(mut socket: TcpStream, state: Arc<State>) {
     // What the other side does to the connection is for the test's client to judge.
     while let Ok(Some(request)) = message::read(&mut socket, &mut buffer, Kind::Request).await {
         let behaviour = state.behaviour.lock().unwrap().clone();
+        let unanswered = Unanswered::new(&state.unanswered);
         state.seen.lock().unwrap().push(Seen {
             first_line: request.first_line().to_owned(),
             head: request.head.clone(),
@@ -120,7 +176,7 @@ async fn serve(mut socket: TcpStream, state: Arc<State>) {
             body_bytes: request.body.len(),
             at: std::time::Instant::now(),
         });
-        let goes_on = answer(&mut socket, &state.version, &request, behaviour).await;
+        let goes_on = answer(&mut socket, &state.version, &request, behaviour, unanswered).await;
         if !goes_on.unwrap_or(false) || request.has_token("connection", "close") {
             return;
         }
@@ -133,26 +189,22 @@ async fn answer(
     version: &str,
     request: &Message,
     behaviour: Behaviour,
+    unanswered: Unanswered<'_>,
 ) -> std::io::Result<bool> {
     let id = request.field("x-load-id").unwrap_or("none");
     let fields = format!("X-Version: {version}\r\nX-Load-Id: {id}\r\nX-Body-Bytes: {}\r\n", request.body.len());
-    let whole = |status: u16, body: &[u8]| {
-        let head = format!("HTTP/1.1 {status} Fake\r\n{fields}Content-Length: {}\r\n\r\n", body.len());
+    let whole = |status: u16, more: &str, body: &[u8]| {
+        let head = format!("HTTP/1.1 {status} Fake\r\n{fields}{more}Content-Length: {}\r\n\r\n", body.len());
         [head.as_bytes(), body].concat()
     };
-    match behaviour {
-        Behaviour::Answer => {
-            let target = request.first_line().split(' ').nth(1).unwrap_or_default();
-            if let Some(Ok(millis)) = target.strip_prefix("/slow/").map(str::parse) {
-                tokio::time::sleep(Duration::from_millis(millis)).await;
-            }
-            socket.write_all(&whole(200, version.as_bytes())).await?;
-        }
-        Behaviour::Status(status) => socket.write_all(&whole(status, version.as_bytes())).await?,
-        Behaviour::Echo => socket.write_all(&whole(200, &request.body)).await?,
-        Behaviour::Http10 => {
-            socket.write_all(format!("HTTP/1.0 200 OK\r\n{fields}\r\n{version}").as_bytes()).await?;
-            return Ok(false);
+    let bytes = match asked(request, behaviour) {
+        Behaviour::Answer => whole(200, "", version.as_bytes()),
+        Behaviour::Status(status) => whole(status, "", version.as_bytes()),
+        Behaviour::Redirect(target) => whole(302, &format!("Location: {target}\r\n"), b""),
+        Behaviour::Echo => whole(200, "", &request.body),
+        Behaviour::Late(pause) => {
+            tokio::time::sleep(pause).await;
+            whole(200, "", version.as_bytes())
         }
         Behaviour::Slow { pieces, pause } => {
             let head = format!("HTTP/1.1 200 OK\r\n{fields}Transfer-Encoding: chunked\r\n\r\n");
@@ -161,11 +213,16 @@ async fn answer(
                 tokio::time::sleep(pause).await;
                 socket.write_all(format!("{:x}\r\n{version}\r\n", version.len()).as_bytes()).await?;
             }
-            socket.write_all(b"0\r\n\r\n").await?;
+            b"0\r\n\r\n".to_vec()
+        }
+        Behaviour::Http10 => {
+            let answer = format!("HTTP/1.0 200 OK\r\n{fields}\r\n{version}");
+            unanswered.finish(socket, answer.as_bytes()).await?;
+            return Ok(false);
         }
         Behaviour::Cut => {
             let head = format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: {}\r\n\r\n", version.len() + 100);
-            socket.write_all(format!("{head}{version}").as_bytes()).await?;
+            unanswered.finish(socket, format!("{head}{version}").as_bytes()).await?;
             return Ok(false);
         }
         Behaviour::Hang => std::future::pending().await,
@@ -174,6 +231,24 @@ async fn answer(
             socket.set_zero_linger()?;
             return Ok(false);
         }
-    }
+    };
+    unanswered.finish(socket, &bytes).await?;
     Ok(true)
+}
+
+/// Returns what to do with a request: as the test said, or, where it only said to answer, as the target asks.
+fn asked(request: &Message, behaviour: Behaviour) -> Behaviour {
+    if behaviour != Behaviour::Answer {
+        return behaviour;
+    }
+    let target = request.first_line().split(' ').nth(1).unwrap_or_default();
+    let numbers: Vec<u64> = target.split('/').skip(2).filter_map(|number| number.parse().ok()).collect();
+    match (target.split('/').nth(1), numbers.as_slice()) {
+        (Some("slow"), [millis]) => Behaviour::Late(Duration::from_millis(*millis)),
+        (Some("stream"), [pieces, millis]) => {
+            let pieces = usize::try_from(*pieces).unwrap();
+            Behaviour::Slow { pieces, pause: Duration::from_millis(*millis) }
+        }
+        _ => Behaviour::Answer,
+    }
 }

@@ -13,6 +13,8 @@ mod docker_uptimer;
 mod harness;
 // The claim and drain word in the model checker.
 mod inflight_model;
+// A proxy that is killed, finds its state damaged or its disk full.
+mod recovery;
 // Flips under load: no failure, no request twice, no connection lost.
 mod switching;
 // What people forget: layers, lists, documents, bans.

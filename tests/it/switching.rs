@@ -3,44 +3,28 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-use tests::{Behaviour, Load, eventually, is_soak, load, proxy, upstream};
+use serde_json::{Value, json};
+use tests::{Behaviour, Load, Proxy, Running, Upstream, client, eventually, is_soak, load, measured, proxy, upstream};
 
-/// S1 (without streams), S2 and S5: many flips in a row under steady load.
-///
-/// Of S3 it shows little: the old slot's log is read once, after the drain, and the first 100 ms after the flip are left
-/// out. Proof needs the time at which each request began.
+/// S1, S2, S3, S4 and S5: many flips in a row under steady load.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn flips_under_load_fail_no_request_send_none_twice_and_close_no_connection() {
     let (flips, requests) = if is_soak() { (200, 100_000) } else { (20, 5_000) };
     let (blue, green) = (upstream("blue").await, upstream("green").await);
     let proxy = proxy();
-    proxy.stage("shop", blue.address()).await;
-    assert_eq!(proxy.flip("shop").await.status, 200);
+    proxy.serve("shop", blue.address()).await;
     let visitors = if is_soak() {
-        Load { keep_alive: 64, fresh: 16, posts: 8, slow: 8, slow_for: Duration::from_secs(2), ..Load::default() }
+        let slow_for = Duration::from_secs(2);
+        Load { keep_alive: 64, fresh: 16, posts: 8, slow: 8, slow_for, streams: 8, ..Load::default() }
     } else {
-        Load { keep_alive: 16, fresh: 4, posts: 4, slow: 4, ..Load::default() }
+        Load { keep_alive: 16, fresh: 4, posts: 4, slow: 4, streams: 4, ..Load::default() }
     };
     let running = load(proxy.address(), visitors);
-    let mut late = Vec::new();
     for flip in 1..=flips {
         let (old, new) = if flip % 2 == 1 { (&blue, &green) } else { (&green, &blue) };
         let staged = proxy.stage("shop", new.address()).await;
         assert_eq!(staged["event"], "healthy", "{staged}");
-        let enough = requests * flip / flips;
-        eventually("traffic between flips", async || (running.so_far().total >= enough).then_some(())).await;
-        let flipped = proxy.flip("shop").await;
-        let answered = Instant::now();
-        assert_eq!(flipped.status, 200, "{flipped:?}");
-        let drained = proxy.drain("shop").await;
-        assert_eq!(drained["event"], "drained", "{drained}");
-        assert_eq!((&drained["counts"]["failed"], &drained["counts"]["cut"]), (&json!(0), &json!(0)));
-        // Arrival is seen by the application a little after the proxy sent it.
-        let grace = Duration::from_millis(100);
-        let visits = old.seen().into_iter().filter(|seen| seen.id.is_some() && seen.at > answered + grace);
-        late.extend(visits.filter(|seen| seen.at < Instant::now()).map(|seen| (flip, seen.first_line)));
-        assert!(late.is_empty(), "requests reached the old slot after the flip: {late:?}");
+        flip_once(&proxy, &running, old, requests * flip / flips).await;
     }
     let verdict = running.stop().await;
     verdict.assert_none_failed();
@@ -52,6 +36,25 @@ async fn flips_under_load_fail_no_request_send_none_twice_and_close_no_connectio
         assert!(ids.insert(seen.id.clone()), "sent twice: {:?}", seen.id);
     }
     assert!(!ids.is_empty(), "no POST was sent");
+    let (total, failed, slowest) = (verdict.total, verdict.failed, verdict.slowest);
+    measured("flips_under_load", &format!("{flips} flips, {total} requests, {failed} failed, slowest {slowest:?}"));
+}
+
+/// Flips away from `old`, drains it, and goes on until so many requests are answered in all.
+async fn flip_once(proxy: &Proxy, running: &Running, old: &Upstream, until: u64) {
+    let before = old.seen_count();
+    let flipped = proxy.flip("shop").await;
+    let answered = Instant::now();
+    assert_eq!(flipped.status, 200, "{flipped:?}");
+    let drained = proxy.drain("shop").await;
+    // S4: what the application has not answered yet is in flight.
+    assert_eq!((&drained["event"], old.unanswered()), (&json!("drained"), 0), "{drained}");
+    assert_eq!((&drained["counts"]["failed"], &drained["counts"]["cut"]), (&json!(0), &json!(0)));
+    eventually("traffic goes on after the flip", async || (running.so_far().total >= until).then_some(())).await;
+    // S3: whatever else the old slot received meanwhile had begun before the flip was answered.
+    let ids = old.seen_from(before).into_iter().filter_map(|seen| seen.id);
+    let late: Vec<String> = ids.filter(|id| running.began(id) > answered).collect();
+    assert!(late.is_empty(), "sent after the flip was answered, and received by the old slot: {late:?}");
 }
 
 /// S4: a drain ends with the last answer and not before.
@@ -59,38 +62,85 @@ async fn flips_under_load_fail_no_request_send_none_twice_and_close_no_connectio
 async fn drained_is_said_when_the_slow_answer_has_ended_and_not_before() {
     let (blue, green) = (upstream("blue").await, upstream("green").await);
     let proxy = proxy();
-    proxy.stage("shop", blue.address()).await;
-    proxy.flip("shop").await;
+    proxy.serve("shop", blue.address()).await;
     let slow =
         Load { keep_alive: 0, fresh: 0, posts: 0, slow: 1, slow_for: Duration::from_millis(700), ..Load::default() };
     let running = load(proxy.address(), slow);
-    eventually("a slow request is under way", async || blue.seen().iter().any(|s| s.id.is_some()).then_some(())).await;
+    eventually("a slow request is under way", async || (blue.unanswered() == 1).then_some(())).await;
     proxy.stage("shop", green.address()).await;
+    eventually("a slow request is under way", async || (blue.unanswered() == 1).then_some(())).await;
     let flipped = proxy.flip("shop").await;
     assert_eq!(flipped.lines[0]["in_flight"], 1, "{flipped:?}");
     let drained = proxy.drain("shop").await;
-    assert_eq!(drained["event"], "drained", "{drained}");
+    assert_eq!((&drained["event"], blue.unanswered()), (&json!("drained"), 0), "{drained}");
     assert!(drained["seconds"].as_f64().unwrap() > 0.05, "{drained}");
     let status = proxy.call("GET", "/v1/services/shop", json!({})).await;
     assert_eq!(status.lines[0]["slots"]["blue"]["in_flight"], 0, "{status:?}");
     running.stop().await.assert_none_failed();
 }
 
-/// S8, for a 503: what is not healthy is not flipped to, and the reason is said.
+/// S8: what is not healthy is not flipped to, and the reason is said.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slot_that_answers_503_is_refused_with_the_reason_and_the_old_one_serves_on() {
+async fn a_slot_that_is_not_healthy_is_refused_with_the_reason_and_the_old_one_serves_on() {
     let (blue, green) = (upstream("blue").await, upstream("green").await);
-    green.behave(Behaviour::Status(503));
     let proxy = proxy();
-    proxy.stage("shop", blue.address()).await;
-    proxy.flip("shop").await;
-    let body = json!({ "endpoints": [green.address()], "deadline": "300ms", "health": { "interval": "20ms" } });
-    let staged = proxy.call("POST", "/v1/services/shop/stage", body).await;
-    let last = staged.lines.last().unwrap();
-    assert_eq!((&last["event"], &last["code"]), (&json!("error"), &json!("not_healthy")), "{last}");
-    assert!(last["message"].as_str().unwrap().contains("503"), "{last}");
-    let flipped = proxy.flip("shop").await;
-    assert_eq!((flipped.status, &flipped.lines[0]["code"]), (409, &json!("not_healthy")), "{flipped:?}");
-    let mut visitor = tests::client(proxy.address()).await.unwrap();
-    assert_eq!(visitor.get("shop.test", "/").await.unwrap().unwrap().field("x-version"), Some("blue"));
+    proxy.serve("shop", blue.address()).await;
+    // A port that nobody listens on, while nobody else is given it.
+    let closed = tokio::net::TcpSocket::new_v4().unwrap();
+    closed.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    for (behaviour, address, reason) in [
+        (Behaviour::Status(503), green.address(), "503"),
+        (Behaviour::Redirect("http://elsewhere.test/login"), green.address(), "elsewhere.test"),
+        (Behaviour::Hang, green.address(), "no answer"),
+        (Behaviour::Close, green.address(), "closed"),
+        (Behaviour::Answer, closed.local_addr().unwrap(), "refused"),
+    ] {
+        green.behave(behaviour.clone());
+        let health = json!({ "interval": "20ms", "timeout": "100ms" });
+        let body = json!({ "endpoints": [address], "deadline": "300ms", "health": health });
+        let staged = proxy.call("POST", "/v1/services/shop/stage", body).await;
+        let last = staged.lines.last().unwrap();
+        assert_eq!((&last["event"], &last["code"]), (&json!("error"), &json!("not_healthy")), "{last}");
+        assert!(said(last).contains(reason), "{behaviour:?}: {last}");
+        let flipped = proxy.flip("shop").await;
+        assert_eq!((flipped.status, &flipped.lines[0]["code"]), (409, &json!("not_healthy")), "{flipped:?}");
+        assert!(said(&flipped.lines[0]).contains(reason), "{behaviour:?}: {flipped:?}");
+        let mut visitor = client(proxy.address()).await.unwrap();
+        assert_eq!(visitor.get("shop.test", "/").await.unwrap().unwrap().field("x-version"), Some("blue"));
+    }
+}
+
+fn said(line: &Value) -> &str {
+    line["message"].as_str().unwrap()
+}
+
+/// S9: one service flips all the time, the other notices nothing of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flips_of_one_service_touch_neither_connections_nor_answers_of_another() {
+    let (blue, green, bystander) = (upstream("blue").await, upstream("green").await, upstream("bystander").await);
+    let proxy = proxy();
+    proxy.serve("shop", blue.address()).await;
+    proxy.serve("other", bystander.address()).await;
+    let visitors = Load { host: "other.test".to_owned(), posts: 0, slow: 0, fresh: 0, ..Load::default() };
+    let running = load(proxy.address(), visitors.clone());
+    // Each worker opens what it needs at first; afterwards the pool must last.
+    let grown = async |until: u64| {
+        eventually("traffic goes on", async || (running.so_far().total >= until).then_some(())).await;
+        bystander.connections()
+    };
+    let before = grown(2_000).await;
+    for flip in 1..=20 {
+        let new = if flip % 2 == 1 { &green } else { &blue };
+        proxy.serve("shop", new.address()).await;
+    }
+    let done = running.so_far().total;
+    let after = grown(done + 2_000).await;
+    let probes = bystander.seen().iter().filter(|seen| seen.id.is_none()).count();
+    let verdict = running.stop().await;
+    verdict.assert_none_failed();
+    assert_eq!(verdict.closed, 0);
+    // A probe has a connection of its own; a pool may open one more where all are in use at once.
+    let pooled = (before, after.saturating_sub(probes));
+    assert!(pooled.1 <= visitors.keep_alive + 2, "the pool was dropped: {pooled:?} connections, {probes} probes");
+    assert!(verdict.slowest < Duration::from_millis(500), "an answer took {:?}", verdict.slowest);
 }

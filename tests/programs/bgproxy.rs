@@ -1,0 +1,5 @@
+//! `bgproxy` as the tests start and kill it: the library's own program, built with whatever the tests are built with.
+
+fn main() -> std::process::ExitCode {
+    proxy::program::run(std::env::args_os())
+}
