@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::context::Context;
-use crate::demo::Play;
+use crate::demo::{self, Play};
+use crate::deploy::report::Failure;
 use crate::error::{Error, ExitCode};
 
 /// A zero-downtime switch on this machine with real traffic, and its proof
@@ -24,6 +25,11 @@ pub struct Demo {
 
 impl Demo {
     pub(crate) async fn run(self, context: &Context<'_>) -> Result<ExitCode, Error> {
-        Play { fast: self.fast, proxy_binary: self.proxy_binary }.run(context.ui, &context.interrupt).await
+        let play = Play { fast: self.fast, proxy_binary: self.proxy_binary };
+        let played = play.run(context.ui, &context.interrupt).await;
+        if let Err(error) = &played {
+            context.ui.event(&Failure::of(&demo::service(), error));
+        }
+        played
     }
 }

@@ -14,4 +14,11 @@ mod verdict;
 #[cfg(test)]
 mod tests;
 
+use config::name::ServiceName;
+
 pub use self::play::Play;
+
+/// Returns the service of the demo.
+pub fn service() -> ServiceName {
+    stage::SERVICE.parse().expect("it is a service's name")
+}

@@ -1,22 +1,20 @@
-//! Executes a plan: everything before the flip can be undone, after it the flip stands.
+//! Executes a plan up to the flip: everything before it can be undone. What follows it stands in `retire`.
 
 use config::admin::Event;
-use config::admin::request::{Drain, Flip, Stage};
-use config::admin::response::{Counts, Flipped};
+use config::admin::request::{Flip, Stage};
+use config::admin::response::Flipped;
 use config::name::{EndpointAddr, ServiceName, Slot};
 use tokio::time::Instant;
 
+use super::lease::leased;
 use super::plan::{Plan, Step};
-use super::report::{Report, Version};
-use super::settings::{ImageHealth, Keep, Settings};
+use super::report::Report;
+use super::settings::{ImageHealth, Settings};
 use super::wait::{Healthy, Wait};
 use crate::admin::{self, Client, Match};
 use crate::context::Context;
 use crate::engine::{Engine, Instance, InstanceSpec, Restart};
 use crate::error::{Error, Kind};
-
-/// How often a lease is kept while nothing else is called: well within its life.
-const RENEW: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// What is to become live.
 pub enum Candidate {
@@ -65,16 +63,29 @@ enum Undo {
 }
 
 /// What stood when the flip was done.
-struct Live {
-    flipped: Flipped,
+pub(super) struct Live {
+    pub(super) flipped: Flipped,
     /// False where the answer was lost and the proxy's status told.
-    timed: bool,
-    healthy: Option<Healthy>,
-    instance: Option<Instance>,
-    at: Instant,
+    pub(super) timed: bool,
+    pub(super) healthy: Option<Healthy>,
+    pub(super) instance: Option<Instance>,
+    pub(super) at: Instant,
 }
 
-impl Rollout<'_> {
+/// Why no flip is known to be done.
+struct Stopped {
+    error: Error,
+    /// False where it can't be known whether the flip was done.
+    is_before: bool,
+}
+
+impl<E: Into<Error>> From<E> for Stopped {
+    fn from(error: E) -> Self {
+        Self { error: error.into(), is_before: true }
+    }
+}
+
+impl<'a> Rollout<'a> {
     /// Makes the candidate live and retires the old version.
     ///
     /// # Errors
@@ -87,15 +98,19 @@ impl Rollout<'_> {
         let mut undo = Vec::new();
         match self.before_flip(&mut undo).await {
             Ok(live) => self.after_flip(live).await,
-            Err(error) => Err(self.take_back(undo, error).await),
+            Err(Stopped { error, is_before: true }) => Err(self.take_back(undo, error).await),
+            // Neither version may be taken away.
+            Err(Stopped { error, is_before: false }) => Err(error
+                .hint("whether the flip was done is not known: both versions still run")
+                .hint(format!("`{}` tells which is live", self.context.line("status", self.service)))),
         }
     }
 
-    fn engine(&self) -> Result<&Engine, Error> {
+    fn engine(&self) -> Result<&'a Engine, Error> {
         self.engine.ok_or_else(|| Error::usage("an instance needs an engine"))
     }
 
-    async fn before_flip(&mut self, undo: &mut Vec<Undo>) -> Result<Live, Error> {
+    async fn before_flip(&mut self, undo: &mut Vec<Undo>) -> Result<Live, Stopped> {
         let mut instance = match &self.candidate {
             Candidate::Existing(instance) => Some((**instance).clone()),
             Candidate::New(_) | Candidate::Addresses(_) | Candidate::Warm(_) => None,
@@ -115,7 +130,7 @@ impl Rollout<'_> {
             }
         };
         self.context.interrupt.check()?;
-        let (flipped, timed) = self.flip(generation, undo).await?;
+        let (flipped, timed) = self.flip(generation).await?;
         Ok(Live { flipped, timed, healthy, instance, at: Instant::now() })
     }
 
@@ -136,7 +151,8 @@ impl Rollout<'_> {
             }
             Step::RemoveLeftover(leftover) => {
                 self.context.ui.say(&format!("removing {}, which an interrupted run left", leftover.name));
-                self.engine()?.remove(&leftover).await?;
+                let engine = self.engine()?;
+                leased(self.client, engine.remove(&leftover)).await?;
             }
             Step::Park(previous) => {
                 let engine = self.engine()?;
@@ -158,9 +174,9 @@ impl Rollout<'_> {
                     return Err(Error::usage("there is nothing to create"));
                 };
                 let engine = self.engine()?;
-                let created = engine.create(spec).await?;
+                let created = leased(self.client, engine.create(spec)).await?;
                 undo.push(Undo::Remove(created.clone()));
-                engine.start(&created).await?;
+                leased(self.client, engine.start(&created)).await?;
                 self.context.ui.say(&format!("started {} from {}", created.name, spec.image.reference));
                 *instance = Some(created);
             }
@@ -170,7 +186,7 @@ impl Rollout<'_> {
                 if !previous.running {
                     undo.push(Undo::Stop(previous.clone()));
                 }
-                engine.start(previous).await?;
+                leased(self.client, engine.start(previous)).await?;
                 self.context.ui.say(&format!("started {}", previous.name));
             }
         }
@@ -204,11 +220,11 @@ impl Rollout<'_> {
             interval: self.settings.health.interval,
             deadline: self.settings.deadline,
         };
-        self.context.interrupt.beside(wait.until_healthy(events)).await?
+        self.context.interrupt.beside(wait.until_healthy(self.client, events)).await?
     }
 
     /// Flips; where the answer is lost the proxy's status tells what happened.
-    async fn flip(&mut self, generation: u64, undo: &mut Vec<Undo>) -> Result<(Flipped, bool), Error> {
+    async fn flip(&mut self, generation: u64) -> Result<(Flipped, bool), Stopped> {
         let to = self.plan.slot;
         let flip = Flip { to: Some(to), force: false, drain: self.settings.drain };
         match self.client.flip(self.service, Match::Generation(generation), &flip).await {
@@ -218,7 +234,7 @@ impl Rollout<'_> {
                 if matches!(error.kind, Kind::Unhealthy) {
                     error.kind = Kind::NoFlip;
                 }
-                Err(error)
+                Err(error.into())
             }
             Err(lost) => match self.client.service(self.service).await {
                 Ok(Some(service)) if service.live == Some(to) => {
@@ -227,11 +243,7 @@ impl Rollout<'_> {
                     Ok((flipped, false))
                 }
                 Ok(_) => Err(lost.into()),
-                Err(_) => {
-                    // Whether it was done can't be known, so neither version may be taken away.
-                    undo.clear();
-                    Err(Error::from(lost).hint("whether the flip was done is not known: both versions still run"))
-                }
+                Err(_) => Err(Stopped { error: lost.into(), is_before: false }),
             },
         }
     }
@@ -269,7 +281,7 @@ impl Rollout<'_> {
         left
     }
 
-    async fn clear(&mut self, slot: Slot) -> Result<(), Error> {
+    pub(super) async fn clear(&mut self, slot: Slot) -> Result<(), Error> {
         let stage = Stage { slot: Some(slot), ..Stage::default() };
         let mut events = self.client.stage(self.service, Match::Any, &stage).await?;
         while let Some(event) = events.next().await? {
@@ -280,146 +292,17 @@ impl Rollout<'_> {
         Ok(())
     }
 
-    async fn remove(&self, instance: &Instance) -> Result<(), Error> {
-        Ok(self.engine()?.remove(instance).await?)
+    pub(super) async fn remove(&mut self, instance: &Instance) -> Result<(), Error> {
+        let engine = self.engine()?;
+        Ok(leased(self.client, engine.remove(instance)).await?)
     }
 
-    async fn stop(&self, instance: &Instance) -> Result<(), Error> {
-        Ok(self.engine()?.stop(instance, self.settings.stop_grace).await?)
+    pub(super) async fn stop(&mut self, instance: &Instance) -> Result<(), Error> {
+        let engine = self.engine()?;
+        Ok(leased(self.client, engine.stop(instance, self.settings.stop_grace)).await?)
     }
 
     async fn rename(&self, instance: &Instance, kept: bool) -> Result<(), Error> {
         Ok(self.engine()?.set_kept(instance, kept).await.map(drop)?)
     }
-
-    // === After the flip: it stands, whatever happens ===
-
-    async fn after_flip(&mut self, live: Live) -> Result<Report, Error> {
-        let slot = live.flipped.live;
-        let name = self.images.0.as_deref().and_then(|image| image.rsplit_once(':')).map_or("", |(_, tag)| tag);
-        let took =
-            if live.timed { format!("{} us", live.flipped.flip_micros) } else { "its answer was lost".to_owned() };
-        let rest = match (live.flipped.old, self.settings.bake.is_zero()) {
-            (None, _) => String::new(),
-            (Some(_), true) => "; old slot drains".to_owned(),
-            (Some(_), false) => {
-                format!("; old slot drains, watching {}", humane(self.settings.bake))
-            }
-        };
-        let words = [self.service.as_str(), name, "on", slot.upper()];
-        let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
-        self.context.ui.announce(&format!("LIVE: {} ({took}){rest}", words.join(" ")));
-        self.context.ui.event(&Event::Flipped {
-            service: self.service.clone(),
-            live: slot,
-            old: live.flipped.old,
-            flip_micros: live.flipped.flip_micros,
-        });
-        // A reboot from here on brings back exactly the new version.
-        for (instance, restart) in [(&live.instance, Restart::Always), (&self.plan.old, Restart::No)] {
-            if let (Some(engine), Some(instance)) = (self.engine, instance)
-                && let Err(error) = engine.set_restart(instance, restart).await
-            {
-                self.context.ui.warn(&format!("the restart policy of {} is not set: {error}", instance.name));
-            }
-        }
-        let interrupt = self.context.interrupt.clone();
-        let retired = interrupt.beside(self.retire(&live)).await;
-        let (counts, drain_seconds) = retired.and_then(|retired| retired).map_err(|error| {
-            let back = self.context.line("rollback", self.service);
-            error
-                .hint(format!("{slot} is live and stays so; the proxy drains the old slot by itself"))
-                .hint(format!("the way back: {back}"))
-        })?;
-        let old = live.flipped.old.map(|slot| Version { slot, image: self.images.1.clone() });
-        let mut report = Report {
-            service: self.service.clone(),
-            deployment: self.deployment.clone(),
-            kept: if old.is_some() { self.kept().as_str() } else { Keep::None.as_str() },
-            old,
-            new: Version { slot, image: self.images.0.clone() },
-            healthy_seconds: live.healthy.map(|healthy| healthy.seconds),
-            flip_micros: live.timed.then_some(live.flipped.flip_micros),
-            requests: counts,
-            drain_seconds,
-            exit_code: 0,
-        };
-        report.exit_code = report.exit().0;
-        Ok(report)
-    }
-
-    /// Addresses that we don't manage stay staged: nobody could start them again.
-    fn kept(&self) -> Keep {
-        if self.plan.old.is_some() { self.settings.keep } else { Keep::Warm }
-    }
-
-    async fn retire(&mut self, live: &Live) -> Result<(Counts, f64), Error> {
-        let Some(old) = live.flipped.old else { return Ok((Counts::default(), 0.0)) };
-        let drained = self.drained(old).await?;
-        let bake_ends = live.at + self.settings.bake;
-        while Instant::now() < bake_ends {
-            let rest = bake_ends.saturating_duration_since(Instant::now());
-            self.context.ui.progress(&format!("{old} stays warm for {} s more", rest.as_secs_f64().ceil()));
-            tokio::time::sleep(rest.min(RENEW)).await;
-            self.client.renew().await?;
-        }
-        self.put_away(old).await;
-        Ok(drained)
-    }
-
-    /// Stops or removes what is of no use any more; what fails is a warning, since the new version serves.
-    async fn put_away(&mut self, slot: Slot) {
-        let Some(engine) = self.engine else { return };
-        if let Some(old) = self.plan.old.clone()
-            && self.settings.keep != Keep::Warm
-        {
-            if let Err(error) = self.clear(slot).await {
-                self.context.ui.warn(&format!("{slot} is not cleared in the proxy: {error}"));
-            }
-            let mut put_away = self.stop(&old).await;
-            if self.settings.keep == Keep::None && put_away.is_ok() {
-                put_away = self.remove(&old).await;
-            }
-            if let Err(error) = put_away {
-                self.context.ui.warn(&format!("{} still runs: {error}", old.name));
-            }
-        }
-        for stale in &self.plan.stale {
-            if let Err(error) = engine.remove(stale).await {
-                self.context.ui.warn(&format!("{} is not removed: {error}", stale.name));
-            }
-        }
-    }
-
-    async fn drained(&mut self, slot: Slot) -> Result<(Counts, f64), Error> {
-        let mut events = self.client.drain(self.service, &Drain { slot: Some(slot) }).await?;
-        while let Some(event) = events.next().await? {
-            self.context.ui.event(&event);
-            match event {
-                Event::Draining { in_flight, .. } => {
-                    self.context.ui.progress(&format!("{slot} drains: {in_flight} in flight"));
-                }
-                Event::Drained { counts, seconds, .. } => {
-                    events.finish().await;
-                    return Ok((counts, seconds));
-                }
-                Event::Error(refusal) => return Err(refusal.into()),
-                Event::Staged { .. }
-                | Event::Probe { .. }
-                | Event::Healthy { .. }
-                | Event::Flipped { .. }
-                | Event::Cleared { .. }
-                | Event::Health { .. }
-                | Event::Changed { .. }
-                | Event::Removed { .. }
-                | Event::Reloaded { .. } => {}
-            }
-        }
-        Err(Error::new(Kind::NoProxy, "the proxy ended the drain without a verdict"))
-    }
-}
-
-/// Returns a duration as people say it in a sentence: `10 s`.
-fn humane(duration: std::time::Duration) -> String {
-    if duration.subsec_nanos() == 0 { format!("{} s", duration.as_secs()) } else { config::duration::format(duration) }
 }

@@ -6,7 +6,8 @@ use config::admin::Event;
 use config::name::{ServiceName, Slot};
 use tokio::time::Instant;
 
-use crate::admin::Events;
+use super::lease::keep;
+use crate::admin::{self, Client, Events};
 use crate::engine::{Engine, EngineError, Exit, Happening, Instance, LogRange};
 use crate::error::{Error, Kind};
 use crate::ui::Ui;
@@ -62,7 +63,9 @@ impl Wait<'_> {
     ///
     /// # Cancel safety
     /// Dropping it ends the wait; the slot stays staged.
-    pub async fn until_healthy(&self, mut events: Events) -> Result<Healthy, Error> {
+    pub async fn until_healthy(&self, client: &mut Client, events: Events) -> Result<Healthy, Error> {
+        // While it streams the proxy keeps the lease; then it is for us to keep.
+        let mut events = Some(events);
         let begun = Instant::now();
         let mut seen = Seen::default();
         let mut image_passed = self.health_command.is_none();
@@ -72,18 +75,23 @@ impl Wait<'_> {
         let check = self.image_check(&mut image_words);
         tokio::pin!(happening, check);
         loop {
-            if let (Some(seconds), Some(generation), true) = (seen.seconds, seen.generation, image_passed) {
+            if seen.seconds.is_some()
+                && let Some(events) = events.take()
+            {
                 events.finish().await;
+            }
+            if let (Some(seconds), Some(generation), true) = (seen.seconds, seen.generation, image_passed) {
                 return Ok(Healthy { seconds: seconds.max(begun.elapsed().as_secs_f64()), generation });
             }
             tokio::select! {
                 biased;
                 what = &mut happening => return Err(self.ended(what?, begun, &seen).await),
-                event = events.next(), if seen.seconds.is_none() => match event? {
+                event = next(&mut events), if events.is_some() => match event? {
                     Some(event) => self.take(event, &mut seen).await?,
                     None => return Err(Error::new(Kind::NoProxy, "the proxy ended the staging without a verdict")),
                 },
                 () = &mut check, if !image_passed => image_passed = true,
+                never = keep(client), if events.is_none() => match never {},
                 () = tokio::time::sleep_until(begun + NOTHING_LISTENS), if seen.refused_only && !told => {
                     told = true;
                     self.ui.warn(&nothing_listens());
@@ -196,6 +204,13 @@ impl Wait<'_> {
             }
         }
         if seen.refused_only { error.hint(nothing_listens()) } else { error }
+    }
+}
+
+async fn next(events: &mut Option<Events>) -> Result<Option<Event>, admin::Error> {
+    match events {
+        Some(events) => events.next().await,
+        None => Ok(None),
     }
 }
 
