@@ -9,6 +9,7 @@ mod eventually;
 mod load;
 mod message;
 mod proxy;
+mod site;
 mod skip;
 mod upstream;
 
@@ -16,5 +17,6 @@ pub use client::{Client, Response, client};
 pub use eventually::eventually;
 pub use load::{Load, Running, Verdict, load};
 pub use proxy::{Answer, Proxy, proxy, proxy_program};
+pub use site::{Ended, Programs, Site, Started};
 pub use skip::{is_soak, measured, skipped};
-pub use upstream::{Behaviour, Seen, Upstream, upstream};
+pub use upstream::{Behaviour, Seen, Upstream, upstream, upstream_at};

@@ -1,6 +1,6 @@
 //! A fake application on raw sockets, which behaves and misbehaves as the test asks.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -77,9 +77,14 @@ struct State {
     unanswered: AtomicUsize,
 }
 
-/// Starts a fake application that answers with its version.
+/// Starts a fake application that answers with its version, on a free port.
 pub async fn upstream(version: &str) -> Upstream {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    upstream_at((Ipv4Addr::LOCALHOST, 0).into(), version).await
+}
+
+/// Starts a fake application at an address.
+pub async fn upstream_at(address: SocketAddr, version: &str) -> Upstream {
+    let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap();
     let state = Arc::new(State {
         version: version.to_owned(),

@@ -1,6 +1,8 @@
 //! Every integration test, in one program.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+// `bgctl demo` to its verdict, good and bad.
+mod demo;
 // The Docker engine by itself, on a real one: gateway, slots, exits, logs.
 mod docker_engine;
 // What a test needs of a real engine.
@@ -11,10 +13,14 @@ mod docker_restart;
 mod docker_uptimer;
 // The harness itself: its load fails where it must.
 mod harness;
+// The real programs, as the tests start them.
+mod programs;
 // The claim and drain word in the model checker.
 mod inflight_model;
 // A proxy that is killed, finds its state damaged or its disk full.
 mod recovery;
+// `bgctl switch` and its kin on plain processes: failures, locks, signals, kills.
+mod switch;
 // Flips under load: no failure, no request twice, no connection lost.
 mod switching;
 // What people forget: layers, lists, documents, bans.

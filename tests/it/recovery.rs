@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tests::{Load, Proxy, client, eventually, load, measured, proxy_program, skipped, upstream};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_bgproxy-under-test");
+use crate::programs::PROGRAMS;
 
 /// Who answers a visitor, or with which status not.
 async fn answered(proxy: &Proxy, host: &str) -> String {
@@ -25,7 +25,7 @@ async fn status(proxy: &Proxy) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_proxy_comes_back_with_the_same_routes_and_slots() {
     let (blue, green, other) = (upstream("blue").await, upstream("green").await, upstream("other").await);
-    let mut proxy = proxy_program(PROGRAM);
+    let mut proxy = proxy_program(PROGRAMS.bgproxy);
     proxy.start().await;
     proxy.serve("shop", blue.address()).await;
     proxy.serve("other", other.address()).await;
@@ -60,7 +60,7 @@ async fn a_killed_proxy_comes_back_with_the_same_routes_and_slots() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_right_after_a_flip_keeps_the_flip_and_one_right_after_a_stage_keeps_the_old_slot() {
     let (blue, green) = (upstream("blue").await, upstream("green").await);
-    let mut proxy = proxy_program(PROGRAM);
+    let mut proxy = proxy_program(PROGRAMS.bgproxy);
     proxy.start().await;
     proxy.serve("shop", blue.address()).await;
     for round in 0..6 {
@@ -82,7 +82,7 @@ async fn a_kill_right_after_a_flip_keeps_the_flip_and_one_right_after_a_stage_ke
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn damaged_state_gives_way_to_the_generation_before_and_without_one_to_503() {
     let (blue, green, other) = (upstream("blue").await, upstream("green").await, upstream("other").await);
-    let mut proxy = proxy_program(PROGRAM);
+    let mut proxy = proxy_program(PROGRAMS.bgproxy);
     proxy.start().await;
     proxy.serve("shop", blue.address()).await;
     proxy.serve("other", other.address()).await;
@@ -125,7 +125,7 @@ fn proxy_file(state: &Path, kind: &str) -> std::path::PathBuf {
 async fn a_full_disk_is_refused_at_stage_and_nothing_changes() {
     let Some(disk) = SmallDisk::mount("a_full_disk_is_refused_at_stage") else { return };
     let (blue, green) = (upstream("blue").await, upstream("green").await);
-    let mut proxy = proxy_program(PROGRAM).with_state(disk.folder.path().join("state"));
+    let mut proxy = proxy_program(PROGRAMS.bgproxy).with_state(disk.folder.path().join("state"));
     proxy.start().await;
     proxy.serve("shop", blue.address()).await;
     let before = proxy.call("GET", "/v1/services/shop", json!({})).await.lines.remove(0);

@@ -1,0 +1,166 @@
+//! `bgctl switch` and its kin by the real programs, on plain processes: what fails, what is undone, what a kill leaves.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tests::{Ended, Load, Site, client, eventually, load};
+
+use crate::programs::PROGRAMS;
+
+const QUICK: Duration = Duration::from_millis(100);
+const NEVER: Duration = Duration::from_secs(600);
+
+/// A site where v1 serves.
+async fn site_with_v1() -> Site {
+    let site = Site::new(PROGRAMS);
+    site.up().await;
+    let v1 = site.version("v1", QUICK);
+    let first = site.switch(&v1, &[]).end().await;
+    assert_eq!(first.code, Some(0), "{}", first.talk);
+    assert_eq!(first.report()["old"], Value::Null);
+    site
+}
+
+/// Who answers a visitor.
+async fn answered(site: &Site) -> String {
+    let mut visitor = client(site.address()).await.unwrap();
+    let answer = visitor.get("shop.test", "/").await.unwrap().unwrap();
+    answer.field("x-version").map_or_else(|| answer.status.to_string(), str::to_owned)
+}
+
+fn assert_said(ended: &Ended, code: i32, words: &[&str]) {
+    assert_eq!(ended.code, Some(code), "{}", ended.talk);
+    for word in words {
+        assert!(ended.talk.contains(word), "`{word}` is not said in: {}", ended.talk);
+    }
+    assert_eq!(ended.report()["exit_code"], code, "{ended:?}");
+}
+
+/// The whole life of a service under load: not one request fails, whatever becomes of the versions.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn versions_come_fail_and_go_back_under_load_without_a_failed_request() {
+    let site = site_with_v1().await;
+    let load = load(site.address(), Load { pause: Duration::from_millis(2), ..Load::default() });
+
+    let v2 = site.switch(&site.version("v2", QUICK), &[]).end().await;
+    assert_said(&v2, 0, &["LIVE: shop on GREEN", "old slot drains"]);
+    let report = v2.report();
+    assert_eq!((&report["old"]["slot"], &report["new"]["slot"]), (&json!("blue"), &json!("green")));
+    assert_eq!(
+        (&report["requests"]["cut"], &report["requests"]["failed"], &report["kept"]),
+        (&json!(0), &json!(0), &json!("stopped"))
+    );
+    assert!(report["flip_micros"].as_u64().is_some() && report["healthy_seconds"].as_f64().is_some(), "{report}");
+
+    // It is told within moments of the exit, not after the deadline.
+    let began = Instant::now();
+    let exits = site.script("v3", "echo cannot open the database >&2; exit 3");
+    let v3 = site.switch(&exits, &["--deadline", "30s"]).end().await;
+    assert_said(&v3, 5, &["exited with code 3", "cannot open the database", "traffic still on GREEN"]);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+
+    let v4 = site.switch(&site.version("v4", NEVER), &["--deadline", "500ms"]).end().await;
+    assert_said(&v4, 5, &["did not become healthy", "503", "v4 loads", "traffic still on GREEN"]);
+
+    let missing = site.switch("/nonexistent/v5", &[]).end().await;
+    assert_said(&missing, 3, &["/nonexistent/v5", "no such program"]);
+
+    // Two failures later, going back is still what it was.
+    let back = site.bgctl(&["rollback", "shop"]).await;
+    assert_said(&back, 0, &["LIVE: shop on BLUE"]);
+    assert_eq!(answered(&site).await, "v1");
+
+    let warm = site.switch(&site.version("v5", QUICK), &["--keep", "warm"]).end().await;
+    assert_said(&warm, 0, &["LIVE: shop on GREEN"]);
+    let back = site.bgctl(&["rollback", "shop"]).await;
+    assert_said(&back, 0, &["LIVE: shop on BLUE"]);
+    assert_eq!(back.report()["healthy_seconds"], Value::Null, "a pure flip waits for nothing");
+
+    let verdict = load.stop().await;
+    verdict.assert_none_failed();
+    assert_eq!(verdict.closed, 0, "client connections were closed");
+    assert_eq!(verdict.versions.keys().collect::<Vec<_>>(), ["v1", "v2", "v5"]);
+
+    let down = site.bgctl(&["--yes", "down", "--volumes"]).await;
+    assert_eq!((down.code, site.processes()), (Some(0), Vec::new()), "{}", down.talk);
+}
+
+/// F5 and Ctrl-C before the flip: the second one is told who holds the lock, and the first one undoes what it did.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_switch_is_told_who_holds_the_lock_and_ctrl_c_before_the_flip_undoes_everything() {
+    let site = site_with_v1().await;
+    let before = site.processes();
+    let mut first = site.switch(&site.version("v2", NEVER), &[]);
+    first.until("probe").await;
+    let second = site.switch(&site.version("v3", QUICK), &[]).end().await;
+    let lease = site.shop().await["lease"].clone();
+    assert_said(&second, 6, &[lease["who"].as_str().unwrap(), lease["since"].as_str().unwrap(), "switch to "]);
+
+    first.signal(Signal::INT);
+    let first = first.end().await;
+    assert_said(&first, 130, &["interrupted", "traffic still on BLUE"]);
+    assert_eq!(answered(&site).await, "v1");
+    let shop = site.shop().await;
+    assert_eq!((&shop["slots"]["green"]["state"], &shop["lease"]), (&json!("empty"), &Value::Null), "{shop}");
+    assert_eq!(site.processes(), before, "what was started is gone");
+}
+
+/// Ctrl-C after the flip: it stands, the proxy drains by itself, and the way back is said and works.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ctrl_c_after_the_flip_lets_it_stand_and_says_the_way_back() {
+    let site = site_with_v1().await;
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
+        let mut switch = site.switch(&site.version("v2", QUICK), &["--bake", "60s"]);
+        switch.until("drained").await;
+        switch.signal(signal);
+        assert_said(&switch.end().await, code, &["GREEN is live and stays so", "rollback shop"]);
+        assert_eq!(answered(&site).await, "v2");
+        let back = site.bgctl(&["rollback", "shop"]).await;
+        assert_said(&back, 0, &["LIVE: shop on BLUE"]);
+        assert_eq!(answered(&site).await, "v1");
+    }
+}
+
+/// F4: `bgctl` is killed at a step, and the next run finds what is there and finishes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_switch_killed_at_any_step_leaves_the_site_up_and_the_next_one_finishes() {
+    // Side by side, as each waits for the lease of the dead one to run out.
+    let steps = ["staged", "probe", "healthy", "flipped", "drained"];
+    let (a, b, c, d, e) = tokio::join!(
+        killed_at(steps[0]),
+        killed_at(steps[1]),
+        killed_at(steps[2]),
+        killed_at(steps[3]),
+        killed_at(steps[4]),
+    );
+    for (step, live) in steps.iter().zip([a, b, c, d, e]) {
+        let flipped = ["flipped", "drained"].contains(step);
+        // A kill right after `healthy` may come before the flip or after it.
+        if *step != "healthy" {
+            assert_eq!(live, if flipped { "v2" } else { "v1" }, "killed at {step}");
+        }
+    }
+}
+
+/// Kills a switch to v2 at an event, and switches again; returns who answered in between.
+async fn killed_at(step: &str) -> String {
+    let site = site_with_v1().await;
+    let load = load(site.address(), Load { pause: Duration::from_millis(10), slow: 1, ..Load::default() });
+    let v2 = site.version("v2", Duration::from_millis(300));
+    let mut switch = site.switch(&v2, &["--bake", "60s"]);
+    switch.until(step).await;
+    switch.signal(Signal::KILL);
+    assert_eq!(switch.end().await.code, None);
+    let live = answered(&site).await;
+
+    let again = site.switch(&site.version("v3", QUICK), &["--lock-wait", "40s"]).end().await;
+    assert_said(&again, 0, &["LIVE: shop on "]);
+    assert_eq!(answered(&site).await, "v3", "killed at {step}");
+    // The proxy, v3, and nothing else that runs: what the dead run started is stopped or gone.
+    eventually("only the live version runs", async || (site.processes().len() == 2).then_some(())).await;
+    let verdict = load.stop().await;
+    verdict.assert_none_failed();
+    assert_eq!(verdict.closed, 0, "killed at {step}");
+    live
+}

@@ -1,0 +1,22 @@
+//! The fake application as a program: `app VERSION LOADING-MS` answers 503 while it loads, on `PORT` of 127.0.0.1.
+
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use tests::{Behaviour, upstream_at};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut args = std::env::args().skip(1);
+    let version = args.next().ok_or("no version")?;
+    let loading = Duration::from_millis(args.next().ok_or("no time")?.parse()?);
+    let port: u16 = std::env::var("PORT")?.parse()?;
+    let app = upstream_at((Ipv4Addr::LOCALHOST, port).into(), &version).await;
+    app.behave(Behaviour::Status(503));
+    writeln!(std::io::stdout(), "{version} loads")?;
+    tokio::time::sleep(loading).await;
+    app.behave(Behaviour::Answer);
+    writeln!(std::io::stdout(), "{version} is ready")?;
+    std::future::pending().await
+}
