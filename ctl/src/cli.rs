@@ -73,9 +73,9 @@ pub struct Global {
     /// Reach a proxy directly on its admin socket
     #[arg(long, global = true, value_name = "PATH")]
     pub admin: Option<PathBuf>,
-    /// What runs the slots
-    #[arg(long, global = true, value_enum, default_value_t)]
-    pub engine: EngineKind,
+    /// What runs the slots (default docker)
+    #[arg(long, global = true, value_enum)]
+    pub engine: Option<EngineKind>,
     /// Prefix every name on the host, for a second gateway
     #[arg(long, global = true, env = config::paths::ENV_GATEWAY, value_name = "NAME")]
     pub gateway: Option<String>,
@@ -94,6 +94,13 @@ pub struct Global {
     /// Don't ask
     #[arg(long, short, global = true)]
     pub yes: bool,
+}
+
+impl Global {
+    /// Returns what runs the slots.
+    pub fn engine(&self) -> EngineKind {
+        self.engine.unwrap_or_default()
+    }
 }
 
 /// What is asked for.

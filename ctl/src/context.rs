@@ -38,7 +38,7 @@ impl<'a> Context<'a> {
     pub async fn engine(&self) -> Result<&Arc<Engine>, Error> {
         let connect = async || -> Result<Arc<Engine>, Error> {
             let gateway = self.global.gateway.as_deref();
-            let engine = match self.global.engine {
+            let engine = match self.global.engine() {
                 EngineKind::Docker => Engine::Docker(Docker::connect(self.global.host.as_deref(), gateway).await?),
                 EngineKind::Process => Engine::Process(Process::connect(gateway)?),
             };
@@ -52,7 +52,7 @@ impl<'a> Context<'a> {
     /// # Errors
     /// As of [`Context::engine`].
     pub async fn slots_engine(&self) -> Result<Option<&Arc<Engine>>, Error> {
-        if self.global.admin.is_some() && self.global.engine == EngineKind::Docker {
+        if self.global.admin.is_some() && self.global.engine() == EngineKind::Docker {
             return Ok(None);
         }
         self.engine().await.map(Some)
@@ -120,7 +120,7 @@ impl<'a> Context<'a> {
         if let Some(admin) = admin {
             line += &format!(" --admin {}", admin.display());
         }
-        if *engine == EngineKind::Process {
+        if *engine == Some(EngineKind::Process) {
             line += " --engine process";
         }
         if let Some(gateway) = gateway {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::load::Load;
 use super::stage::{Pace, Stage};
 use super::verdict::Verdict;
+use crate::cli::EngineKind;
 use crate::error::{Error, ExitCode};
 use crate::interrupt::Interrupt;
 use crate::ui::Ui;
@@ -24,6 +25,8 @@ pub struct Play {
     pub fast: bool,
     /// `--proxy-binary`.
     pub proxy_binary: Option<PathBuf>,
+    /// `--engine`; without it, whichever will do.
+    pub engine: Option<EngineKind>,
 }
 
 impl Play {
@@ -32,9 +35,14 @@ impl Play {
     /// # Errors
     /// Where an act could not be played; a play to the end with failed requests is an exit code.
     pub async fn run(self, ui: &Ui, interrupt: &Interrupt) -> Result<ExitCode, Error> {
-        let stage = Stage::new(if self.fast { Pace::FAST } else { Pace::USUAL })?;
+        let pace = if self.fast { Pace::FAST } else { Pace::USUAL };
+        let stage = Stage::choose(self.engine, self.proxy_binary.clone(), pace, ui).await?;
         ui.say(&format!("demo on {}", stage.target()));
-        let played = match interrupt.beside(self.acts(&stage, ui)).await {
+        let play = async {
+            stage.build().await?;
+            self.acts(&stage, ui).await
+        };
+        let played = match interrupt.beside(play).await {
             Ok(played) => played,
             Err(interrupted) => Err(interrupted),
         };
@@ -46,21 +54,21 @@ impl Play {
         Ok(verdict.exit_code())
     }
 
-    async fn acts(self, stage: &Stage, ui: &Ui) -> Result<Verdict, Error> {
-        let address = stage.up(self.proxy_binary).await?;
+    async fn acts(&self, stage: &Stage, ui: &Ui) -> Result<Verdict, Error> {
+        let address = stage.up().await?;
         ui.say(&format!("bgproxy listens on http://{address}"));
         let tell = |act: &str, report: &Value| {
             ui.event(&json!({ "event": "act", "act": act, "flip_micros": report["flip_micros"] }));
         };
         let load_seconds = stage.pace().load.map(|load| load.as_secs());
-        ui.say(&format!("$ bgctl switch uptimer --image uptimer-v1   (it loads for {} s)", load_seconds[0]));
+        ui.say(&format!("$ bgctl switch uptimer --image uptimer:v1   (it loads for {} s)", load_seconds[0]));
         let report = stage.switch(1).await?;
         tell("switch to v1", &report);
         ui.announce("LIVE: v1.0; traffic starts: keep-alive clients, new connections, POSTs, slow answers");
         let load = Load::start(address);
         let show = Show::new(&load, ui);
         show.during(tokio::time::sleep(stage.pace().interlude)).await;
-        ui.say(&format!("$ bgctl switch uptimer --image uptimer-v2   (it loads for {} s)", load_seconds[1]));
+        ui.say(&format!("$ bgctl switch uptimer --image uptimer:v2   (it loads for {} s)", load_seconds[1]));
         let forth = show.during(stage.switch(2)).await?;
         tell("switch to v2", &forth);
         ui.announce(&format!("LIVE: v2.0{}", flip_words(&forth)));

@@ -11,13 +11,17 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::uptimer::RECEIVED;
+use crate::cli::EngineKind;
+use crate::engine::docker::{Application, Docker};
 use crate::engine::process::Process;
-use crate::engine::{Engine, GatewaySpec, LogRange};
+use crate::engine::{Engine, EngineError, GatewaySpec, LogRange};
 use crate::error::{Error, ExitCode, Kind};
 use crate::ui::Ui;
 
 /// The service of the demo.
 pub(super) const SERVICE: &str = "uptimer";
+/// Where the application listens in its container.
+const PORT: u16 = 8080;
 
 /// How long things take.
 #[derive(Debug, Clone, Copy)]
@@ -49,34 +53,90 @@ impl Pace {
 pub(super) struct Stage {
     gateway: String,
     engine: Engine,
-    /// Holds the two programs that stand for images.
+    proxy_binary: Option<PathBuf>,
+    /// Holds the programs that stand for images where the engine has none.
     folder: tempfile::TempDir,
     pace: Pace,
-    /// Where the versions begin to look for a free port: not where other demos and everybody's applications do.
-    port: u16,
+    /// Where the proxy listens, and from where on plain processes look for a free port: not where others do.
+    ports: [u16; 2],
 }
 
 impl Stage {
-    /// Prepares both versions; nothing runs yet.
+    /// Chooses the engine; nothing is made yet. Docker is taken where nobody said otherwise and it can run what is at hand.
     ///
     /// # Errors
-    /// Where there is no place for files.
-    pub(super) fn new(pace: Pace) -> Result<Self, Error> {
+    /// Where the engine that was asked for can't do it, and where there is no place for files.
+    pub(super) async fn choose(
+        wanted: Option<EngineKind>,
+        proxy_binary: Option<PathBuf>,
+        pace: Pace,
+        ui: &Ui,
+    ) -> Result<Self, Error> {
         let gateway = format!("demo-{}", std::process::id());
-        let engine = Engine::Process(Process::connect(Some(&gateway))?);
-        let prepare = || {
-            let folder = tempfile::Builder::new().prefix("bgctl-demo-").tempdir()?;
-            let program = std::env::current_exe()?;
-            for version in [1, 2] {
-                write_version(folder.path(), &program, version, pace)?;
-            }
-            let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-            Ok((folder, port))
+        let docker = match wanted {
+            Some(EngineKind::Process) => None,
+            Some(EngineKind::Docker) => Some(docker(&gateway, proxy_binary.as_deref()).await?),
+            None => match docker(&gateway, proxy_binary.as_deref()).await {
+                Ok(docker) => Some(docker),
+                Err(error) => {
+                    let why = error.to_string();
+                    ui.say(&format!("not in Docker: {}", why.lines().next().unwrap_or_default()));
+                    None
+                }
+            },
         };
-        let (folder, port) = prepare().map_err(|error: std::io::Error| {
-            Error::new(Kind::Unreachable, format!("prepare the demo's application: {error}"))
-        })?;
-        Ok(Self { gateway, engine, folder, pace, port })
+        let engine = match docker {
+            Some(docker) => Engine::Docker(docker),
+            None => Engine::Process(Process::connect(Some(&gateway))?),
+        };
+        let place = || -> std::io::Result<_> {
+            // Both are held at once, so that they are two.
+            let free = [TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?, TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?];
+            let ports = [free[0].local_addr()?.port(), free[1].local_addr()?.port()];
+            Ok((tempfile::Builder::new().prefix("bgctl-demo-").tempdir()?, ports))
+        };
+        let (folder, ports) = place().map_err(|error| prepare(&error))?;
+        Ok(Self { gateway, engine, proxy_binary, folder, pace, ports })
+    }
+
+    /// Makes the images of both versions, or the programs that stand for them, from this very program.
+    ///
+    /// # Errors
+    /// Where the engine does not take them, or there is no place for files.
+    pub(super) async fn build(&self) -> Result<(), Error> {
+        let program = std::env::current_exe().map_err(|error| prepare(&error))?;
+        for version in [1, 2] {
+            let words = self.words(version);
+            match &self.engine {
+                Engine::Docker(docker) => {
+                    let listen = ["demo-uptimer", "--listen", "0.0.0.0"].map(str::to_owned);
+                    let words = [&listen[..], &words].concat();
+                    let tag = format!("v{version}");
+                    let application =
+                        Application { name: SERVICE, tag: &tag, program: &program, words: &words, port: PORT };
+                    docker.make_image(&application).await?;
+                }
+                Engine::Process(_) => {
+                    write_version(Path::new(&self.image(version)), &program, &words)
+                        .map_err(|error| prepare(&error))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn words(&self, version: u32) -> Vec<String> {
+        let load = self.pace.load[usize::from(version == 2)];
+        let (load, slow) = (format!("{}ms", load.as_millis()), format!("{}ms", self.pace.slow.as_millis()));
+        ["--release", &version.to_string(), "--load", &load, "--slow", &slow].map(str::to_owned).to_vec()
+    }
+
+    /// Returns what `--image` names a version by.
+    fn image(&self, version: u32) -> String {
+        match &self.engine {
+            Engine::Docker(_) => format!("{}-{SERVICE}:v{version}", self.gateway),
+            Engine::Process(_) => self.folder.path().join(format!("{SERVICE}-v{version}")).display().to_string(),
+        }
     }
 
     /// Returns where the demo runs, in words.
@@ -93,8 +153,8 @@ impl Stage {
     ///
     /// # Errors
     /// Where it can't be made to run.
-    pub(super) async fn up(&self, proxy_binary: Option<PathBuf>) -> Result<SocketAddr, Error> {
-        let publish = vec!["127.0.0.1:0:80".to_owned()];
+    pub(super) async fn up(&self) -> Result<SocketAddr, Error> {
+        let (publish, proxy_binary) = (vec![format!("127.0.0.1:{}:80", self.ports[0])], self.proxy_binary.clone());
         let gateway = self.engine.up(&GatewaySpec { publish, proxy_binary, ..GatewaySpec::default() }).await?;
         let addresses = gateway.addresses.iter().filter_map(|text| text.strip_prefix("http://")?.parse().ok());
         addresses.into_iter().next().ok_or_else(|| {
@@ -108,9 +168,12 @@ impl Stage {
     /// # Errors
     /// As of the command, with all that it said.
     pub(super) async fn switch(&self, version: u32) -> Result<Value, Error> {
-        let image = version_path(self.folder.path(), version);
+        let image = self.image(version);
         // No bake: the demo shows the whole of a switch, and goes back to a version that was stopped.
-        let port = self.port.to_string();
+        let port = match &self.engine {
+            Engine::Docker(_) => PORT.to_string(),
+            Engine::Process(_) => self.ports[1].to_string(),
+        };
         let options = ["--bake", "0s", "--drain", "10s", "--port", &port].map(OsString::from);
         let words: [OsString; 4] = ["switch".into(), SERVICE.into(), "--image".into(), image.into()];
         self.bgctl(words.into_iter().chain(options)).await
@@ -149,7 +212,11 @@ impl Stage {
 
     /// Runs a command of our own, exactly as someone would type it.
     async fn bgctl(&self, words: impl Iterator<Item = OsString>) -> Result<Value, Error> {
-        let front = ["bgctl", "--engine", "process", "--gateway", &self.gateway, "--json", "--yes"];
+        let engine = match &self.engine {
+            Engine::Docker(_) => "docker",
+            Engine::Process(_) => "process",
+        };
+        let front = ["bgctl", "--engine", engine, "--gateway", &self.gateway, "--json", "--yes"];
         let line: Vec<OsString> = front.into_iter().map(OsString::from).chain(words).collect();
         let (ui, captured) = Ui::captured();
         // A command that runs commands: without the box its future would contain itself.
@@ -172,20 +239,21 @@ impl Stage {
     }
 }
 
-fn version_path(folder: &Path, version: u32) -> PathBuf {
-    folder.join(format!("{SERVICE}-v{version}"))
+/// Returns the engine of this machine, where it answers and can run both programs.
+async fn docker(gateway: &str, proxy_binary: Option<&Path>) -> Result<Docker, EngineError> {
+    let docker = Docker::connect(None, Some(gateway)).await?;
+    docker.check_proxy_binary(proxy_binary).await?;
+    docker.check_application(&std::env::current_exe().unwrap_or_default()).await?;
+    Ok(docker)
+}
+
+fn prepare(error: &std::io::Error) -> Error {
+    Error::new(Kind::Unreachable, format!("prepare the demo's application: {error}"))
 }
 
 /// Writes a program that stands for one version's image: this very program, told which version to be.
-fn write_version(folder: &Path, program: &Path, version: u32, pace: Pace) -> std::io::Result<()> {
-    let path = version_path(folder, version);
-    let load = pace.load[usize::from(version == 2)];
+fn write_version(path: &Path, program: &Path, words: &[String]) -> std::io::Result<()> {
     let program = program.to_string_lossy().replace('\'', r"'\''");
-    let script = format!(
-        "#!/bin/sh\nexec '{program}' demo-uptimer --release {version} --load {}ms --slow {}ms\n",
-        load.as_millis(),
-        pace.slow.as_millis()
-    );
-    fs::write(&path, script)?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
+    fs::write(path, format!("#!/bin/sh\nexec '{program}' demo-uptimer {}\n", words.join(" ")))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
 }

@@ -96,7 +96,7 @@ fn advice() -> &'static str {
 }
 
 /// Reads as much of the ELF file as tells whether it is a static program for the machine.
-fn check(bytes: &[u8], machine: Machine) -> Result<(), String> {
+pub(super) fn check(bytes: &[u8], machine: Machine) -> Result<(), String> {
     const PT_INTERP: u32 = 3;
     const HEADER: usize = 64;
     let half = |at: usize| bytes.get(at..at + 2).map(|b| u16::from_le_bytes([b[0], b[1]]));
@@ -118,7 +118,7 @@ fn check(bytes: &[u8], machine: Machine) -> Result<(), String> {
             return Err(cut());
         }
         if word(at).ok_or_else(cut)? == PT_INTERP {
-            return Err("it is dynamically linked, and the proxy's image holds no loader and no library".to_owned());
+            return Err("it is dynamically linked, and its image holds no loader and no library".to_owned());
         }
     }
     Ok(())

@@ -22,7 +22,8 @@ use super::container::describe;
 use super::labels::{self, Role};
 use super::names::ALIAS;
 use super::ports::{self, Published};
-use super::proxy_image::{self, Content, PROGRAM, ProxyImage, UID};
+use super::program_image::{ProgramImage, UID};
+use super::proxy_image::{self, Content, PROGRAM};
 use super::refusal::{found, refusal, status};
 use super::spec::{log_config, restart_policy};
 use super::{Docker, FALLBACK_LOG_DRIVER};
@@ -140,7 +141,11 @@ impl Docker {
     ///
     /// # Errors
     /// Where there is no binary that could run there.
-    async fn proxy_image(&self, named: Option<&Path>, trusted: Vec<String>) -> Result<ProxyImage, EngineError> {
+    pub(super) async fn proxy_image(
+        &self,
+        named: Option<&Path>,
+        trusted: Vec<String>,
+    ) -> Result<ProgramImage, EngineError> {
         let machine = self.machine().await?;
         let own = std::env::current_exe().ok();
         let search = Search {
@@ -268,7 +273,7 @@ impl Raising<'_> {
         Ok(started)
     }
 
-    async fn create_holder(&mut self, image: &ProxyImage, wanted: &[Published]) -> Result<Started, EngineError> {
+    async fn create_holder(&mut self, image: &ProgramImage, wanted: &[Published]) -> Result<Started, EngineError> {
         self.load(image).await?;
         let name = self.docker.names.holder();
         let usual = [Published::usual(80), Published::usual(443)];
@@ -299,7 +304,7 @@ impl Raising<'_> {
         proxy: Option<ContainerInspectResponse>,
         holder_now: Option<&ContainerInspectResponse>,
         holder: &Started,
-        image: Option<&ProxyImage>,
+        image: Option<&ProgramImage>,
     ) -> Result<(), EngineError> {
         let name = self.docker.names.proxy();
         let Some(proxy) = proxy else {
@@ -344,7 +349,7 @@ impl Raising<'_> {
         Ok(())
     }
 
-    async fn create_proxy(&mut self, image: &ProxyImage, holder: &Started) -> Result<(), EngineError> {
+    async fn create_proxy(&mut self, image: &ProgramImage, holder: &Started) -> Result<(), EngineError> {
         self.load(image).await?;
         let name = self.docker.names.proxy();
         let body = self.proxy_body(image, holder);
@@ -355,7 +360,7 @@ impl Raising<'_> {
     }
 
     /// Puts another build in the proxy's place; the old one waits under another name until the new one answers.
-    async fn replace_proxy(&mut self, old: &str, image: &ProxyImage, holder: &Started) -> Result<(), EngineError> {
+    async fn replace_proxy(&mut self, old: &str, image: &ProgramImage, holder: &Started) -> Result<(), EngineError> {
         let docker = self.docker;
         self.load(image).await?;
         let (name, waiting) = (docker.names.proxy(), docker.names.replaced_proxy());
@@ -386,8 +391,8 @@ impl Raising<'_> {
         Ok(())
     }
 
-    async fn load(&mut self, image: &ProxyImage) -> Result<(), EngineError> {
-        if self.docker.load_proxy_image(image).await.map_err(|error| no_proxy(&error))? {
+    async fn load(&mut self, image: &ProgramImage) -> Result<(), EngineError> {
+        if self.docker.load_image(image).await.map_err(|error| no_proxy(&error))? {
             self.report.done.push(format!("loaded the image {}", image.reference));
         }
         Ok(())
@@ -487,7 +492,7 @@ impl Raising<'_> {
         }
     }
 
-    fn holder_body(&self, image: &ProxyImage, published: &[Published]) -> ContainerCreateBody {
+    fn holder_body(&self, image: &ProgramImage, published: &[Published]) -> ContainerCreateBody {
         let network = self.docker.names.network();
         let alias = EndpointSettings { aliases: Some(vec![ALIAS.to_owned()]), ..EndpointSettings::default() };
         ContainerCreateBody {
@@ -508,7 +513,7 @@ impl Raising<'_> {
         }
     }
 
-    fn proxy_body(&self, image: &ProxyImage, holder: &Started) -> ContainerCreateBody {
+    fn proxy_body(&self, image: &ProgramImage, holder: &Started) -> ContainerCreateBody {
         let names = &self.docker.names;
         let state = Mount {
             typ: Some(MountType::VOLUME),
@@ -586,7 +591,7 @@ fn hardened() -> HostConfig {
     }
 }
 
-fn needed(image: Option<&ProxyImage>) -> Result<&ProxyImage, EngineError> {
+fn needed(image: Option<&ProgramImage>) -> Result<&ProgramImage, EngineError> {
     image.ok_or_else(|| EngineError::NoProxy("the proxy stopped at this very moment\nhint: run it again".to_owned()))
 }
 

@@ -1,9 +1,10 @@
 //! Docker as an engine: an instance is a container, the gateway two of them on a network of their own.
 //!
-//! `connect` finds the engine; `gateway` and `teardown` make and remove what runs the proxy (`proxy_image`, `binary`,
+//! `connect` finds the engine; `gateway` and `teardown` make and remove what runs the proxy (`proxy_image`, `program_image`, `binary`,
 //! `ports`); `relay` reaches it; `image`, `container` (`spec`, `mount`, `quantity`), `events`, `exec` and `logs` are what a
-//! deployment does with its slots; `survey` is what `doctor` finds. Whatever has our `labels` is ours, and nothing else is touched.
+//! deployment does with its slots; `survey` is what `doctor` finds, `application` what the demo runs. Whatever has our `labels` is ours, and nothing else is touched.
 
+mod application;
 mod binary;
 mod connect;
 mod container;
@@ -16,6 +17,7 @@ mod logs;
 mod mount;
 mod names;
 mod ports;
+mod program_image;
 mod proxy_image;
 mod quantity;
 mod refusal;
@@ -28,6 +30,7 @@ use std::time::Duration;
 
 use config::name::ServiceName;
 
+pub use self::application::Application;
 use self::connect::{Handles, Place};
 use self::names::Names;
 pub use self::survey::{Finding, Verdict};

@@ -61,6 +61,11 @@ impl Names {
         format!("{}bluegreen-proxy", self.prefix)
     }
 
+    /// Returns the name of an application's image that we make.
+    pub(super) fn application(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
     pub(super) fn slot(&self, service: &ServiceName, slot: Slot) -> String {
         format!("{}{service}_{}", self.prefix, slot.upper())
     }

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::container::describe;
-use super::proxy_image::UID;
+use super::program_image::UID;
 use super::refusal::refusal;
 use super::{Docker, labels, ports};
 

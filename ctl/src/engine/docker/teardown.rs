@@ -97,14 +97,19 @@ impl Docker {
         Ok(())
     }
 
-    /// Removes the proxy's images by this gateway's own tags; one that something still runs stays.
+    /// Removes the images that this gateway made, by its own tags; one that something still runs stays.
     async fn remove_images(&self, said: &mut Vec<String>) -> Result<(), EngineError> {
-        let filters = HashMap::from([("reference".to_owned(), vec![self.names.image()])]);
+        let filters = HashMap::from([("label".to_owned(), vec![labels::BUILD.to_owned()])]);
         let options = ListImagesOptions { filters: Some(filters), ..ListImagesOptions::default() };
         let list = self.handles.call.list_images(Some(options)).await;
         let list = list.map_err(|error| refusal("list the images", error))?;
-        let own = list.into_iter().filter(|image| image.labels.contains_key(labels::BUILD));
-        for tag in own.flat_map(|image| image.repo_tags) {
+        let (proxy, gateway) = (format!("{}:", self.names.image()), self.names.network());
+        let mut own = Vec::new();
+        for image in list {
+            let is_application = labels::is_ours(Some(&image.labels), &gateway);
+            own.extend(image.repo_tags.into_iter().filter(|tag| is_application || tag.starts_with(&proxy)));
+        }
+        for tag in own {
             match self.handles.call.remove_image(&tag, None::<RemoveImageOptions>, None).await {
                 Ok(_) => said.push(format!("removed the image {tag}")),
                 Err(error) if status(&error) == Some(404) => {}
