@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use config::admin::request::{Drain, Flip, Lease, ServiceSettings, Stage};
+use config::admin::request::{Delete, Drain, Flip, Lease, ServiceSettings, Stage};
 use config::admin::response::{self, Flipped, ServiceStatus, Status, Version};
 use config::admin::{AdminError, BODY_BYTES, Call, ErrorCode, Event, LEASE_HEADER, Verb};
 use config::name::ServiceName;
@@ -140,13 +140,13 @@ impl Client {
         self.request(Call::Put(name.clone()), Some(at), Some(settings)).await?.collect_answer().await.map(drop)
     }
 
-    /// Takes a service's routes away and forgets it.
+    /// Takes a service's routes away, waits for the requests under way, and forgets it.
     ///
     /// # Errors
     /// As of every call.
-    pub async fn delete(&mut self, name: &ServiceName, at: Match) -> Result<(), Error> {
+    pub async fn delete(&mut self, name: &ServiceName, at: Match, delete: &Delete) -> Result<(), Error> {
         let call = Call::Delete(name.clone());
-        self.request(call, Some(at), None::<&()>).await?.collect_answer().await.map(drop)
+        self.request(call, Some(at), Some(delete)).await?.collect_answer().await.map(drop)
     }
 
     /// Puts endpoints into a slot and follows its health; the last line is `healthy` or `error`.

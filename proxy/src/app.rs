@@ -235,6 +235,14 @@ impl Running {
         drop(self.orders.send(Order::Reload(None)));
     }
 
+    /// Returns what ends a [`Running::shutdown`] that still waits.
+    pub fn hurry(&self) -> impl Fn() + Send + 'static {
+        let stage = self.stage.clone();
+        move || {
+            stage.send_replace(Stage::Stop);
+        }
+    }
+
     /// Accepts nothing new, waits for requests under way, and ends what is left at the deadline.
     pub fn shutdown(self, deadline: Duration) {
         self.stage.send_replace(Stage::Drain);
@@ -360,7 +368,7 @@ fn run_control(setup: ControlSetup) -> io::Result<()> {
         let shared = Arc::new(Shared {
             live,
             settings: stages::Sender::new(settings(&model)),
-            look: stages::Sender::new(0),
+            cut: stages::Sender::new(Vec::new()),
             resolver,
             connections: AtomicU64::new(0),
             below_cap: Notify::new(),

@@ -68,6 +68,17 @@ struct Upstream {
     exchange: Exchange,
     /// Held until the body has ended: the run counts as in use so long.
     claim: Claim,
+    /// Whether an end before its time was counted.
+    counted: bool,
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        // Its client took nothing until the deadline, so nobody asked it for more.
+        if !self.counted && !self.exchange.is_finished() && self.claim.run().is_cut_off() {
+            self.claim.tally(Tally::Cut);
+        }
+    }
 }
 
 impl AnswerBody {
@@ -89,13 +100,14 @@ impl AnswerBody {
         if exchange.is_finished() {
             return Self::bytes(Bytes::new());
         }
-        Self { content: Content::Upstream(Box::new(Upstream { exchange, claim })), _serving: None }
+        Self { content: Content::Upstream(Box::new(Upstream { exchange, claim, counted: false })), _serving: None }
     }
 }
 
 impl Upstream {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         if self.claim.run().is_cut_off() {
+            self.counted = true;
             self.claim.tally(Tally::Cut);
             return Poll::Ready(Some(Err(Error::CutOff)));
         }
@@ -104,6 +116,7 @@ impl Upstream {
                 Ok(AnswerFrame::Data(data)) => Ok(Frame::data(data)),
                 Ok(AnswerFrame::Trailers(trailers)) => Ok(Frame::trailers(trailers)),
                 Err(error) => {
+                    self.counted = true;
                     if !matches!(error, Error::RequestBody(_)) {
                         self.claim.tally(Tally::Failed);
                     }

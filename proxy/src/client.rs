@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::upgrade::Tunnel;
+use crate::upstream::run::RunId;
 
 /// What a client connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +65,8 @@ pub(crate) struct Client {
     /// A request's body is wanted and doesn't come.
     awaits_body: Cell<bool>,
     last_move: Cell<Instant>,
+    /// The run that the last request was sent to.
+    run: Cell<Option<RunId>>,
     order: Cell<Option<Order>>,
     waker: RefCell<Option<Waker>>,
     /// What takes the connection over after a 101.
@@ -81,6 +84,7 @@ impl Client {
             write_blocked: Cell::new(false),
             awaits_body: Cell::new(false),
             last_move: Cell::new(now),
+            run: Cell::new(None),
             order: Cell::new(None),
             waker: RefCell::new(None),
             tunnel: RefCell::new(None),
@@ -92,6 +96,19 @@ impl Client {
         self.phase.set(Phase::Serving);
         self.last_move.set(Instant::now());
         Serving(Rc::clone(self))
+    }
+
+    /// Notes the run that the request under way is sent to.
+    pub(crate) fn is_sent_to(&self, run: RunId) {
+        self.run.set(Some(run));
+    }
+
+    /// Ends what is left of these runs: an answer ends itself when it is polled next, but nobody polls it while the client
+    /// takes nothing.
+    pub(crate) fn cut(&self, runs: &[RunId]) {
+        let is_stuck = self.phase.get() == Phase::Serving && self.write_blocked.get();
+        let is_cut = self.run.get().is_some_and(|run| runs.contains(&run));
+        self.order(if is_stuck && is_cut { Order::Drop } else { Order::Look });
     }
 
     /// Leaves what the connection becomes after the 101 that is about to be sent.

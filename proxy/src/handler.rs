@@ -66,6 +66,7 @@ async fn answer(
 ) -> Result<Response<AnswerBody>, Error> {
     let authority = headers::check(request, worker.limits.target_bytes)?;
     let Routed { service, claim, target } = route(worker, request, &authority)?;
+    client.is_sent_to(claim.run().id());
     let websocket = asks_for_websocket(request);
     let framing = framing(request);
     let head = RequestHead {

@@ -84,9 +84,18 @@ async fn serve_until_told(options: Options) -> std::io::Result<Result<(), StartE
             _ = hup.recv() => running.reload(),
         }
     }
-    let deadline = running.shutdown_timeout();
-    tracing::info!(?deadline, "draining");
-    running.shutdown(deadline);
+    let (deadline, hurry) = (running.shutdown_timeout(), running.hurry());
+    tracing::info!(?deadline, "draining; a second signal ends at once");
+    let mut ended = tokio::task::spawn_blocking(move || running.shutdown(deadline));
+    tokio::select! {
+        _ = &mut ended => {}
+        _ = async { tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} } } => {
+            tracing::warn!("told again: requests under way are ended");
+            hurry();
+            // A panic of it was said on its own thread.
+            drop(ended.await);
+        }
+    }
     tracing::info!("ended");
     Ok(Ok(()))
 }

@@ -46,8 +46,8 @@ pub(crate) struct Shared {
     pub(crate) live: Live,
     /// Limits and time-outs, which a reload replaces.
     pub(crate) settings: watch::Sender<Settings>,
-    /// Rings when requests should look at their runs again: a drain deadline has passed.
-    pub(crate) look: watch::Sender<u64>,
+    /// The runs whose drain deadline passed last: what is left of them is to end.
+    pub(crate) cut: watch::Sender<Vec<RunId>>,
     /// Where names are resolved anew after a failure to connect.
     pub(crate) resolver: mpsc::UnboundedSender<Resolve>,
     /// Client connections of all workers.
@@ -208,7 +208,7 @@ impl Worker {
 
     /// Looks after clients and idle connections until the worker's life is over.
     async fn watch(&self, mut stage: watch::Receiver<Stage>) {
-        let mut look = self.shared.look.subscribe();
+        let mut cut = self.shared.cut.subscribe();
         let mut settings = self.shared.settings.subscribe();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -230,7 +230,10 @@ impl Worker {
                         }
                     }
                 }
-                Ok(()) = look.changed() => self.order_all(Order::Look),
+                Ok(()) = cut.changed() => {
+                    let cut = cut.borrow_and_update().clone();
+                    self.clients.borrow().values().for_each(|client| client.cut(&cut));
+                }
                 Ok(()) = settings.changed() => *self.settings.borrow_mut() = settings.borrow_and_update().clone(),
                 _ = tick.tick() => self.sweep(),
             }

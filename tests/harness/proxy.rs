@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ::proxy::app::{App, Options, Running};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
@@ -121,6 +122,25 @@ impl Proxy {
         let mut child = child.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    /// Sends a signal to the program.
+    ///
+    /// # Panics
+    /// Where it does not run as a program.
+    pub fn signal(&self, signal: Signal) {
+        let Body::Program(_, Some(child)) = &self.body else { panic!("no program runs") };
+        kill_process(Pid::from_child(child), signal).unwrap();
+    }
+
+    /// Waits until the program has ended, and returns its exit code; `None` where a signal ended it.
+    ///
+    /// # Panics
+    /// Where it does not run as a program.
+    pub async fn ended(&mut self) -> Option<i32> {
+        let Body::Program(_, child) = &mut self.body else { panic!("it runs in this process") };
+        let mut child = child.take().unwrap();
+        tokio::task::spawn_blocking(move || child.wait().unwrap().code()).await.unwrap()
     }
 
     /// Makes an admin call under `If-Match: *` and waits for the whole answer.

@@ -23,6 +23,8 @@ pub enum Behaviour {
     Redirect(&'static str),
     /// Answers 200 with the request's body.
     Echo,
+    /// Answers 200 with so many bytes.
+    Large(usize),
     /// Answers as `HTTP/1.0` without a length, and closes.
     Http10,
     /// Answers 200 with its version that much later.
@@ -207,6 +209,7 @@ async fn answer(
         Behaviour::Status(status) => whole(status, "", version.as_bytes()),
         Behaviour::Redirect(target) => whole(302, &format!("Location: {target}\r\n"), b""),
         Behaviour::Echo => whole(200, "", &request.body),
+        Behaviour::Large(bytes) => whole(200, "", &vec![b'x'; bytes]),
         Behaviour::Late(pause) => {
             tokio::time::sleep(pause).await;
             whole(200, "", version.as_bytes())

@@ -11,6 +11,8 @@ mod docker_host;
 mod docker_restart;
 // The recipe's uptimer as a slot of the Docker engine.
 mod docker_uptimer;
+// How bgproxy ends.
+mod ending;
 // The harness itself: its load fails where it must.
 mod harness;
 // The real programs, as the tests start them.

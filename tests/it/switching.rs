@@ -144,3 +144,42 @@ async fn flips_of_one_service_touch_neither_connections_nor_answers_of_another()
     assert!(pooled.1 <= visitors.keep_alive + 2, "the pool was dropped: {pooled:?} connections, {probes} probes");
     assert!(verdict.slowest < Duration::from_millis(500), "an answer took {:?}", verdict.slowest);
 }
+
+/// A client that takes nothing keeps no slot: at the drain deadline its answer is cut and counted, and others' are not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_nobody_reads_is_cut_at_the_drain_deadline_and_counted() {
+    let (blue, green) = (upstream("blue").await, upstream("green").await);
+    let proxy = proxy();
+    proxy.serve("shop", blue.address()).await;
+    blue.behave(Behaviour::Large(100 << 20));
+    let mut stuck = client(proxy.address()).await.unwrap();
+    stuck.send("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n").await.unwrap();
+    eventually("the answer is under way", async || (blue.seen_count() > 1).then_some(())).await;
+    let staged = proxy.stage("shop", green.address()).await;
+    assert_eq!(staged["event"], "healthy", "{staged}");
+    let flipped = proxy.call("POST", "/v1/services/shop/flip", json!({ "drain": "300ms" })).await;
+    assert_eq!(flipped.lines[0]["in_flight"], 1, "{flipped:?}");
+    let drained = proxy.drain("shop").await;
+    assert_eq!((&drained["event"], &drained["counts"]["cut"]), (&json!("drained"), &json!(1)), "{drained}");
+    let seconds = drained["seconds"].as_f64().unwrap();
+    assert!((0.3..1.5).contains(&seconds), "{drained}");
+    let status = proxy.call("GET", "/v1/services/shop", json!({})).await;
+    assert_eq!(status.lines[0]["slots"]["blue"]["in_flight"], 0, "{status:?}");
+    assert!(stuck.answer().await.is_err(), "a cut answer does not look like a whole one");
+}
+
+/// A service that is removed takes no new request, and answers those that it has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_service_answers_what_it_has_before_it_is_gone() {
+    let blue = upstream("blue").await;
+    let proxy = proxy();
+    proxy.serve("shop", blue.address()).await;
+    let mut slow = client(proxy.address()).await.unwrap();
+    slow.send("GET /slow/300 HTTP/1.1\r\nHost: shop.test\r\n\r\n").await.unwrap();
+    eventually("it is under way", async || (blue.unanswered() == 1).then_some(())).await;
+    let removed = proxy.call("DELETE", "/v1/services/shop", json!({ "drain": "5s" })).await;
+    assert_eq!((removed.status, blue.unanswered()), (204, 0));
+    assert_eq!(slow.answer().await.unwrap().unwrap().status, 200);
+    let mut late = client(proxy.address()).await.unwrap();
+    assert_eq!(late.get("shop.test", "/").await.unwrap().unwrap().status, 404);
+}

@@ -55,6 +55,21 @@ impl Default for Stage {
     }
 }
 
+/// Takes a service's routes away, waits for the requests under way, and forgets it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Delete {
+    /// How long requests may go on; then what is left is ended.
+    #[serde(with = "crate::duration")]
+    pub drain: Duration,
+}
+
+impl Default for Delete {
+    fn default() -> Self {
+        Self { drain: defaults::DRAIN }
+    }
+}
+
 /// Makes a slot live.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

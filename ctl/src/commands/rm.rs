@@ -1,5 +1,7 @@
 //! `bgctl rm`: drains and removes a service.
 
+use ::config::admin::request::Delete;
+use ::config::defaults;
 use ::config::name::ServiceName;
 use clap::Args;
 
@@ -38,7 +40,10 @@ impl Rm {
         ask(context, &going).await?;
         client.acquire(&name, who(), "remove".to_owned()).await?;
         if service.is_some() {
-            client.delete(&name, Match::Any).await?;
+            let drain =
+                instances.iter().find(|instance| !instance.kept).map_or(defaults::DRAIN, |i| Settings::of(i).drain);
+            context.ui.say("no new requests; waiting for the last ones");
+            client.delete(&name, Match::Any, &Delete { drain }).await?;
         }
         if let Some(engine) = context.slots_engine().await? {
             for instance in &instances {

@@ -74,7 +74,7 @@ async fn answer_call(context: &Context, request: Request<Incoming>) -> Result<An
         }
         Call::Delete(name) => {
             let change = change(&head.headers)?;
-            handle.with(|control| control.delete(&name, &change))?;
+            control::delete(handle, &name, &parse(&body)?, &change).await?;
             Ok(respond(StatusCode::NO_CONTENT, None, Bytes::new()))
         }
         Call::Act(name, verb) => act(context, &name, verb, &head.headers, &body).await,

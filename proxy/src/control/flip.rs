@@ -20,6 +20,8 @@ use crate::worker::Resolve;
 
 /// After the drain deadline, what was told to end is waited for so long.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Workers that are busy may hear of so many cuts at once.
+const REMEMBERED_CUTS: usize = 64;
 /// How often a long call says how far it has got, and keeps its lease.
 const PROGRESS: Duration = Duration::from_secs(1);
 
@@ -166,17 +168,49 @@ pub fn drain(
     Ok(receiver)
 }
 
-/// Waits for a run that was marked; at the deadline ends what is left.
-async fn drain_run(handle: Rc<Handle>, name: ServiceName, run: Arc<Run>, deadline: Duration) {
-    let mut end = tokio::time::timeout(deadline, run.drained()).await;
-    if end.is_err() {
-        run.cut_off();
-        handle.with(|control| control.look());
-        end = tokio::time::timeout(LAST_WORDS, run.drained()).await;
+/// Takes a service's routes away, and answers when nothing is in flight on it any more.
+///
+/// # Errors
+/// Where the change is not allowed or can't be saved; nothing is changed then.
+///
+/// # Cancel safety
+/// The service is gone at once; dropped, it drains by itself.
+pub async fn delete(
+    handle: &Rc<Handle>,
+    name: &ServiceName,
+    delete: &request::Delete,
+    change: &Change,
+) -> Result<(), AdminError> {
+    let runs = handle.with(|control| control.delete(name, change))?;
+    let draining: Vec<_> = runs
+        .into_iter()
+        .map(|run| {
+            let (handle, deadline) = (Rc::clone(handle), delete.drain);
+            tokio::task::spawn_local(async move { end_run(&handle, &run, deadline).await })
+        })
+        .collect();
+    for run in draining {
+        // A drain that panicked has said so; the service is gone all the same.
+        drop(run.await);
     }
-    if !matches!(end, Ok(Progress::Superseded)) {
+    Ok(())
+}
+
+/// Waits for a run that was marked, and tells its end.
+async fn drain_run(handle: Rc<Handle>, name: ServiceName, run: Arc<Run>, deadline: Duration) {
+    if end_run(&handle, &run, deadline).await != Progress::Superseded {
         handle.with(|control| control.drained(&name, run.id()));
     }
+}
+
+/// Waits for a run that was marked; at the deadline ends what is left.
+async fn end_run(handle: &Rc<Handle>, run: &Run, deadline: Duration) -> Progress {
+    if let Ok(end) = tokio::time::timeout(deadline, run.drained()).await {
+        return end;
+    }
+    run.cut_off();
+    handle.with(|control| control.cut(run.id()));
+    tokio::time::timeout(LAST_WORDS, run.drained()).await.unwrap_or_else(|_| run.progress())
 }
 
 /// A long call, and whom it keeps informed.
@@ -474,10 +508,15 @@ impl Control {
         self.find_run(run).is_some_and(|(name, slot)| self.services.get(&name).is_some_and(|s| s.was_live(slot)))
     }
 
-    /// Makes every worker look at the runs of its requests again.
-    fn look(&self) {
+    /// Makes every worker end what is left of a run.
+    fn cut(&self, cut: RunId) {
         if let Some(shared) = &self.shared {
-            shared.look.send_modify(|count| *count += 1);
+            shared.cut.send_modify(|runs| {
+                if runs.len() == REMEMBERED_CUTS {
+                    runs.remove(0);
+                }
+                runs.push(cut);
+            });
         }
     }
 }

@@ -23,7 +23,7 @@ use config::name::{EndpointAddr, ServiceName, Slot};
 use tokio::sync::broadcast;
 
 pub(crate) use flip::start;
-pub use flip::{apply_file, drain, flip, rollback, stage};
+pub use flip::{apply_file, delete, drain, flip, rollback, stage};
 use service::{Drain, Service, SlotRun};
 use store::{Restored, Saved, Store};
 
@@ -230,11 +230,11 @@ impl Control {
         self.service(name)
     }
 
-    /// Takes a service's routes away and forgets it.
+    /// Takes a service's routes away and forgets it; returns its runs, which drain.
     ///
     /// # Errors
     /// Where it is unknown, stale or locked, or can't be forgotten on disk.
-    pub fn delete(&mut self, name: &ServiceName, change: &Change) -> Result<(), AdminError> {
+    pub fn delete(&mut self, name: &ServiceName, change: &Change) -> Result<Vec<Arc<Run>>, AdminError> {
         if !self.services.contains_key(name) && !self.is_lost(name) {
             return Err(unknown(name));
         }
@@ -245,11 +245,11 @@ impl Control {
         self.found_again(name);
         self.index = index;
         self.publish();
-        for run in gone.iter().flat_map(|service| [&service.blue, &service.green]).flatten() {
-            run.run.drain();
-        }
+        let slots = gone.iter().flat_map(|service| [&service.blue, &service.green]).flatten();
+        let runs: Vec<_> = slots.map(|slot| Arc::clone(&slot.run)).collect();
+        runs.iter().for_each(|run| run.drain());
         self.news.push(Event::Removed { service: name.clone() });
-        Ok(())
+        Ok(runs)
     }
 
     /// Gives, keeps or takes back a service's lease; a service that is yet to be made can be leased too.
