@@ -36,6 +36,38 @@ pub struct Load {
     pub streams: usize,
     /// What each client but the slow ones waits between an answer and its next request.
     pub pause: Duration,
+    /// Says which version gave an answer with status 200, or what is wrong with it.
+    pub judge: fn(&Asked<'_>, &Response) -> Result<String, String>,
+}
+
+/// What a visitor asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// What it carried as `X-Load-Id`.
+    pub id: &'a str,
+    /// How many bytes a POST had.
+    pub posted: Option<usize>,
+    /// In how many pieces the answer was to come.
+    pub pieces: Option<usize>,
+}
+
+/// Judges an answer of [`upstream()`](crate::upstream()).
+fn judge_upstream(asked: &Asked<'_>, answer: &Response) -> Result<String, String> {
+    let Asked { id, posted, pieces } = *asked;
+    if answer.field("x-load-id") != Some(id) {
+        return Err(format!("the answer to another request: {:?}", answer.field("x-load-id")));
+    }
+    let arrived = answer.field("x-body-bytes").and_then(|bytes| bytes.parse().ok());
+    if let Some(posted) = posted.filter(|posted| arrived != Some(*posted)) {
+        return Err(format!("{arrived:?} of {posted} bytes arrived"));
+    }
+    let version = answer.field("x-version").unwrap_or("none");
+    match pieces {
+        Some(pieces) if answer.text() != version.repeat(pieces) => {
+            Err(format!("{pieces} pieces of {version} came as {:?}", answer.text()))
+        }
+        _ => Ok(version.to_owned()),
+    }
 }
 
 impl Default for Load {
@@ -49,6 +81,7 @@ impl Default for Load {
             slow_for: Duration::from_millis(200),
             streams: 0,
             pause: Duration::ZERO,
+            judge: judge_upstream,
         }
     }
 }
@@ -62,7 +95,7 @@ pub struct Verdict {
     pub failed: u64,
     /// The first of these, in words, with the time since the start.
     pub failures: Vec<(Duration, String)>,
-    /// Right answers by `X-Version`.
+    /// Right answers by the version that gave them.
     pub versions: BTreeMap<String, u64>,
     /// The longest wait for an answer, those asked to be slow aside.
     pub slowest: Duration,
@@ -170,7 +203,7 @@ async fn visit(shared: Arc<Shared>, visitor: Visitor) {
     while !shared.stop.load(Ordering::Relaxed) {
         let (id, sent) = shared.begin();
         let answer = exchange(&shared, visitor, &id, &mut connection).await;
-        let goes_on = visitor != Visitor::Fresh && answer.as_ref().is_ok_and(|answer| !answer.closes());
+        let goes_on = visitor != Visitor::Fresh && answer.as_ref().is_ok_and(|(answer, _)| !answer.closes());
         if !goes_on {
             connection = None;
         }
@@ -190,13 +223,13 @@ impl Shared {
         ((began_at.len() - 1).to_string(), now)
     }
 
-    fn record(&self, visitor: Visitor, id: &str, took: Duration, answer: Result<Response, String>) {
+    fn record(&self, visitor: Visitor, id: &str, took: Duration, answer: Result<(Response, String), String>) {
         let mut verdict = self.verdict.lock().unwrap();
         verdict.total += 1;
         match answer {
-            Ok(answer) => {
+            Ok((answer, version)) => {
                 verdict.closed += u64::from(visitor != Visitor::Fresh && answer.closes());
-                *verdict.versions.entry(answer.field("x-version").unwrap_or("none").to_owned()).or_default() += 1;
+                *verdict.versions.entry(version).or_default() += 1;
                 if !visitor.is_patient() {
                     verdict.slowest = verdict.slowest.max(took);
                 }
@@ -211,13 +244,14 @@ impl Shared {
     }
 }
 
-/// Sends one request and judges its answer; a connection that ends without one is a failure, reused or not.
+/// Sends one request and judges its answer, which it returns with the version; a connection that ends without one is a
+/// failure, reused or not.
 async fn exchange(
     shared: &Shared,
     visitor: Visitor,
     id: &str,
     connection: &mut Option<Client>,
-) -> Result<Response, String> {
+) -> Result<(Response, String), String> {
     let slot = match connection {
         Some(open) => open,
         None => {
@@ -242,15 +276,11 @@ async fn exchange(
     if answer.status != 200 {
         return Err(format!("{} {}", answer.status, answer.text().chars().take(200).collect::<String>()));
     }
-    if answer.field("x-load-id") != Some(id) {
-        return Err(format!("the answer to another request: {:?}", answer.field("x-load-id")));
-    }
-    if visitor == Visitor::Post && answer.field("x-body-bytes") != Some(BODY_BYTES.to_string().as_str()) {
-        return Err(format!("{:?} of {BODY_BYTES} bytes arrived", answer.field("x-body-bytes")));
-    }
-    let version = answer.field("x-version").unwrap_or("none");
-    if visitor == Visitor::Stream && answer.text() != version.repeat(STREAM.0) {
-        return Err(format!("{} pieces of {version} came as {:?}", STREAM.0, answer.text()));
-    }
-    Ok(answer)
+    let asked = Asked {
+        id,
+        posted: (visitor == Visitor::Post).then_some(BODY_BYTES),
+        pieces: (visitor == Visitor::Stream).then_some(STREAM.0),
+    };
+    let version = (shared.load.judge)(&asked, &answer)?;
+    Ok((answer, version))
 }

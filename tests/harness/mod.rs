@@ -15,7 +15,7 @@ mod upstream;
 
 pub use client::{Client, Response, client};
 pub use eventually::eventually;
-pub use load::{Load, Running, Verdict, load};
+pub use load::{Asked, Load, Running, Verdict, load};
 pub use proxy::{Answer, Proxy, proxy, proxy_program};
 pub use site::{Ended, Programs, Site, Started};
 pub use skip::{is_soak, measured, skipped};

@@ -99,10 +99,7 @@ impl Site {
         let mut command = Command::new(self.programs.bgctl);
         command.args(["--engine", "process", "--json"]).args(words);
         command.env("XDG_STATE_HOME", self.folder.path()).env_remove("XDG_RUNTIME_DIR").env_remove("BG_GATEWAY");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().unwrap();
-        let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
-        Started { child, stdout, events: Vec::new() }
+        Started::spawn(command)
     }
 
     /// Runs `bgctl` on this site to its end.
@@ -162,6 +159,17 @@ impl Drop for Site {
 }
 
 impl Started {
+    /// Starts a command whose stdout is JSON lines.
+    ///
+    /// # Panics
+    /// Where it can't be started.
+    pub fn spawn(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, stdout, events: Vec::new() }
+    }
+
     /// Waits for an event on stdout.
     ///
     /// # Panics

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use ctl::engine::docker::Docker;
 use ctl::engine::{Engine, GatewaySpec};
 use serde_json::Value;
-use tests::skipped;
+use tests::{Ended, Started, skipped};
+
+use crate::programs::PROGRAMS;
 
 /// A gateway that a test made; dropping it removes everything, also when the test panics.
 pub(crate) struct TestGateway {
@@ -40,6 +42,18 @@ impl TestGateway {
             proxy_binary: Some(self.proxy_binary.clone()),
             ..GatewaySpec::default()
         }
+    }
+
+    /// Starts `bgctl` on this gateway.
+    pub(crate) fn start(&self, words: &[&str]) -> Started {
+        let mut command = tokio::process::Command::new(PROGRAMS.bgctl);
+        command.args(["--gateway", &self.name, "--json", "--yes"]).args(words);
+        Started::spawn(command)
+    }
+
+    /// Runs `bgctl` on this gateway to its end.
+    pub(crate) async fn bgctl(&self, words: &[&str]) -> Ended {
+        self.start(words).end().await
     }
 
     /// Prefixes a name as the gateway does.

@@ -9,6 +9,8 @@ mod docker_engine;
 mod docker_host;
 // A restart of the Docker daemon, where that is allowed.
 mod docker_restart;
+// The main job on a real engine, under load: versions that come, fail and go back.
+mod docker_switch;
 // The recipe's uptimer as a slot of the Docker engine.
 mod docker_uptimer;
 // How bgproxy ends.

@@ -1,0 +1,164 @@
+//! The main job on a real engine, under load: the recipe's uptimer comes, fails in two ways, and goes back.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tests::{Asked, Ended, Load, Response, client, eventually, load, measured};
+
+use crate::docker_host::{TestGateway, Uptimer, docker, gateway, inspect};
+
+const TEST: &str = "the_uptimer_comes_fails_and_goes_back";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_uptimer_comes_fails_and_goes_back_under_load_without_a_failed_request() {
+    let Some(gateway) = gateway(TEST).await else { return };
+    let mut images = Vec::new();
+    for (version, fail) in [(1, ""), (2, ""), (3, "exit"), (4, "never")] {
+        let Some(image) = gateway.build(TEST, &Uptimer { version, loading: 1, fail }) else { return };
+        images.push(image);
+    }
+    let publish = format!("127.0.0.1:{}:80", gateway.port);
+    let binary = gateway.proxy_binary.to_str().unwrap();
+    let up = gateway.bgctl(&["up", "--publish", &publish, "--proxy-binary", binary]).await;
+    assert_eq!(up.code, Some(0), "{}", up.talk);
+    let first = gateway.bgctl(&["switch", "uptimer", "--image", &images[0], "--domain", "uptimer.test"]).await;
+    said(&first, 0, &["LIVE: uptimer v1 on BLUE"]);
+    assert_slot(&gateway, "uptimer_BLUE", &images[0], true);
+
+    let address = SocketAddr::from(([127, 0, 0, 1], gateway.port));
+    let host = "uptimer.test".to_owned();
+    let pause = Duration::from_millis(20);
+    let load =
+        load(address, Load { host, keep_alive: 8, fresh: 4, posts: 4, slow: 0, pause, judge, ..Load::default() });
+
+    second_version(&gateway, &images[1]).await;
+    exits_at_start(&gateway, &images[2]).await;
+    never_ready(&gateway, &images[3]).await;
+
+    let back = gateway.bgctl(&["rollback", "uptimer"]).await;
+    said(&back, 0, &["LIVE: uptimer v1 on BLUE"]);
+    assert_slot(&gateway, "uptimer_BLUE", &images[0], true);
+    assert_slot(&gateway, "uptimer_GREEN", &images[1], false);
+    eventually("v1 answers", async || (answered(address).await.as_deref() == Ok("v1")).then_some(())).await;
+
+    let verdict = load.stop().await;
+    verdict.assert_none_failed();
+    assert_eq!(verdict.closed, 0, "client connections were closed");
+    assert_eq!(verdict.versions.keys().collect::<Vec<_>>(), ["v1", "v2"], "no version that failed was ever asked");
+    measured(TEST, &format!("{} requests, {} failed", verdict.total, verdict.failed));
+
+    let down = gateway.bgctl(&["down", "--volumes"]).await;
+    assert_eq!(down.code, Some(0), "{}", down.talk);
+    let left: Vec<_> = gateway.leftovers().into_iter().filter(|name| !images.contains(name)).collect();
+    assert_eq!(left, Vec::<String>::new());
+}
+
+/// The switch to v2: reported as the contract says, and soon after the application's first good answer.
+async fn second_version(gateway: &TestGateway, image: &str) {
+    let mut switch = gateway.start(&["switch", "uptimer", "--image", image, "--bake", "1s"]);
+    let flipped = async {
+        switch.until("flipped").await;
+        Instant::now()
+    };
+    let (good, flipped) = tokio::join!(first_good_answer(gateway, "uptimer_GREEN"), flipped);
+    let waited = flipped.saturating_duration_since(good);
+    measured(TEST, &format!("{waited:?} from the application's first good answer to the flip"));
+    assert!(waited < Duration::from_millis(500), "{waited:?}");
+    let ended = switch.end().await;
+    said(&ended, 0, &["LIVE: uptimer v2 on GREEN", "old slot drains, watching 1 s"]);
+    let report = ended.report();
+    assert_eq!(report["old"], json!({ "slot": "blue", "image": gateway.named("uptimer:v1") }));
+    assert_eq!(report["new"], json!({ "slot": "green", "image": image }));
+    let requests = &report["requests"];
+    assert!(requests["old"].as_u64().unwrap() > 0 && requests["new"].as_u64().unwrap() > 0, "{report}");
+    assert_eq!((&requests["cut"], &requests["failed"], &report["kept"]), (&json!(0), &json!(0), &json!("stopped")));
+    assert_slot(gateway, "uptimer_GREEN", image, true);
+    assert_slot(gateway, "uptimer_BLUE", &gateway.named("uptimer:v1"), false);
+}
+
+/// F1: told at once, with the exit code and the last words; nothing of it is left, and v1 still waits to be gone back to.
+async fn exits_at_start(gateway: &TestGateway, image: &str) {
+    let began = Instant::now();
+    let ended = gateway.bgctl(&["switch", "uptimer", "--image", image]).await;
+    said(&ended, 5, &["exited with code 3", "cannot open the database", "traffic still on GREEN"]);
+    assert!(began.elapsed() < Duration::from_secs(15), "not after the deadline: {:?}", began.elapsed());
+    only_v1_and_v2(gateway);
+}
+
+/// F1: removed at the deadline; while it is tried the kept version waits under its kept name.
+async fn never_ready(gateway: &TestGateway, image: &str) {
+    let mut switch = gateway.start(&["switch", "uptimer", "--image", image, "--deadline", "3s"]);
+    switch.until("probe").await;
+    assert_eq!(gateway.inspect("uptimer_BLUE_kept")["Image"], inspect(&gateway.named("uptimer:v1"))["Id"]);
+    assert_eq!(gateway.inspect("uptimer_BLUE")["HostConfig"]["RestartPolicy"]["Name"], "no");
+    let ended = switch.end().await;
+    said(&ended, 5, &["503", "uptimer v4.0 starts", "traffic still on GREEN"]);
+    only_v1_and_v2(gateway);
+}
+
+fn only_v1_and_v2(gateway: &TestGateway) {
+    assert_slot(gateway, "uptimer_GREEN", &gateway.named("uptimer:v2"), true);
+    assert_slot(gateway, "uptimer_BLUE", &gateway.named("uptimer:v1"), false);
+    let filter = format!("name=^/?{}-uptimer", gateway.name);
+    let names = docker(&["ps", "-a", "--filter", &filter, "--format", "{{.Names}}"]).unwrap();
+    assert_eq!(names.lines().count(), 2, "{names}");
+}
+
+/// A slot's container as the contract says: labels, network, restart policy, log driver, `PORT`.
+fn assert_slot(gateway: &TestGateway, name: &str, image: &str, is_live: bool) {
+    let container = gateway.inspect(name);
+    let network = gateway.named("web-gateway");
+    let (config, host) = (&container["Config"], &container["HostConfig"]);
+    let runs = &inspect(image)["Id"];
+    assert_eq!((&container["Image"], &container["State"]["Running"]), (runs, &json!(is_live)), "{name}");
+    assert_eq!(host["RestartPolicy"]["Name"], if is_live { "always" } else { "no" }, "{name}");
+    let labels = &config["Labels"];
+    assert_eq!((&labels["bluegreen.gateway"], &labels["bluegreen.service"]), (&json!(network), &json!("uptimer")));
+    assert_eq!(labels["bluegreen.slot"], if name.ends_with("BLUE") { "blue" } else { "green" });
+    assert_eq!(&labels["bluegreen.image"], runs);
+    for label in ["bluegreen.deployment", "bluegreen.who"] {
+        assert!(labels[label].as_str().is_some_and(|text| !text.is_empty()), "{label}: {labels}");
+    }
+    assert!(container["NetworkSettings"]["Networks"][&network].is_object(), "{name}");
+    assert!(["journald", "local"].contains(&host["LogConfig"]["Type"].as_str().unwrap()), "{host}");
+    assert!(config["Env"].as_array().unwrap().contains(&json!("PORT=8080")), "{config}");
+}
+
+fn said(ended: &Ended, code: i32, words: &[&str]) {
+    assert_eq!(ended.code, Some(code), "{}", ended.talk);
+    for word in words {
+        assert!(ended.talk.contains(word), "`{word}` is not said in: {}", ended.talk);
+    }
+    assert_eq!(ended.report()["exit_code"], code, "{ended:?}");
+}
+
+/// Judges an answer of the uptimer.
+fn judge(asked: &Asked<'_>, answer: &Response) -> Result<String, String> {
+    let text = answer.text();
+    let rest = text.strip_prefix("Uptimer v").and_then(|rest| rest.split_once(".0 "));
+    let (version, rest) = rest.ok_or_else(|| format!("not the uptimer's answer: {text:?}"))?;
+    let right = match asked.posted {
+        Some(bytes) => rest == format!("got {bytes} bytes.\n"),
+        None => rest.starts_with("is running for ") && rest.ends_with(" seconds.\n"),
+    };
+    if right { Ok(format!("v{version}")) } else { Err(format!("not the uptimer's answer: {text:?}")) }
+}
+
+async fn answered(address: SocketAddr) -> Result<String, String> {
+    let mut visitor = client(address).await.map_err(|error| error.to_string())?;
+    let answer = visitor.get("uptimer.test", "/").await.map_err(|error| error.to_string())?;
+    judge(&Asked { id: "", posted: None, pieces: None }, &answer.ok_or("closed")?)
+}
+
+/// Asks a container itself, past the proxy, until it answers well; returns when that was.
+async fn first_good_answer(gateway: &TestGateway, name: &str) -> Instant {
+    let address = eventually("the container has an address", async || {
+        let container = gateway.inspect(name);
+        let networks: &Value = &container["NetworkSettings"]["Networks"];
+        networks[gateway.named("web-gateway")]["IPAddress"].as_str()?.parse().ok()
+    })
+    .await;
+    let address = SocketAddr::new(address, 8080);
+    eventually("it answers", async || answered(address).await.is_ok().then(Instant::now)).await
+}
