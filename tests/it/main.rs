@@ -21,6 +21,8 @@ mod harness;
 mod programs;
 // The claim and drain word in the model checker.
 mod inflight_model;
+// The examples of the admin protocol's page, run.
+mod protocol;
 // A proxy that is killed, finds its state damaged or its disk full.
 mod recovery;
 // `bgctl switch` and its kin on plain processes: failures, locks, signals, kills.

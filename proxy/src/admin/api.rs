@@ -241,8 +241,10 @@ fn lease(headers: &HeaderMap) -> Result<Option<String>, AdminError> {
 }
 
 fn json(generation: Option<u64>, body: &impl Serialize) -> Result<Answer, AdminError> {
-    let body = serde_json::to_vec(body)
+    let mut body = serde_json::to_vec(body)
         .map_err(|error| AdminError::new(ErrorCode::Internal, format!("the answer can't be written: {error}")))?;
+    // For whoever reads it in a terminal.
+    body.push(b'\n');
     let mut answer = respond(StatusCode::OK, Some("application/json"), body.into());
     if let Some(tag) = generation.and_then(|generation| HeaderValue::try_from(format!("\"{generation}\"")).ok()) {
         answer.headers_mut().insert(header::ETAG, tag);
@@ -252,7 +254,8 @@ fn json(generation: Option<u64>, body: &impl Serialize) -> Result<Answer, AdminE
 
 fn refused(refusal: &AdminError) -> Answer {
     let status = StatusCode::from_u16(refusal.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let body = serde_json::to_vec(refusal).unwrap_or_default();
+    let mut body = serde_json::to_vec(refusal).unwrap_or_default();
+    body.push(b'\n');
     respond(status, Some("application/json"), body.into())
 }
 

@@ -402,7 +402,8 @@ impl Control {
             })
             .collect();
         Index::compile(&routes).map(Arc::new).map_err(|taken| {
-            AdminError::new(ErrorCode::RouteTaken, taken.to_string())
+            let (host, path, holder) = (&taken.host, &taken.path, taken.holder(name));
+            AdminError::new(ErrorCode::RouteTaken, format!("{host}{path} belongs to service {holder}"))
                 .hint("give the service another --domain or --path")
         })
     }

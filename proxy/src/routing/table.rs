@@ -74,14 +74,21 @@ struct Paths(Vec<(PathPrefix, usize)>);
 
 /// Two services that want the same route.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{host}{path} belongs to service {holder}")]
+#[error("{host}{path} is wanted by {} and by {}", services[0], services[1])]
 pub struct Taken {
     /// The host of the route.
     pub host: HostPattern,
     /// Its path.
     pub path: PathPrefix,
-    /// Who has it.
-    pub holder: ServiceName,
+    /// Both.
+    pub services: [ServiceName; 2],
+}
+
+impl Taken {
+    /// Returns whom the route belongs to, where one of the two asks for it.
+    pub fn holder(&self, asking: &ServiceName) -> &ServiceName {
+        if self.services[0] == *asking { &self.services[1] } else { &self.services[0] }
+    }
 }
 
 /// A request's way.
@@ -99,7 +106,7 @@ impl Index {
     /// Where two services want the same route.
     pub fn compile(routes: &[Routes<'_>]) -> Result<Self, Taken> {
         let mut index = Self::default();
-        for (service, Routes { settings, .. }) in routes.iter().enumerate() {
+        for (service, Routes { name, settings }) in routes.iter().enumerate() {
             let Some(settings) = settings else { continue };
             let any = [HostPattern::Any];
             let domains = if settings.domains.is_empty() { &any[..] } else { &settings.domains };
@@ -108,8 +115,8 @@ impl Index {
             for host in domains {
                 for path in paths {
                     if let Some(holder) = index.paths_mut(host).insert(path, service) {
-                        let holder = routes[holder].name.clone();
-                        return Err(Taken { host: host.clone(), path: path.clone(), holder });
+                        let services = [routes[holder].name.clone(), (*name).clone()];
+                        return Err(Taken { host: host.clone(), path: path.clone(), services });
                     }
                 }
             }

@@ -61,7 +61,7 @@ fn a_host_without_a_fitting_path_leaves_the_request_to_the_next() {
 #[test]
 fn the_same_route_for_two_services_is_refused_with_its_holder() {
     let taken = compile(&[("a", &["x.example"], &["/p"]), ("b", &["x.example"], &["/p/"])]).err().unwrap();
-    assert_eq!(taken.to_string(), "x.example/p belongs to service a");
+    assert_eq!(taken.to_string(), "x.example/p is wanted by a and by b");
     assert!(compile(&[("a", &[], &[]), ("b", &["*"], &[])]).is_err());
 }
 
