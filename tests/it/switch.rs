@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tests::{Ended, Load, Site, client, eventually, load};
+use tests::{Behaviour, Ended, Load, Site, client, eventually, load, upstream};
 
 use crate::programs::PROGRAMS;
 
@@ -163,4 +163,47 @@ async fn killed_at(step: &str) -> String {
     verdict.assert_none_failed();
     assert_eq!(verdict.closed, 0, "killed at {step}");
     live
+}
+
+/// Addresses that nobody runs for us go the same way: stage, healthy, flip, drain, and back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn addresses_are_routed_to_changed_and_gone_back_to_under_load() {
+    let (a, b) = (upstream("a").await, upstream("b").await);
+    let site = Site::new(PROGRAMS);
+    site.up().await;
+    let route = async |to: &str, more: &[&str]| {
+        site.bgctl(&[&["route", "shop", "--to", to, "--domain", "shop.test", "--bake", "0s"], more].concat()).await
+    };
+    let (to_a, to_b) = (a.address().to_string(), b.address().to_string());
+    assert_said(&route(&to_a, &[]).await, 0, &["LIVE: shop on BLUE"]);
+    let load = load(site.address(), Load { pause: Duration::from_millis(2), ..Load::default() });
+    assert_said(&route(&to_b, &[]).await, 0, &["LIVE: shop on GREEN"]);
+    a.behave(Behaviour::Status(500));
+    assert_said(&route(&to_a, &["--deadline", "500ms"]).await, 5, &["500", "traffic still on GREEN"]);
+    a.behave(Behaviour::Answer);
+    assert_said(&route(&to_a, &[]).await, 0, &["LIVE: shop on BLUE"]);
+    let back = site.bgctl(&["rollback", "shop"]).await;
+    assert_said(&back, 0, &["LIVE: shop on GREEN"]);
+    assert_eq!(answered(&site).await, "b");
+
+    // Routes alone: no flip, no staging.
+    let routes = site.bgctl(&["route", "shop", "--domain", "shop.test", "--domain", "www.shop.test"]).await;
+    assert_eq!(routes.code, Some(0), "{}", routes.talk);
+    let mut visitor = client(site.address()).await.unwrap();
+    assert_eq!(visitor.get("www.shop.test", "/").await.unwrap().unwrap().field("x-version"), Some("b"));
+
+    let verdict = load.stop().await;
+    verdict.assert_none_failed();
+    assert_eq!(verdict.closed, 0, "client connections were closed");
+    let down = site.bgctl(&["--yes", "down", "--volumes"]).await;
+    assert_eq!(down.code, Some(0), "{}", down.talk);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_of_our_own_instances_is_not_routed_away_from_them() {
+    let app = upstream("a").await;
+    let site = site_with_v1().await;
+    let route = site.bgctl(&["route", "shop", "--to", &app.address().to_string()]).await;
+    assert_said(&route, 1, &["shop_BLUE", "rm shop"]);
+    assert_eq!(answered(&site).await, "v1");
 }

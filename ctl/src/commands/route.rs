@@ -67,6 +67,17 @@ impl Route {
     }
 
     async fn stage_and_flip(&self, context: &Context<'_>, client: &mut Client) -> Result<Report, Error> {
+        if let Some(engine) = context.slots_engine().await? {
+            // Else nobody would stop them, and a reboot would start them again.
+            let ours: Vec<String> = engine.instances(Some(&self.service)).await?.into_iter().map(|i| i.name).collect();
+            if !ours.is_empty() {
+                return Err(Error::usage(format!("{} runs instances of ours: {}", self.service, ours.join(", ")))
+                    .hint(format!(
+                        "give the addresses a service of their own, or `{}` first",
+                        context.line("rm", &self.service)
+                    )));
+            }
+        }
         let service = client.service(&self.service).await?;
         let situation = Situation { service: service.as_ref(), instances: &[] };
         let mut settings = situation.settings();

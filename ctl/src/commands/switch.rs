@@ -67,7 +67,11 @@ pub(crate) fn finish(
             Ok(report.exit())
         }
         Ok(None) => Ok(ExitCode::DONE),
-        Err(error) => {
+        Err(mut error) => {
+            // Whatever is under way says for itself what still holds.
+            if matches!(error.kind, Kind::Interrupted(_)) && error.hints.is_empty() {
+                error = error.hint("nothing was changed yet");
+            }
             context.ui.event(&Failure::of(service, &error));
             Err(error)
         }

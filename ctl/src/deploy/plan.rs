@@ -172,7 +172,7 @@ pub fn rollback(situation: &Situation<'_>) -> Back {
     });
     let occupant = situation.occupant(slot);
     // Addresses that we don't manage have no instance; one that is there must run.
-    let runs = occupant.map_or(situation.instances.is_empty(), |instance| instance.running);
+    let runs = occupant.is_none_or(|instance| instance.running);
     if situation.was_live(slot) && healthy && runs {
         return Back::Flip(plan);
     }

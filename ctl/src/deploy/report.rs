@@ -50,8 +50,10 @@ impl Report {
     /// Returns the report in words.
     pub fn words(&self) -> Vec<String> {
         let Self { service, new, requests, .. } = self;
-        let image = new.image.as_deref().unwrap_or("its addresses");
-        let mut lines = vec![format!("{service}: {image} is live on {}", new.slot)];
+        let mut lines = vec![match &new.image {
+            Some(image) => format!("{service}: {image} is live on {}", new.slot),
+            None => format!("{service}: its addresses are live on {}", new.slot),
+        }];
         if let Some(seconds) = self.healthy_seconds {
             lines.push(format!("  healthy after {seconds:.1} s"));
         }
