@@ -6,11 +6,11 @@ use config::name::ServiceName;
 use tokio::sync::OnceCell;
 
 use crate::admin::{self, Client, Door};
-use crate::cli::{EngineKind, Global};
 use crate::engine::docker::Docker;
 use crate::engine::process::Process;
 use crate::engine::{Engine, GatewaySpec};
 use crate::error::{Error, Kind};
+use crate::global::{EngineKind, Global};
 use crate::interrupt::Interrupt;
 use crate::ui::Ui;
 

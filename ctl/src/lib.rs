@@ -13,6 +13,7 @@ pub mod demo;
 pub mod deploy;
 pub mod engine;
 pub mod error;
+pub mod global;
 pub mod interrupt;
 pub mod ui;
 

@@ -12,22 +12,19 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_chan
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-use config::diff::Diff;
 use config::error::Problem;
-use config::load::{self, Presence};
 use config::model::{Listen, Model};
-use config::paths;
-use config::watch::{self, Watch};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
-use tokio::sync::{Notify, mpsc, oneshot, watch as stages};
+use tokio::sync::{Notify, mpsc, watch as stages};
 
 use crate::admin::server::{self, Context};
 use crate::admin::socket::{AdminSocket, SocketFile};
+use crate::control::reload::{ConfigFile, Order, Reloader, settings};
 use crate::control::store::{Restored, Store};
 use crate::control::{self, Control, Handle};
-use crate::listener;
-use crate::worker::{self, Settings, Shared, Stage, WorkerSetup};
+use crate::worker::{Shared, Stage};
+use crate::{listener, thread as worker_thread};
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -82,14 +79,6 @@ pub enum StartError {
     Thread(io::Error),
 }
 
-/// What the control thread is told from outside.
-pub(crate) enum Order {
-    /// Read the configuration again; the reply takes its problems.
-    Reload(Option<oneshot::Sender<Vec<String>>>),
-    /// End.
-    Stop,
-}
-
 /// What makes proxies.
 #[derive(Debug)]
 pub struct App;
@@ -126,13 +115,6 @@ pub struct Running {
     _lock: File,
 }
 
-/// The configuration file, and what sees it change.
-struct ConfigFile {
-    path: PathBuf,
-    presence: Presence,
-    watch: Watch,
-}
-
 impl App {
     /// Loads the configuration and takes everything that another process could have: the state folder, the addresses,
     /// the admin socket.
@@ -142,7 +124,8 @@ impl App {
     pub fn bind(options: Options) -> Result<Bound, StartError> {
         let Options { config, listen, admin, state, workers } = options;
         let orders = mpsc::unbounded_channel();
-        let config = config.map(|path| ConfigFile::watch(path, orders.0.clone())).transpose()?;
+        let config =
+            config.map(|path| ConfigFile::watch(path, orders.0.clone())).transpose().map_err(StartError::Thread)?;
         let model =
             config.as_ref().map_or_else(|| Ok(Model::default()), ConfigFile::load).map_err(StartError::Config)?;
         let workers = if workers == 0 { model.workers.count() } else { workers };
@@ -199,10 +182,10 @@ impl Bound {
         };
         for (index, listeners) in by_worker(sockets, workers).into_iter().enumerate() {
             let (shared, stage, done) = (Arc::clone(&running.shared), stage_receiver.clone(), done.clone());
-            let setup = WorkerSetup { index, listeners, shared, stage };
+            let setup = worker_thread::Setup { index, listeners, shared, stage };
             let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 let _done = done;
-                if let Err(error) = worker::run(setup) {
+                if let Err(error) = worker_thread::run(setup) {
                     tracing::error!(%error, index, "a worker can't serve");
                 }
             });
@@ -277,19 +260,6 @@ fn join(thread: JoinHandle<()>) {
     let name = thread.thread().name().unwrap_or_default().to_owned();
     if thread.join().is_err() {
         tracing::error!(thread = name, "a thread panicked");
-    }
-}
-
-impl ConfigFile {
-    /// Begins to watch, so that no change after the first read is missed.
-    fn watch(path: PathBuf, orders: mpsc::UnboundedSender<Order>) -> Result<Self, StartError> {
-        let watch = watch::watch(&path, move || drop(orders.send(Order::Reload(None)))).map_err(StartError::Thread)?;
-        let presence = if path == Path::new(paths::PROXY_CONFIG) { Presence::Optional } else { Presence::Required };
-        Ok(Self { path, presence, watch })
-    }
-
-    fn load(&self) -> Result<Model, Vec<Problem>> {
-        load::load(&self.path, self.presence)
     }
 }
 
@@ -396,67 +366,6 @@ fn run_control(setup: ControlSetup) -> io::Result<()> {
         }
         Ok(())
     })
-}
-
-fn settings(model: &Model) -> Settings {
-    Settings { limits: model.limits.clone(), trusted: model.trusted_proxies.clone().into() }
-}
-
-/// Applies the configuration file, at the start and whenever it changes.
-struct Reloader {
-    config: Option<ConfigFile>,
-    /// What is in force.
-    model: Model,
-    handle: Rc<Handle>,
-    shared: Arc<Shared>,
-}
-
-impl Reloader {
-    /// Applies the services of the file as it was at the start.
-    fn begin(&mut self) {
-        let problems = self.handle.with(|control| control.apply_file(&self.model.services));
-        for problem in &problems {
-            tracing::warn!("a service of the file is refused: {problem}");
-        }
-        if let Some(warning) = self.config.as_ref().and_then(|config| config.watch.warning()) {
-            tracing::warn!("{warning}");
-        }
-        self.handle.with(|control| control.set_config_problems(problems));
-    }
-
-    /// Reads the file again and applies it; returns why the old one stays, empty where it was applied.
-    fn reload(&mut self) -> Vec<String> {
-        let Some(config) = &self.config else { return Vec::new() };
-        let problems = match config.load() {
-            Ok(model) => self.apply(model),
-            Err(problems) => problems.iter().map(Problem::render).collect(),
-        };
-        for problem in &problems {
-            tracing::warn!("the new configuration is refused, the old one stays: {problem}");
-        }
-        self.handle.with(|control| control.set_config_problems(problems.clone()));
-        problems
-    }
-
-    /// Returns the problems; where there is one, the limits of the old file stay too.
-    fn apply(&mut self, model: Model) -> Vec<String> {
-        let diff = Diff::between(&self.model, &model);
-        let problems = control::apply_file(&self.handle, &model.services);
-        // One service's fault does not keep the others from being applied.
-        if !problems.is_empty() {
-            return problems;
-        }
-        self.shared.settings.send_replace(settings(&model));
-        tracing::info!(applied = diff.live.join(" "), "the configuration was read again");
-        if !diff.restart.is_empty() {
-            tracing::warn!(keys = diff.restart.join(" "), "in force only after a restart");
-        }
-        // What waits is told again after the next change: the model in force keeps what was there at the start.
-        let (listen, admin, state) = (self.model.listen.clone(), self.model.admin.clone(), self.model.state.clone());
-        let (workers, log) = (self.model.workers, self.model.log.clone());
-        self.model = Model { listen, admin, state, workers, log, ..model };
-        Vec::new()
-    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use crate::body::AnswerBody;
+use crate::answer::AnswerBody;
 use crate::client::{Client, ClientStream, Order};
 use crate::worker::Worker;
 use crate::{handler, upgrade};

@@ -12,13 +12,13 @@ use bytes::Bytes;
 use http::Method;
 use tokio::sync::oneshot;
 
-use crate::body::RequestBody;
 use crate::error::Error;
 use crate::routing::table::{Endpoint, Target};
 use crate::upstream::codec::ResponseHead;
 use crate::upstream::connection::Connection;
 use crate::upstream::exchange::{Exchange, Failed, Outbound, RequestFraming, Untouched};
 use crate::upstream::pool::Key;
+use crate::upstream::request_body::RequestBody;
 use crate::upstream::run::{Claim, Tally};
 use crate::worker::{Resolve, Worker};
 

@@ -9,16 +9,17 @@ use http::{Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use crate::body::{AnswerBody, RequestBody};
+use crate::answer::AnswerBody;
 use crate::client::{BodyWatch, Client, Serving};
 use crate::error::{Error, Side};
 use crate::forward::{self, Request as Forward};
 use crate::headers::{self, Authority, Forwarded, RequestHead};
 use crate::respond;
 use crate::routing::table::{Matched, Service, escapes};
-use crate::upgrade::Tunnel;
 use crate::upstream::exchange::RequestFraming;
+use crate::upstream::request_body::RequestBody;
 use crate::upstream::run::{Claim, Tally};
+use crate::upstream::tunnel::Tunnel;
 use crate::worker::Worker;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -6,9 +6,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod admin;
+mod answer;
 pub mod app;
 pub mod args;
-mod body;
 mod client;
 mod connection;
 pub mod control;
@@ -22,6 +22,7 @@ mod listener;
 pub mod program;
 mod respond;
 pub mod routing;
+mod thread;
 mod upgrade;
 pub mod upstream;
 mod worker;

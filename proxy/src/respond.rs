@@ -4,7 +4,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Response, StatusCode};
 
-use crate::body::AnswerBody;
+use crate::answer::AnswerBody;
 use crate::client::Serving;
 use crate::error::Error;
 

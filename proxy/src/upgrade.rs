@@ -6,22 +6,13 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tokio::net::TcpStream;
 
 use crate::client::{Client, Order};
-use crate::upstream::run::{Claim, Tally};
-
-/// The application's end of a tunnel.
-pub(crate) struct Tunnel {
-    /// The connection.
-    pub(crate) stream: TcpStream,
-    /// What the application sent behind its 101.
-    pub(crate) read: BytesMut,
-    /// Held until the tunnel ends.
-    pub(crate) claim: Claim,
-}
+use crate::upstream::run::Tally;
+use crate::upstream::tunnel::Tunnel;
 
 /// Carries bytes both ways until both ends have closed, or the worker orders otherwise.
 pub(crate) async fn run(mut socket: TcpStream, early: Bytes, mut tunnel: Tunnel, client: &Rc<Client>) {

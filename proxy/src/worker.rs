@@ -1,5 +1,5 @@
-//! One worker: a thread with its own runtime, listener sockets, upstream pool and clients. Workers share the routing
-//! table and nothing else in the request path.
+//! One worker from the inside: its upstream pool, its clients, and its view of what all workers share, which in the request
+//! path is the routing table and nothing else.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -13,12 +13,10 @@ use std::time::Duration;
 use config::model::Limits;
 use config::name::EndpointAddr;
 use ipnet::IpNet;
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::client::{Client, ClientLimits, Order};
-use crate::listener;
 use crate::routing::live::{Live, Reader};
 use crate::routing::table::Table;
 use crate::upstream::exchange::ExchangeLimits;
@@ -27,18 +25,6 @@ use crate::upstream::run::RunId;
 
 /// How often a worker looks at its clients and idle upstream connections.
 const TICK: Duration = Duration::from_millis(500);
-
-/// What a worker is made from.
-pub(crate) struct WorkerSetup {
-    /// Its place among the workers, from 0.
-    pub(crate) index: usize,
-    /// Its own sockets.
-    pub(crate) listeners: Vec<std::net::TcpListener>,
-    /// What all workers share.
-    pub(crate) shared: Arc<Shared>,
-    /// What it does when told so.
-    pub(crate) stage: watch::Receiver<Stage>,
-}
 
 /// What all workers share with one another and with control.
 pub(crate) struct Shared {
@@ -88,7 +74,7 @@ pub(crate) struct Resolve {
     pub(crate) reply: oneshot::Sender<Vec<SocketAddr>>,
 }
 
-/// One worker, from the inside.
+/// One worker.
 pub(crate) struct Worker {
     /// Its place among the workers.
     pub(crate) index: usize,
@@ -107,26 +93,9 @@ pub(crate) struct Worker {
     turn: Cell<usize>,
 }
 
-/// Runs a worker on the calling thread until [`Stage::Stop`], or until it has drained.
-///
-/// # Errors
-/// Where the runtime or a socket can't be set up.
-pub(crate) fn run(setup: WorkerSetup) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
-    runtime.block_on(async move {
-        let WorkerSetup { index, listeners, shared, stage } = setup;
-        let worker = Rc::new(Worker::new(index, shared));
-        for listener in listeners {
-            let listener = TcpListener::from_std(listener)?;
-            tokio::task::spawn_local(listener::accept(listener, Rc::clone(&worker), stage.clone()));
-        }
-        worker.watch(stage).await;
-        Ok(())
-    })
-}
-
 impl Worker {
-    fn new(index: usize, shared: Arc<Shared>) -> Self {
+    /// Returns a worker without clients.
+    pub(crate) fn new(index: usize, shared: Arc<Shared>) -> Self {
         let settings = shared.settings.borrow().clone();
         let limits = settings.limits.clone();
         Self {
@@ -207,7 +176,10 @@ impl Worker {
     }
 
     /// Looks after clients and idle connections until the worker's life is over.
-    async fn watch(&self, mut stage: watch::Receiver<Stage>) {
+    ///
+    /// # Cancel safety
+    /// Dropping it leaves clients without their time-outs.
+    pub(crate) async fn watch(&self, mut stage: watch::Receiver<Stage>) {
         let mut cut = self.shared.cut.subscribe();
         let mut settings = self.shared.settings.subscribe();
         let mut tick = tokio::time::interval(TICK);

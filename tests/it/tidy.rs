@@ -1,5 +1,6 @@
 //! What people forget: layers, unlisted test files, undocumented keys, calls and codes, banned crates.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -52,6 +53,69 @@ fn the_crates_depend_in_one_direction_and_the_proxy_knows_no_engine() {
         for name in crates {
             assert!(!listed.iter().any(|dependency| dependency == name), "{manifest} depends on {name}");
         }
+    }
+}
+
+/// The modules of a crate's sources that a text imports from: `crate::a::b::{self, C}` is `a::b`, where that is a file.
+fn imports(own: &str, text: &str, files: &BTreeMap<String, String>) -> BTreeSet<String> {
+    let text = text.split("#[cfg(test)]").next().unwrap();
+    let parent = own.rsplit_once("::").map_or("", |(parent, _)| parent);
+    let mut found = BTreeSet::new();
+    for (word, base) in [("crate::", ""), ("super::", parent)] {
+        for rest in text.split(word).skip(1) {
+            let path = |tail: &str| {
+                let names =
+                    tail.split(|c: char| !c.is_ascii_lowercase() && c != '_' && c != ':' && !c.is_ascii_digit());
+                [base, names.into_iter().next().unwrap()].join("::").trim_matches(':').to_owned()
+            };
+            let heads: Vec<&str> = match rest.strip_prefix('{') {
+                Some(list) => list.split('}').next().unwrap().split(',').map(str::trim).collect(),
+                None => vec![rest],
+            };
+            for head in heads {
+                let mut path = path(head);
+                while !path.is_empty() && !files.contains_key(&path) {
+                    path = path.rsplit_once("::").map_or(String::new(), |(front, _)| front.to_owned());
+                }
+                // A folder's own file and what is in the folder are one room.
+                let is_room = |a: &str, b: &str| a.starts_with(&format!("{b}::"));
+                if !path.is_empty() && path != own && !is_room(&path, own) && !is_room(own, &path) {
+                    found.insert(path);
+                }
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn no_file_imports_from_one_that_imports_from_it() {
+    for (folder, least) in [("config/src", 15), ("proxy/src", 40), ("ctl/src", 60)] {
+        let module = |path: &Path| {
+            let path = path.strip_prefix(root().join(folder)).unwrap().with_extension("");
+            let names: Vec<_> = path.iter().map(|name| name.to_str().unwrap()).filter(|name| *name != "mod").collect();
+            names.join("::")
+        };
+        let is_test = |path: &Path| path.file_stem().unwrap().to_str().unwrap().ends_with("tests");
+        let files: BTreeMap<String, String> = sources(folder)
+            .into_iter()
+            .filter(|(path, _)| !is_test(path))
+            .map(|(path, text)| (module(&path), text))
+            .filter(|(name, _)| name != "lib" && name != "main")
+            .collect();
+        let mut arrows: BTreeMap<&String, BTreeSet<String>> =
+            files.iter().map(|(name, text)| (name, imports(name, text, &files))).collect();
+        assert!(arrows.values().filter(|to| !to.is_empty()).count() > least / 2, "{folder} was not understood");
+        // What imports from nothing that is left is a lower layer; whatever never gets there is in a circle.
+        loop {
+            let low: Vec<&String> = arrows.iter().filter(|(_, to)| to.is_empty()).map(|(name, _)| *name).collect();
+            if low.is_empty() {
+                break;
+            }
+            arrows.retain(|name, _| !low.contains(name));
+            arrows.values_mut().for_each(|to| to.retain(|name| !low.contains(&name)));
+        }
+        assert!(arrows.is_empty(), "{folder} has a circle: {arrows:#?}");
     }
 }
 

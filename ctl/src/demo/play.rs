@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::load::Load;
 use super::stage::{Pace, Stage};
 use super::verdict::Verdict;
-use crate::cli::EngineKind;
 use crate::error::{Error, ExitCode};
+use crate::global::EngineKind;
 use crate::interrupt::Interrupt;
 use crate::ui::Ui;
 

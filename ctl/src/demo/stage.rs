@@ -11,11 +11,11 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::uptimer::RECEIVED;
-use crate::cli::EngineKind;
 use crate::engine::docker::{Application, Docker};
 use crate::engine::process::Process;
 use crate::engine::{Engine, EngineError, GatewaySpec, LogRange};
 use crate::error::{Error, ExitCode, Kind};
+use crate::global::EngineKind;
 use crate::ui::Ui;
 
 /// The service of the demo.

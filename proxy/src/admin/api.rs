@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{OnceCell, mpsc, oneshot};
 
 use super::stream::{self, EventBody};
-use crate::app::Order;
+use crate::control::reload::Order;
 use crate::control::{self, Change, Handle, IfMatch};
 use crate::worker::Shared;
 

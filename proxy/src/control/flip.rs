@@ -45,7 +45,7 @@ pub(crate) fn start(handle: &Rc<Handle>, mut resolver: mpsc::UnboundedReceiver<R
 }
 
 /// Applies the services of the file and begins their health checks. Returns the problems.
-pub fn apply_file(handle: &Rc<Handle>, services: &[config::model::FileService]) -> Vec<String> {
+pub(super) fn apply_file(handle: &Rc<Handle>, services: &[config::model::FileService]) -> Vec<String> {
     let problems = handle.with(|control| control.apply_file(services));
     watch_all(handle);
     problems

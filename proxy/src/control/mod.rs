@@ -4,6 +4,7 @@
 
 mod flip;
 mod lease;
+pub(crate) mod reload;
 mod service;
 pub mod store;
 
@@ -23,7 +24,7 @@ use config::name::{EndpointAddr, ServiceName, Slot};
 use tokio::sync::broadcast;
 
 pub(crate) use flip::start;
-pub use flip::{apply_file, delete, drain, flip, rollback, stage};
+pub use flip::{delete, drain, flip, rollback, stage};
 use service::{Drain, Service, SlotRun};
 use store::{Restored, Saved, Store};
 

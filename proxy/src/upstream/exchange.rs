@@ -15,8 +15,8 @@ use http_body::Body as _;
 use super::codec::{self, Chunked, Framing, Malformed, Piece, ResponseHead};
 use super::connection::{Connection, Outgoing};
 use super::pool::{Key, Pool};
-use crate::body::RequestBody;
 use crate::error::Error;
+use crate::upstream::request_body::RequestBody;
 
 /// More interim answers than this to one request are not sane.
 const INTERIM_ANSWERS: u32 = 16;

@@ -5,5 +5,7 @@ pub(crate) mod connection;
 pub(crate) mod exchange;
 pub mod inflight;
 pub(crate) mod pool;
+pub(crate) mod request_body;
 pub(crate) mod resolve;
 pub mod run;
+pub(crate) mod tunnel;

@@ -1,0 +1,40 @@
+//! A worker's thread: its runtime, its listener sockets, and its end.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::listener;
+use crate::worker::{Shared, Stage, Worker};
+
+/// What a worker is made from.
+pub(crate) struct Setup {
+    /// Its place among the workers, from 0.
+    pub(crate) index: usize,
+    /// Its own sockets.
+    pub(crate) listeners: Vec<std::net::TcpListener>,
+    /// What all workers share.
+    pub(crate) shared: Arc<Shared>,
+    /// What it does when told so.
+    pub(crate) stage: watch::Receiver<Stage>,
+}
+
+/// Runs a worker on the calling thread until [`Stage::Stop`], or until it has drained.
+///
+/// # Errors
+/// Where the runtime or a socket can't be set up.
+pub(crate) fn run(setup: Setup) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+    runtime.block_on(async move {
+        let Setup { index, listeners, shared, stage } = setup;
+        let worker = Rc::new(Worker::new(index, shared));
+        for listener in listeners {
+            let listener = TcpListener::from_std(listener)?;
+            tokio::task::spawn_local(listener::accept(listener, Rc::clone(&worker), stage.clone()));
+        }
+        worker.watch(stage).await;
+        Ok(())
+    })
+}
