@@ -14,8 +14,11 @@ static:
 	cargo rustc --release -p ctl --bin bgctl $(STATIC)
 	cargo rustc --release -p proxy --bin bgproxy $(STATIC)
 
+# What things cost; the second beside nginx and HAProxy, where they are installed.
 bench:
 	cargo bench -p benches
+	cargo build --release -p proxy
+	cargo run --release -p benches --bin swap-latency
 
 # The long forms of the tests.
 soak:

@@ -1,1 +1,13 @@
-//! What things cost. The measurements stand in `benches/`; `README.md` says what each is and what it found.
+//! What a switch costs, measured on real proxies under load. `README.md` says what is measured and what was found.
+//!
+//! Reading order: `round` (one proxy, its load, its switches), `measure` (what is counted of it), `table`.
+
+pub mod backend;
+pub mod child;
+pub mod contender;
+pub mod error;
+pub mod load;
+pub mod measure;
+pub mod round;
+pub mod table;
+mod visitor;
