@@ -67,9 +67,9 @@ impl Backends {
         Ok(Self { addresses: [blue, green], arrivals, stop: Some(stop), thread: Some(thread) })
     }
 
-    /// Returns where one listens.
-    pub fn address(&self, backend: usize) -> SocketAddr {
-        self.addresses[backend]
+    /// Returns where they listen.
+    pub fn addresses(&self) -> [SocketAddr; 2] {
+        self.addresses
     }
 
     /// Returns what one has received so far, in order.

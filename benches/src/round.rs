@@ -12,7 +12,7 @@ const LOOK: Duration = Duration::from_millis(1);
 /// A switch has come to rest when the new application has had so many requests of each client, and the old one none.
 const QUIET_TURNS: usize = 3;
 /// A switch that has not come to rest by then is counted as restless, and the next one begins.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(2);
 /// The load has begun when so many requests of each client are answered.
 const WARM_TURNS: usize = 4;
 /// By then it must have.
@@ -50,16 +50,15 @@ pub struct Round {
 pub async fn run(installed: &Installed, plan: Plan, switches: usize) -> Result<Round, Error> {
     let folder = tempfile::tempdir().map_err(Error::io("make a folder"))?;
     let backends = Backends::start()?;
-    let proxy = Proxy::start(installed, folder.path(), backends.address(0)).await?;
+    let proxy = Proxy::start(installed, folder.path(), backends.addresses()).await?;
     let load = Running::start(proxy.address(), plan)?;
     warm_up(&load, plan).await?;
 
     let mut done = Vec::with_capacity(switches);
     for count in 0..switches {
         let (old, new) = (count % 2, (count + 1) % 2);
-        let to = backends.address(new);
-        proxy.prepare(to).await?;
-        let call = proxy.switch(to).await?;
+        proxy.prepare(backends.addresses()[new]).await?;
+        let call = proxy.switch(new).await?;
         proxy.drained().await?;
         let rested = come_to_rest(&backends, old, plan, call.began).await;
         done.push(Switch { old, call, rested });

@@ -35,15 +35,15 @@ impl Findings {
             let [name, cells @ ..] = words else { return };
             let cells: String = cells.iter().map(|cell| format!("{cell:>9}")).collect();
             // Writing to a string never fails.
-            _ = writeln!(text, "{name:<8}{cells}");
+            _ = writeln!(text, "{name:<25}{cells}");
         };
-        line(&["", "", "swap", "latency", "", "the call", "", "", "late", "failed of", "", "closed", "not at"]);
+        line(&["", "", "swap", "latency", "", "the call", "", "", "late", "failed", "of", "closed", "not at"]);
         line(&["proxy", "switches", "p50", "p99", "max", "p50", "p99", "max", "requests", "", "requests", "", "rest"]);
         for (installed, measure) in &self.measured {
             let (swap, call) = (Spread::of(&measure.swaps), Spread::of(&measure.calls));
             let times = [swap.p50, swap.p99, swap.max, call.p50, call.p99, call.max].map(millis);
             let counts = [measure.late, measure.failed, measure.requests, measure.closed, measure.restless];
-            let mut cells = vec![installed.kind.name().to_owned(), measure.swaps.len().to_string()];
+            let mut cells = vec![label(installed.kind), measure.swaps.len().to_string()];
             cells.extend(times);
             cells.extend(counts.map(|count| count.to_string()));
             line(&cells.iter().map(String::as_str).collect::<Vec<_>>());
@@ -53,10 +53,9 @@ impl Findings {
             let (answers, delays) = (Spread::of(&measure.answers), Spread::of(&measure.delays));
             _ = writeln!(
                 text,
-                "{}: the call is `{}`; {:.0} requests/s were sent, p99 {} ms behind; answered after p50 {} ms, p99 {} ms, \
+                "{}: {:.0} requests/s were sent, p99 {} ms behind; answered after p50 {} ms, p99 {} ms, \
                  max {} ms; {} switches had late requests; {}",
-                installed.kind.name(),
-                installed.kind.call(),
+                label(installed.kind),
                 measure.rate(),
                 millis(delays.p99),
                 millis(answers.p50),
@@ -70,7 +69,7 @@ impl Findings {
             }
         }
         for kind in &self.skipped {
-            _ = writeln!(text, "{}: skipped, it is not installed", kind.name());
+            _ = writeln!(text, "{}: skipped, it is not installed", label(*kind));
         }
         text
     }
@@ -79,7 +78,7 @@ impl Findings {
     pub fn json(&self) -> Value {
         let measured = self.measured.iter().map(|(installed, measure)| {
             let mut all = measure.json();
-            all["proxy"] = installed.kind.name().into();
+            all["proxy"] = installed.kind.program().into();
             all["version"] = installed.version.as_str().into();
             all["call"] = installed.kind.call().into();
             all
@@ -92,9 +91,13 @@ impl Findings {
             },
             "rounds": self.rounds,
             "measured": measured.collect::<Vec<_>>(),
-            "skipped": self.skipped.iter().map(|kind| kind.name()).collect::<Vec<_>>(),
+            "skipped": self.skipped.iter().map(|kind| label(*kind)).collect::<Vec<_>>(),
         })
     }
+}
+
+fn label(kind: Kind) -> String {
+    if kind == Kind::Nginx { kind.call().to_owned() } else { format!("{} {}", kind.program(), kind.call()) }
 }
 
 fn millis(duration: Duration) -> String {

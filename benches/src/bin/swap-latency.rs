@@ -13,7 +13,7 @@ use benches::table::Findings;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Measures how long a switch takes under load: bgproxy beside nginx and HAProxy.
+/// Measures how long a switch takes under load: bgproxy beside nginx and HAProxy
 #[derive(Debug, Parser)]
 #[command(name = "swap-latency")]
 struct Args {
@@ -71,7 +71,7 @@ async fn measure(args: &Args) -> Result<String, Error> {
     let rounds = usize::from(args.rounds);
     let mut measured = vec![(ours(args)?, Measure::default())];
     let mut skipped = Vec::new();
-    for kind in [Kind::Nginx, Kind::Haproxy] {
+    for kind in Kind::ALL.into_iter().skip(1) {
         match kind.find() {
             Some(installed) => measured.push((installed, Measure::default())),
             None => skipped.push(kind),
@@ -81,7 +81,8 @@ async fn measure(args: &Args) -> Result<String, Error> {
         for (installed, measure) in &mut measured {
             let all = if installed.kind == Kind::Nginx { args.reloads } else { args.flips };
             let switches = all * (number + 1) / rounds - all * number / rounds;
-            say(&format!("round {} of {rounds}: {switches} switches of {}", number + 1, installed.kind.name()));
+            let (program, call) = (installed.kind.program(), installed.kind.call());
+            say(&format!("round {} of {rounds}: {switches} times `{call}` of {program}", number + 1));
             measure.add(round::run(installed, plan, switches).await?);
         }
     }
@@ -93,7 +94,7 @@ async fn measure(args: &Args) -> Result<String, Error> {
 fn ours(args: &Args) -> Result<Installed, Error> {
     let beside = || {
         let own = std::env::current_exe().map_err(Error::io("find the folder of this program"))?;
-        Ok(own.with_file_name(Kind::Bluegreen.name()))
+        Ok(own.with_file_name(Kind::Bluegreen.program()))
     };
     let path = args.proxy_binary.clone().map_or_else(beside, Ok)?;
     if path.is_file() {

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
 use self::bluegreen::Bluegreen;
-use self::haproxy::Haproxy;
+use self::haproxy::{Haproxy, Way};
 use self::nginx::Nginx;
 use crate::error::Error;
 use crate::visitor::HOST;
@@ -25,8 +25,10 @@ pub enum Kind {
     Bluegreen,
     /// nginx: another upstream in its file, then `nginx -s reload`.
     Nginx,
-    /// `HAProxy`: `set server addr` on its runtime API.
-    Haproxy,
+    /// `HAProxy`, told another address of its server.
+    HaproxyAddress,
+    /// `HAProxy` with two servers, told which of them is in maintenance.
+    HaproxyStates,
 }
 
 /// A proxy that can be run.
@@ -62,14 +64,14 @@ enum Which {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Bluegreen, Self::Nginx, Self::Haproxy];
+    pub const ALL: [Self; 4] = [Self::Bluegreen, Self::Nginx, Self::HaproxyAddress, Self::HaproxyStates];
 
-    /// Returns its name.
-    pub fn name(self) -> &'static str {
+    /// Returns the name of its program.
+    pub fn program(self) -> &'static str {
         match self {
             Self::Bluegreen => "bgproxy",
             Self::Nginx => "nginx",
-            Self::Haproxy => "haproxy",
+            Self::HaproxyAddress | Self::HaproxyStates => "haproxy",
         }
     }
 
@@ -78,7 +80,8 @@ impl Kind {
         match self {
             Self::Bluegreen => "POST flip",
             Self::Nginx => "nginx -s reload",
-            Self::Haproxy => "set server addr",
+            Self::HaproxyAddress => "set server addr",
+            Self::HaproxyStates => "set server state",
         }
     }
 
@@ -87,7 +90,7 @@ impl Kind {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
         folders
-            .map(|folder| folder.join(self.name()))
+            .map(|folder| folder.join(self.program()))
             .find(|file| file.is_file())
             .map(|program| self.installed(program))
     }
@@ -103,16 +106,18 @@ impl Kind {
 }
 
 impl Proxy {
-    /// Starts a proxy in an empty folder, in front of an application, and waits until it serves.
+    /// Starts a proxy in an empty folder, in front of the first of two applications, and waits until it serves.
     ///
     /// # Errors
     /// Where it doesn't.
-    pub async fn start(installed: &Installed, folder: &Path, backend: SocketAddr) -> Result<Self, Error> {
+    pub async fn start(installed: &Installed, folder: &Path, backends: [SocketAddr; 2]) -> Result<Self, Error> {
         let program = &installed.program;
+        let haproxy = |way| Haproxy::start(way, program, folder, backends);
         Ok(Self(match installed.kind {
-            Kind::Bluegreen => Which::Bluegreen(Bluegreen::start(program, folder, backend).await?),
-            Kind::Nginx => Which::Nginx(Nginx::start(program, folder, backend).await?),
-            Kind::Haproxy => Which::Haproxy(Haproxy::start(program, folder, backend).await?),
+            Kind::Bluegreen => Which::Bluegreen(Bluegreen::start(program, folder, backends[0]).await?),
+            Kind::Nginx => Which::Nginx(Nginx::start(program, folder, backends[0]).await?),
+            Kind::HaproxyAddress => Which::Haproxy(haproxy(Way::Address).await?),
+            Kind::HaproxyStates => Which::Haproxy(haproxy(Way::States).await?),
         }))
     }
 
@@ -129,23 +134,23 @@ impl Proxy {
     ///
     /// # Errors
     /// Where the proxy or the disk refuses.
-    pub async fn prepare(&self, backend: SocketAddr) -> Result<(), Error> {
+    pub async fn prepare(&self, to: SocketAddr) -> Result<(), Error> {
         match &self.0 {
-            Which::Bluegreen(proxy) => proxy.stage(backend).await,
-            Which::Nginx(proxy) => proxy.write_config(backend),
+            Which::Bluegreen(proxy) => proxy.stage(to).await,
+            Which::Nginx(proxy) => proxy.write_config(to),
             Which::Haproxy(_) => Ok(()),
         }
     }
 
-    /// Makes the measured call.
+    /// Makes the measured call: from now on requests go to one of the two applications, the one it was prepared for.
     ///
     /// # Errors
     /// Where the proxy refuses.
-    pub async fn switch(&self, backend: SocketAddr) -> Result<Call, Error> {
+    pub async fn switch(&self, to: usize) -> Result<Call, Error> {
         match &self.0 {
             Which::Bluegreen(proxy) => proxy.flip().await,
             Which::Nginx(proxy) => proxy.reload().await,
-            Which::Haproxy(proxy) => proxy.set_address(backend).await,
+            Which::Haproxy(proxy) => proxy.switch(to).await,
         }
     }
 
