@@ -88,6 +88,7 @@ impl Measure {
 
     /// Returns all of it as JSON; times are microseconds.
     pub fn json(&self) -> Value {
+        let words = |(at, why): &(Duration, String)| format!("{:.3} s: {why}", at.as_secs_f64());
         json!({
             "switches": self.swaps.len(),
             "swap_micros": Spread::of(&self.swaps).json(),
@@ -101,7 +102,7 @@ impl Measure {
             "rate": self.rate(),
             "answer_micros": Spread::of(&self.answers).json(),
             "sent_behind_micros": Spread::of(&self.delays).json(),
-            "failures": self.failures.iter().map(|(at, why)| format!("{:.3} s: {why}", at.as_secs_f64())).collect::<Vec<_>>(),
+            "failures": self.failures.iter().map(words).collect::<Vec<_>>(),
         })
     }
 }

@@ -33,12 +33,12 @@ impl Findings {
         );
         let mut line = |words: &[&str]| {
             let [name, cells @ ..] = words else { return };
-            let cells: String = cells.iter().map(|cell| format!("{cell:>9}")).collect();
+            let cells: String = cells.iter().map(|cell| format!("{cell:>8}")).collect();
             // Writing to a string never fails.
-            _ = writeln!(text, "{name:<25}{cells}");
+            _ = writeln!(text, "{name:<24}{cells}");
         };
         line(&["", "", "swap", "latency", "", "the call", "", "", "late", "failed", "of", "closed", "not at"]);
-        line(&["proxy", "switches", "p50", "p99", "max", "p50", "p99", "max", "requests", "", "requests", "", "rest"]);
+        line(&["proxy", "switches", "p50", "p99", "max", "p50", "p99", "max", "", "", "", "", "rest"]);
         for (installed, measure) in &self.measured {
             let (swap, call) = (Spread::of(&measure.swaps), Spread::of(&measure.calls));
             let times = [swap.p50, swap.p99, swap.max, call.p50, call.p99, call.max].map(millis);
