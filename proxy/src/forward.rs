@@ -111,7 +111,9 @@ async fn connect_endpoint(
     let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in &endpoint.addresses {
         let key = (run, *address);
-        if let Some(connection) = worker.pool.take(key).filter(|_| reuse == Reuse::Allowed) {
+        if reuse == Reuse::Allowed
+            && let Some(connection) = worker.pool.take(key)
+        {
             return Ok((connection, key));
         }
         match Connection::open(*address, worker.connect_timeout()).await {

@@ -114,10 +114,20 @@ pub fn flip(
     change: &Change,
 ) -> Result<Flipped, AdminError> {
     let deadline = flip.drain;
-    let (flipped, old) = handle.with(|control| control.flip(name, flip, change))?;
-    if let Some(run) = old {
-        tokio::task::spawn_local(drain_run(Rc::clone(handle), name.clone(), run, deadline));
-    }
+    let (flipped, old, synced) = handle.with(|control| {
+        let (flipped, old) = control.flip(name, flip, change)?;
+        Ok::<_, AdminError>((flipped, old, control.store.sync_apart()))
+    })?;
+    let (handle, name) = (Rc::clone(handle), name.clone());
+    tokio::task::spawn_local(async move {
+        // Nobody who waits for the drain stops the old version before the flip is on the disk.
+        if let Err(error) = synced.await {
+            tracing::error!(%error, service = %name, "the folder of saved state could not be synced");
+        }
+        if let Some(run) = old {
+            drain_run(handle, name, run, deadline).await;
+        }
+    });
     Ok(flipped)
 }
 
@@ -407,11 +417,7 @@ impl Control {
             self.store.prepare(&next).map_err(|error| not_saved(&error))?;
         }
         self.store.commit(name).map_err(|error| not_saved(&error))?;
-        let flipped = self.publish_flip(name, to, index, next);
-        if let Err(error) = self.store.sync() {
-            tracing::error!(%error, service = %name, "the folder of saved state could not be synced");
-        }
-        Ok(flipped)
+        Ok(self.publish_flip(name, to, index, next))
     }
 
     /// The flip itself; nothing in it can fail.
@@ -501,6 +507,15 @@ impl Control {
 
     fn in_flight(&self, name: &ServiceName, slot: Slot) -> Option<u64> {
         self.services.get(name)?.slot(slot).map(|state| state.run.in_flight())
+    }
+
+    /// Tells whether anybody waits for the probes of a run; where nobody does, it is watched no more.
+    pub(crate) fn is_watched(&mut self, watched: &Watched) -> bool {
+        let is_there = self.find_run(watched.run).is_some();
+        if !is_there {
+            self.watching.remove(&(watched.run, watched.endpoint.clone()));
+        }
+        is_there
     }
 
     /// Tells whether a run takes or took requests.

@@ -153,7 +153,14 @@ impl Store {
     /// # Errors
     /// Where the disk refuses.
     pub fn sync(&self) -> io::Result<()> {
-        File::open(&self.folder)?.sync_all()
+        sync(&self.folder)
+    }
+
+    /// Does the same on a thread that may wait for the disk.
+    pub fn sync_apart(&self) -> impl Future<Output = io::Result<()>> + use<> {
+        let folder = self.folder.clone();
+        let syncing = tokio::task::spawn_blocking(move || sync(&folder));
+        async { syncing.await? }
     }
 
     /// Forgets a service.
@@ -185,6 +192,10 @@ fn set_aside(folder: &Path, name: &str) -> io::Result<()> {
         _ => {}
     }
     fs::rename(&copied, &current)
+}
+
+fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
 }
 
 /// Removes a file that may not be there.

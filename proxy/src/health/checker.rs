@@ -36,7 +36,8 @@ pub(crate) async fn watch(handle: Rc<Handle>, mut watched: Watched) {
         None => watched.endpoint.clone(),
     };
     let mut due = Instant::now();
-    loop {
+    // Looked at before each probe: an address that was given to someone else is none of ours.
+    while handle.with(|control| control.is_watched(&watched)) {
         let addresses = resolve(&watched.endpoint).await;
         let outcome = match &addresses {
             _ if !watched.check.enabled => Outcome::Passed("not probed".to_owned()),
@@ -52,7 +53,7 @@ pub(crate) async fn watch(handle: Rc<Handle>, mut watched: Watched) {
             watched.settled |= control.is_settled(run);
             control.probed(Probed { run, endpoint, addresses: addresses.ok(), outcome })
         });
-        let Some(healthy) = known else { return };
+        let Some(healthy) = known else { continue };
         let interval = match (watched.settled || !watched.check.enabled, passed) {
             (true, true) if healthy => defaults::LIVE_HEALTH_INTERVAL,
             (true, false) => UNHEALTHY,
