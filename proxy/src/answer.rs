@@ -31,6 +31,9 @@ struct Upstream {
     claim: Claim,
     /// Whether an end before its time was counted.
     counted: bool,
+    /// How it broke, until what came before has been flushed: hyper throws away what it has not written when a body
+    /// fails, and the client would see an empty close instead of the beginning of an answer.
+    broken: Option<Error>,
 }
 
 impl Drop for Upstream {
@@ -61,12 +64,29 @@ impl AnswerBody {
         if exchange.is_finished() {
             return Self::bytes(Bytes::new());
         }
-        Self { content: Content::Upstream(Box::new(Upstream { exchange, claim, counted: false })), _serving: None }
+        Self {
+            content: Content::Upstream(Box::new(Upstream { exchange, claim, counted: false, broken: None })),
+            _serving: None,
+        }
     }
 }
 
 impl Upstream {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        match self.poll_next(cx) {
+            Poll::Ready(Some(Err(error))) => {
+                self.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            polled => polled,
+        }
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         if self.claim.run().is_cut_off() {
             self.counted = true;
             self.claim.tally(Tally::Cut);

@@ -11,6 +11,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -65,6 +67,11 @@ pub(crate) struct Client {
     /// A request's body is wanted and doesn't come.
     awaits_body: Cell<bool>,
     last_move: Cell<Instant>,
+    /// Whether the socket should be asked if the client has closed it, and whether it has.
+    asks_for_end: Cell<bool>,
+    has_ended: Cell<bool>,
+    /// A request was answered before its body had come to its end.
+    unread_body: Cell<bool>,
     /// The run that the last request was sent to.
     run: Cell<Option<RunId>>,
     order: Cell<Option<Order>>,
@@ -84,6 +91,9 @@ impl Client {
             write_blocked: Cell::new(false),
             awaits_body: Cell::new(false),
             last_move: Cell::new(now),
+            asks_for_end: Cell::new(false),
+            has_ended: Cell::new(false),
+            unread_body: Cell::new(false),
             run: Cell::new(None),
             order: Cell::new(None),
             waker: RefCell::new(None),
@@ -154,13 +164,26 @@ impl Client {
             Phase::Head(since) => now.duration_since(since) >= limits.header,
             Phase::Serving => {
                 let waits_for_client = self.write_blocked.get() || self.awaits_body.get();
-                if self.moved.take() || !waits_for_client {
+                let moved = self.moved.take();
+                if moved || !waits_for_client {
                     self.last_move.set(now);
                 }
+                // Who has closed and is given nothing until the next look has gone; half-closed clients are few, and
+                // rarely wait longer.
+                if self.has_ended.get() && !moved {
+                    return true;
+                }
+                self.asks_for_end.set(true);
+                self.order(Order::Look);
                 now.duration_since(self.last_move.get()) >= limits.body_idle
             }
             Phase::Tunnel => false,
         }
+    }
+
+    /// Tells whether closing the socket now would reset it under an answer.
+    pub(crate) fn has_unread_body(&self) -> bool {
+        self.unread_body.get()
     }
 
     fn has_read(&self) {
@@ -194,6 +217,10 @@ impl BodyWatch {
     pub(crate) fn waits_for_client(&self, waits: bool) {
         self.0.awaits_body.set(waits);
     }
+
+    pub(crate) fn is_left_unread(&self) {
+        self.0.unread_body.set(true);
+    }
 }
 
 /// The socket of a client connection, which notes what moves.
@@ -209,6 +236,16 @@ impl ClientStream {
 
     pub(crate) fn into_inner(self) -> TcpStream {
         self.stream
+    }
+
+    /// Asks the kernel whether the client has closed its side, without taking anything.
+    fn look_for_end(&self) {
+        let peeked = recv(&self.stream, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        let has_ended = match peeked {
+            Ok((_, length)) => length == 0,
+            Err(error) => error != Errno::WOULDBLOCK && error != Errno::INTR,
+        };
+        self.client.has_ended.set(has_ended);
     }
 
     fn note_write(&self, polled: &Poll<io::Result<usize>>) {
@@ -251,7 +288,11 @@ impl AsyncWrite for ClientStream {
         self.stream.is_write_vectored()
     }
 
+    /// Called at every look at the connection, so also where nobody reads: a request under way.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.client.asks_for_end.take() {
+            self.look_for_end();
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

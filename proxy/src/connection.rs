@@ -5,17 +5,23 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use crate::answer::AnswerBody;
 use crate::client::{Client, ClientStream, Order};
 use crate::worker::Worker;
 use crate::{handler, upgrade};
+
+/// So long, and so much, is listened to a client that still sends a request that was answered.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Serves a connection until it ends. Nothing that a client sends is an error of ours, so there is nothing to return.
 ///
@@ -26,6 +32,7 @@ pub(crate) async fn serve(stream: TcpStream, client: Rc<Client>, worker: Rc<Work
     let service = Service { client: Rc::clone(&client), worker: Rc::clone(&worker) };
     let mut http = http1::Builder::new()
         .max_buf_size(worker.limits.header_bytes.max(8192))
+        .max_header_size(worker.limits.header_bytes)
         .max_headers(worker.limits.header_fields)
         .half_close(true)
         .serve_connection(io, service);
@@ -56,8 +63,19 @@ pub(crate) async fn serve(stream: TcpStream, client: Rc<Client>, worker: Rc<Work
         upgrade::run(stream, parts.read_buf, tunnel, &client).await;
     } else {
         // The client may have gone; then there is nobody to say goodbye to.
-        _ = tokio::io::AsyncWriteExt::shutdown(&mut stream).await;
+        _ = stream.shutdown().await;
+        if client.has_unread_body() {
+            linger(&mut stream).await;
+        }
     }
+}
+
+/// Takes what a client still sends of a request that was answered before its end: closing a socket with something unread
+/// resets the connection, and the reset may take the answer away (RFC 9112 section 9.6).
+async fn linger(stream: &mut TcpStream) {
+    let mut rest = tokio::io::AsyncReadExt::take(stream, LINGER_BYTES);
+    let mut nowhere = tokio::io::sink();
+    _ = tokio::time::timeout(LINGER, tokio::io::copy(&mut rest, &mut nowhere)).await;
 }
 
 /// How the HTTP part of a connection ended.

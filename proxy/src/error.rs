@@ -24,6 +24,9 @@ pub(crate) enum Error {
     /// The request target is longer than the limit.
     #[error("the request target is too long")]
     TargetTooLong,
+    /// The application has to know the body's length first, and it is longer than we keep.
+    #[error("the body comes without a length and is too long to be kept for an HTTP/1.0 application")]
+    BodyTooLong,
     /// A method or coding that a reverse proxy doesn't serve.
     #[error("not implemented: {0}")]
     NotImplemented(&'static str),
@@ -63,7 +66,11 @@ impl Error {
     /// Returns who caused it.
     pub(crate) fn side(&self) -> Side {
         match self {
-            Self::BadRequest(_) | Self::TargetTooLong | Self::NotImplemented(_) | Self::RequestBody(_) => Side::Client,
+            Self::BadRequest(_)
+            | Self::TargetTooLong
+            | Self::BodyTooLong
+            | Self::NotImplemented(_)
+            | Self::RequestBody(_) => Side::Client,
             Self::Connect { .. } | Self::Broken(_) | Self::Malformed(_) | Self::Silent => Side::Upstream,
             Self::NoRoute | Self::NoVersion | Self::CutOff => Side::Us,
         }
@@ -74,6 +81,7 @@ impl Error {
         match self {
             Self::BadRequest(_) | Self::RequestBody(_) => StatusCode::BAD_REQUEST,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::BodyTooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::NoVersion | Self::CutOff => StatusCode::SERVICE_UNAVAILABLE,
@@ -87,6 +95,7 @@ impl Error {
         match self {
             Self::BadRequest(_)
             | Self::TargetTooLong
+            | Self::BodyTooLong
             | Self::NotImplemented(_)
             | Self::RequestBody(_)
             | Self::CutOff => true,
@@ -110,6 +119,7 @@ mod tests {
         let errors = [
             (Error::BadRequest("x"), 400),
             (Error::TargetTooLong, 414),
+            (Error::BodyTooLong, 413),
             (Error::NotImplemented("x"), 501),
             (Error::NoRoute, 404),
             (Error::NoVersion, 503),
@@ -121,7 +131,7 @@ mod tests {
         ];
         for (error, status) in errors {
             assert_eq!(error.status().as_u16(), status, "{error}");
-            let client = matches!(status, 400 | 414 | 501);
+            let client = matches!(status, 400 | 413 | 414 | 501);
             assert_eq!(error.side() == Side::Client, client, "{error}");
         }
     }

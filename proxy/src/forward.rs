@@ -22,6 +22,9 @@ use crate::upstream::request_body::RequestBody;
 use crate::upstream::run::{Claim, Tally};
 use crate::worker::{Resolve, Worker};
 
+/// A body without a length is kept up to this for an HTTP/1.0 application.
+const COLLECTED_BYTES: usize = 1024 * 1024;
+
 /// A request, ready to be sent.
 pub(crate) struct Request {
     /// Its method.
@@ -32,6 +35,8 @@ pub(crate) struct Request {
     pub(crate) body: Option<RequestBody>,
     /// How that is framed.
     pub(crate) framing: RequestFraming,
+    /// Whether the client waits for `100 Continue`.
+    pub(crate) expects_continue: bool,
 }
 
 /// Sends a request and returns the head of the answer, with the exchange that its body comes from.
@@ -50,11 +55,15 @@ pub(crate) async fn send(
     let mut reuse = Reuse::Allowed;
     loop {
         let (connection, key) = connect(worker, target, reuse).await?;
+        if request.framing == RequestFraming::Chunked && worker.pool.speaks_http10(key) {
+            give_length(&mut request).await?;
+        }
         let outbound = Outbound {
             method: request.method.clone(),
             head: request.head.clone(),
             body: request.body.take(),
             framing: request.framing,
+            expects_continue: request.expects_continue,
         };
         let mut exchange =
             Exchange::new(connection, (Rc::clone(&worker.pool), key), worker.exchange_limits(), outbound);
@@ -78,6 +87,21 @@ pub(crate) async fn send(
             Failed { error, .. } => return Err(error),
         }
     }
+}
+
+/// Collects a body that came without a length, for an application that knows no chunked coding.
+async fn give_length(request: &mut Request) -> Result<(), Error> {
+    let Some(body) = request.body.take() else { return Ok(()) };
+    let body = body.collect(COLLECTED_BYTES).await?;
+    let chunked = b"transfer-encoding: chunked\r\n";
+    let at = request.head.windows(chunked.len()).position(|bytes| bytes == chunked);
+    let at = at.expect("the head of a chunked request says so");
+    let length = format!("content-length: {}\r\n", body.len());
+    request.head = [&request.head[..at], length.as_bytes(), &request.head[at + chunked.len()..]].concat().into();
+    request.framing = RequestFraming::Length;
+    request.expects_continue = false;
+    request.body = Some(body.into());
+    Ok(())
 }
 
 /// Whether an idle connection will do.

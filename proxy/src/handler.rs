@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
@@ -70,17 +70,19 @@ async fn answer(
     client.is_sent_to(claim.run().id());
     let websocket = asks_for_websocket(request);
     let framing = framing(request);
+    let expects_continue = expects_continue(request);
     let head = RequestHead {
         request,
         authority: &authority,
         target: &target,
         framing,
         websocket,
+        expects_continue,
         forwarded: Forwarded { peer: client.peer.ip().to_canonical(), trusted: worker.trusts(client.peer), request_id },
     }
     .encode();
     let body = (!incoming.is_end_stream()).then(|| RequestBody::new(incoming, BodyWatch::new(client)));
-    let outbound = Forward { method: request.method.clone(), head, body, framing };
+    let outbound = Forward { method: request.method.clone(), head, body, framing, expects_continue };
     let live = service.live.as_ref().ok_or(Error::NoVersion)?;
     let (head, exchange) = forward::send(worker, live, &claim, outbound).await.inspect_err(|error| {
         claim.tally(match error {
@@ -152,6 +154,12 @@ fn framing(request: &Parts) -> RequestFraming {
     } else {
         RequestFraming::Length
     }
+}
+
+/// RFC 9110 section 10.1.1; of HTTP/1.0 clients the field is not heard.
+fn expects_continue(request: &Parts) -> bool {
+    let says = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    request.version != Version::HTTP_10 && request.headers.get(header::EXPECT).is_some_and(says)
 }
 
 /// Only a WebSocket may leave HTTP, and only by the client's explicit wish (RFC 6455 section 4.1).

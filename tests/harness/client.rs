@@ -55,10 +55,7 @@ impl Client {
     /// Those of the socket, an answer that is cut short, and none in 30 s.
     pub async fn answer(&mut self) -> Result<Option<Response>> {
         let read = message::read(&mut self.socket, &mut self.buffer, Kind::Answer);
-        let Some(mut message) = timeout(PATIENCE, read).await?? else { return Ok(None) };
-        let status = message.first_line().split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
-        let body = std::mem::take(&mut message.body);
-        Ok(Some(Response { status, body, message }))
+        Ok(timeout(PATIENCE, read).await??.map(Response::new))
     }
 
     /// Sends a GET and reads its answer.
@@ -68,6 +65,24 @@ impl Client {
     pub async fn get(&mut self, host: &str, target: &str) -> Result<Option<Response>> {
         self.send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")).await?;
         self.answer().await
+    }
+
+    /// Reads the answer to a HEAD: it has no body, whatever its fields say.
+    ///
+    /// # Errors
+    /// As [`Client::answer`], and no answer at all.
+    pub async fn head_answer(&mut self) -> Result<Response> {
+        let read = message::read(&mut self.socket, &mut self.buffer, Kind::HeadAnswer);
+        let message = timeout(PATIENCE, read).await??.ok_or(std::io::ErrorKind::UnexpectedEof)?;
+        Ok(Response::new(message))
+    }
+
+    /// Says that nothing more will be sent; answers can still be read.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub async fn finish(&mut self) -> Result<()> {
+        self.socket.shutdown().await
     }
 
     /// Reads until the connection ends.
@@ -81,6 +96,17 @@ impl Client {
 }
 
 impl Response {
+    fn new(mut message: Message) -> Self {
+        let status = message.first_line().split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
+        let body = std::mem::take(&mut message.body);
+        Self { status, body, message }
+    }
+
+    /// Returns all fields of that name, in order.
+    pub fn fields(&self, name: &str) -> Vec<&str> {
+        self.message.fields(name).collect()
+    }
+
     /// Returns the first field of that name.
     pub fn field(&self, name: &str) -> Option<&str> {
         self.message.field(name)

@@ -19,7 +19,11 @@ impl Message {
     }
 
     pub(crate) fn field(&self, name: &str) -> Option<&str> {
-        self.head.lines().skip(1).find_map(|line| {
+        self.fields(name).next()
+    }
+
+    pub(crate) fn fields(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.head.lines().skip(1).filter_map(move |line| {
             let (field, value) = line.split_once(':')?;
             field.eq_ignore_ascii_case(name).then(|| value.trim())
         })
@@ -35,6 +39,8 @@ impl Message {
 pub(crate) enum Kind {
     Request,
     Answer,
+    /// To a HEAD, which has no body.
+    HeadAnswer,
 }
 
 /// Reads the next message; none where the peer closed before its first byte. `buffer` keeps what came behind it.
@@ -43,6 +49,13 @@ pub(crate) async fn read(
     buffer: &mut Vec<u8>,
     kind: Kind,
 ) -> Result<Option<Message>> {
+    let Some(mut message) = read_head(socket, buffer).await? else { return Ok(None) };
+    read_body(socket, buffer, kind, &mut message).await?;
+    Ok(Some(message))
+}
+
+/// Reads the head of the next message; none where the peer closed before its first byte.
+pub(crate) async fn read_head(socket: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Result<Option<Message>> {
     let end = loop {
         if let Some(at) = find(buffer, b"\r\n\r\n") {
             break at + 4;
@@ -53,7 +66,21 @@ pub(crate) async fn read(
     };
     let head = String::from_utf8_lossy(&buffer[..end]).into_owned();
     buffer.drain(..end);
-    let mut message = Message { head, body: Vec::new() };
+    Ok(Some(Message { head, body: Vec::new() }))
+}
+
+/// Reads the body that belongs to a head.
+pub(crate) async fn read_body(
+    socket: &mut (impl AsyncRead + Unpin),
+    buffer: &mut Vec<u8>,
+    kind: Kind,
+    message: &mut Message,
+) -> Result<()> {
+    let status = message.first_line().split(' ').nth(1).unwrap_or_default().to_owned();
+    let is_bodiless = status == "204" || status == "304" || status.starts_with('1');
+    if kind == Kind::HeadAnswer || kind == Kind::Answer && is_bodiless {
+        return Ok(());
+    }
     if message.has_token("transfer-encoding", "chunked") {
         loop {
             let line = take_line(socket, buffer).await?;
@@ -61,16 +88,11 @@ pub(crate) async fn read(
                 .map_err(|_| Error::new(ErrorKind::InvalidData, format!("`{line}` is no chunk size")))?;
             if size == 0 {
                 while !take_line(socket, buffer).await?.is_empty() {}
-                return Ok(Some(message));
+                return Ok(());
             }
             message.body.extend(take(socket, buffer, size).await?);
             take(socket, buffer, 2).await?;
         }
-    }
-    let status = message.first_line().split(' ').nth(1).unwrap_or_default().to_owned();
-    let is_bodiless = kind == Kind::Answer && (status == "204" || status == "304" || status.starts_with('1'));
-    if is_bodiless {
-        return Ok(Some(message));
     }
     match message.field("content-length").map(str::parse::<usize>) {
         Some(Ok(length)) => message.body = take(socket, buffer, length).await?,
@@ -81,7 +103,7 @@ pub(crate) async fn read(
         }
         None => {}
     }
-    Ok(Some(message))
+    Ok(())
 }
 
 async fn take(socket: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>, length: usize) -> Result<Vec<u8>> {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
@@ -38,6 +39,12 @@ pub enum Behaviour {
     },
     /// Promises more of a body than it sends, and closes.
     Cut,
+    /// Answers with these bytes, and closes.
+    Raw(&'static str),
+    /// Answers with that status before it has read a request's body, and closes.
+    Early(u16),
+    /// Answers `100 Continue` before it reads a request's body, and then 200.
+    Continue,
     /// Reads the request and never answers.
     Hang,
     /// Reads the request and closes.
@@ -75,6 +82,7 @@ struct State {
     behaviour: Mutex<Behaviour>,
     seen: Mutex<Vec<Seen>>,
     connections: AtomicUsize,
+    open: AtomicUsize,
     /// Requests that arrived whole and whose answers' last bytes are not yet being written.
     unanswered: AtomicUsize,
 }
@@ -93,6 +101,7 @@ pub async fn upstream_at(address: SocketAddr, version: &str) -> Upstream {
         behaviour: Mutex::new(Behaviour::Answer),
         seen: Mutex::default(),
         connections: AtomicUsize::new(0),
+        open: AtomicUsize::new(0),
         unanswered: AtomicUsize::new(0),
     });
     let mut tasks = JoinSet::new();
@@ -141,6 +150,11 @@ impl Upstream {
         self.state.connections.load(Ordering::Relaxed)
     }
 
+    /// Returns how many connections are open now.
+    pub fn open_connections(&self) -> usize {
+        self.state.open.load(Ordering::SeqCst)
+    }
+
     /// Returns how many requests arrived whole and have not been sent the end of their answers.
     pub fn unanswered(&self) -> usize {
         self.state.unanswered.load(Ordering::SeqCst)
@@ -158,7 +172,7 @@ impl<'a> Unanswered<'a> {
 
     /// Writes the end of the answer. It counts as answered from before the first of these bytes, so that whoever has seen
     /// them never finds the request unanswered.
-    async fn finish(self, socket: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+    async fn finish(self, socket: &mut OwnedWriteHalf, bytes: &[u8]) -> std::io::Result<()> {
         drop(self);
         socket.write_all(bytes).await
     }
@@ -170,29 +184,88 @@ impl Drop for Unanswered<'_> {
     }
 }
 
-async fn serve(mut socket: TcpStream, state: Arc<State>) {
+/// A connection counts as open until one side has ended it.
+struct Open<'a>(&'a AtomicUsize);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+async fn serve(socket: TcpStream, state: Arc<State>) {
+    state.open.fetch_add(1, Ordering::SeqCst);
+    let _open = Open(&state.open);
+    let (mut reader, mut writer) = socket.into_split();
+    serve_requests(&mut reader, &mut writer, &state).await;
+    // Else the end of the connection would be said before its reset.
+    writer.forget();
+}
+
+async fn serve_requests(reader: &mut OwnedReadHalf, writer: &mut OwnedWriteHalf, state: &State) {
     let mut buffer = Vec::new();
     // What the other side does to the connection is for the test's client to judge.
-    while let Ok(Some(request)) = message::read(&mut socket, &mut buffer, Kind::Request).await {
+    while let Ok(Some(mut request)) = message::read_head(reader, &mut buffer).await {
         let behaviour = state.behaviour.lock().unwrap().clone();
+        if let Behaviour::Early(status) = behaviour {
+            state.note(&request);
+            drop(answer_early(reader, writer, status).await);
+            return;
+        }
+        if behaviour == Behaviour::Continue && writer.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.is_err() {
+            return;
+        }
+        if message::read_body(reader, &mut buffer, Kind::Request, &mut request).await.is_err() {
+            return;
+        }
         let unanswered = Unanswered::new(&state.unanswered);
-        state.seen.lock().unwrap().push(Seen {
+        state.note(&request);
+        let goes_on = tokio::select! {
+            goes_on = answer(writer, &state.version, &request, behaviour, unanswered) => goes_on.unwrap_or(false),
+            // Whoever closes a connection does not want the answer on it.
+            () = gone(reader) => false,
+        };
+        if !goes_on || request.has_token("connection", "close") {
+            return;
+        }
+    }
+}
+
+/// Answers before the request's body was read, and then takes what still comes: a reset would take the answer away.
+async fn answer_early(reader: &mut OwnedReadHalf, writer: &mut OwnedWriteHalf, status: u16) -> std::io::Result<()> {
+    let answer = format!("HTTP/1.1 {status} Fake\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno");
+    writer.write_all(answer.as_bytes()).await?;
+    writer.shutdown().await?;
+    tokio::io::copy(reader, &mut tokio::io::sink()).await.map(drop)
+}
+
+/// Ends when the other side has closed the connection.
+async fn gone(reader: &OwnedReadHalf) {
+    let mut byte = [0];
+    loop {
+        match reader.as_ref().peek(&mut byte).await {
+            Ok(0) | Err(_) => return,
+            // The next request is here already: then it is not gone.
+            Ok(_) => std::future::pending().await,
+        }
+    }
+}
+
+impl State {
+    fn note(&self, request: &Message) {
+        self.seen.lock().unwrap().push(Seen {
             first_line: request.first_line().to_owned(),
             head: request.head.clone(),
             id: request.field("x-load-id").map(str::to_owned),
             body_bytes: request.body.len(),
             at: std::time::Instant::now(),
         });
-        let goes_on = answer(&mut socket, &state.version, &request, behaviour, unanswered).await;
-        if !goes_on.unwrap_or(false) || request.has_token("connection", "close") {
-            return;
-        }
     }
 }
 
 /// Answers one request; false where the connection ends with it.
 async fn answer(
-    socket: &mut TcpStream,
+    socket: &mut OwnedWriteHalf,
     version: &str,
     request: &Message,
     behaviour: Behaviour,
@@ -208,7 +281,7 @@ async fn answer(
         Behaviour::Answer => whole(200, "", version.as_bytes()),
         Behaviour::Status(status) => whole(status, "", version.as_bytes()),
         Behaviour::Redirect(target) => whole(302, &format!("Location: {target}\r\n"), b""),
-        Behaviour::Echo => whole(200, "", &request.body),
+        Behaviour::Echo | Behaviour::Continue => whole(200, "", &request.body),
         Behaviour::Large(bytes) => whole(200, "", &vec![b'x'; bytes]),
         Behaviour::Late(pause) => {
             tokio::time::sleep(pause).await;
@@ -233,10 +306,14 @@ async fn answer(
             unanswered.finish(socket, format!("{head}{version}").as_bytes()).await?;
             return Ok(false);
         }
+        Behaviour::Raw(bytes) => {
+            unanswered.finish(socket, bytes.as_bytes()).await?;
+            return Ok(false);
+        }
         Behaviour::Hang => std::future::pending().await,
-        Behaviour::Close => return Ok(false),
+        Behaviour::Close | Behaviour::Early(_) => return Ok(false),
         Behaviour::Reset => {
-            socket.set_zero_linger()?;
+            socket.as_ref().set_zero_linger()?;
             return Ok(false);
         }
     };

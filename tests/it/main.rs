@@ -29,5 +29,7 @@ mod recovery;
 mod switch;
 // Flips under load: no failure, no request twice, no connection lost.
 mod switching;
+// HTTP/1 on the wire, bytes on both sides.
+mod wire;
 // What people forget: layers, lists, documents, bans.
 mod tidy;

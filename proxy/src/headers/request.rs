@@ -32,6 +32,8 @@ pub(crate) struct RequestHead<'r> {
     pub(crate) framing: RequestFraming,
     /// Whether it asks for a WebSocket.
     pub(crate) websocket: bool,
+    /// Whether the client waits for `100 Continue`.
+    pub(crate) expects_continue: bool,
     /// About the client.
     pub(crate) forwarded: Forwarded<'r>,
 }
@@ -91,6 +93,9 @@ impl RequestHead<'_> {
         self.encode_forwarded(&mut out, claims);
         if self.framing == RequestFraming::Chunked {
             put(&mut out, &["transfer-encoding: chunked\r\n"]);
+        }
+        if self.expects_continue {
+            put(&mut out, &["expect: 100-continue\r\n"]);
         }
         if self.websocket {
             put(&mut out, &["connection: upgrade\r\nupgrade: websocket\r\n"]);

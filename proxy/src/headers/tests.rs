@@ -22,6 +22,7 @@ fn encode(request: &http::request::Parts, trusted: bool) -> String {
         target: "/x?q=1",
         framing: RequestFraming::Length,
         websocket: false,
+        expects_continue: false,
         forwarded: Forwarded { peer: [10, 0, 0, 9].into(), trusted, request_id: &HeaderValue::from_static("id-1") },
     };
     String::from_utf8(head.encode().to_vec()).unwrap()

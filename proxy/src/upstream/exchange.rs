@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use http_body::Body as _;
+use tokio::time::Sleep;
 
 use super::codec::{self, Chunked, Framing, Malformed, Piece, ResponseHead};
 use super::connection::{Connection, Outgoing};
@@ -20,6 +21,8 @@ use crate::upstream::request_body::RequestBody;
 
 /// More interim answers than this to one request are not sane.
 const INTERIM_ANSWERS: u32 = 16;
+/// An application that knows nothing of `Expect` gets the body after this (RFC 9110 section 10.1.1).
+const CONTINUE: Duration = Duration::from_secs(1);
 
 /// The limits of an exchange.
 #[derive(Debug, Clone, Copy)]
@@ -53,11 +56,16 @@ pub(crate) struct Exchange {
     out: Outgoing,
     body: Option<RequestBody>,
     had_body: bool,
+    /// The client waits for `100 Continue` before it sends its body, and hyper says it as soon as the body is asked for:
+    /// so it is not, until the application says so, or this time is over.
+    expects: Option<Pin<Box<Sleep>>>,
     request_framing: RequestFraming,
     written: u64,
     /// Bytes of the answer came, so the application has the request.
     answered: bool,
     interim: u32,
+    /// The head of the final answer was taken.
+    has_head: bool,
     framing: Framing,
     chunked: Chunked,
     keep_alive: bool,
@@ -73,6 +81,8 @@ pub(crate) struct Outbound {
     pub(crate) body: Option<RequestBody>,
     /// How it is framed.
     pub(crate) framing: RequestFraming,
+    /// Whether the client waits for `100 Continue`.
+    pub(crate) expects_continue: bool,
 }
 
 /// A frame of an answer's body.
@@ -120,11 +130,13 @@ impl Exchange {
             method: outbound.method,
             out: Outgoing { head: outbound.head, ..Outgoing::default() },
             had_body: outbound.body.is_some(),
+            expects: outbound.expects_continue.then(|| Box::pin(tokio::time::sleep(CONTINUE))),
             body: outbound.body,
             request_framing: outbound.framing,
             written: 0,
             answered: false,
             interim: 0,
+            has_head: false,
             framing: Framing::Empty,
             chunked: Chunked::Size,
             keep_alive: false,
@@ -133,7 +145,7 @@ impl Exchange {
 
     /// Sends the request and waits for the head of the answer. Interim answers are skipped, but for 101.
     pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, Error>> {
-        let sent = self.poll_send(cx);
+        let mut sent = self.poll_send(cx);
         loop {
             let connection = self.connection.as_mut().expect("an exchange has its connection until its answer ends");
             if !connection.read.is_empty() {
@@ -144,11 +156,16 @@ impl Exchange {
                         if self.interim > INTERIM_ANSWERS {
                             return Poll::Ready(Err(Error::Malformed("too many interim answers")));
                         }
+                        if head.status == StatusCode::CONTINUE && self.expects.take().is_some() {
+                            sent = self.poll_send(cx);
+                        }
                         continue;
                     }
                     Ok(Some(head)) => {
+                        self.has_head = true;
                         self.framing = head.framing;
                         self.keep_alive = head.keep_alive;
+                        self.pool.note_version(self.key, head.http10);
                         connection.set_timer(self.limits.body_idle);
                         return Poll::Ready(Ok(head));
                     }
@@ -273,6 +290,13 @@ impl Exchange {
                 Poll::Ready(Ok(())) => {}
             }
             let Some(body) = &mut self.body else { return Poll::Ready(Ok(())) };
+            if let Some(expects) = &mut self.expects {
+                // A final answer is all that the client needs.
+                if self.has_head || expects.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                self.expects = None;
+            }
             match Pin::new(body).poll_frame(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(Error::RequestBody(error))),

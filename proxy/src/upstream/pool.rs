@@ -1,7 +1,7 @@
 //! Idle connections of one worker, kept by slot run and address: none outlives its run, none is shared between runs.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ pub(crate) type Key = (RunId, SocketAddr);
 /// Idle connections of one worker.
 pub(crate) struct Pool {
     idle: RefCell<HashMap<Key, Vec<Idle>>>,
+    /// Whose last answer was HTTP/1.0.
+    http10: RefCell<HashSet<Key>>,
     /// Connections idle for longer are closed: shorter than applications wait, so that we close first.
     timeout: Duration,
     /// More than this for one key are closed at once.
@@ -29,7 +31,7 @@ struct Idle {
 
 impl Pool {
     pub(crate) fn new(timeout: Duration, most: usize) -> Self {
-        Self { idle: RefCell::default(), timeout, most }
+        Self { idle: RefCell::default(), http10: RefCell::default(), timeout, most }
     }
 
     /// Takes the connection that was used last and still can carry a request.
@@ -42,6 +44,26 @@ impl Pool {
             }
         }
         None
+    }
+
+    /// Notes which version of HTTP an application answered in.
+    pub(crate) fn note_version(&self, key: Key, http10: bool) {
+        // A look-up is all that it costs where nobody speaks 1.0.
+        let known = !self.http10.borrow().is_empty() && self.http10.borrow().contains(&key);
+        if known == http10 {
+            return;
+        }
+        let mut speakers = self.http10.borrow_mut();
+        if http10 {
+            speakers.insert(key)
+        } else {
+            speakers.remove(&key)
+        };
+    }
+
+    /// Tells whether an application answered in HTTP/1.0 last: then it does not know chunked coding.
+    pub(crate) fn speaks_http10(&self, key: Key) -> bool {
+        self.http10.borrow().contains(&key)
     }
 
     /// Keeps a connection for the next request.
@@ -60,5 +82,6 @@ impl Pool {
             connections.retain(|idle| idle.since.elapsed() < self.timeout);
             !connections.is_empty() && keeps(*run)
         });
+        self.http10.borrow_mut().retain(|(run, _)| keeps(*run));
     }
 }

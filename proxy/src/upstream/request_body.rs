@@ -3,27 +3,66 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::client::BodyWatch;
+use crate::error::Error;
 
-/// A request's body; knows whether anything of it was taken, and tells the connection while the client is slow.
+/// A request's body; knows whether anything of it was taken, and tells the connection while the client is slow, or where
+/// its end was not waited for.
 pub(crate) struct RequestBody {
-    incoming: Incoming,
-    watch: BodyWatch,
+    content: Content,
     touched: bool,
+}
+
+enum Content {
+    Incoming(Incoming, BodyWatch),
+    /// What was collected before it is sent.
+    Collected(Bytes),
 }
 
 impl RequestBody {
     pub(crate) fn new(incoming: Incoming, watch: BodyWatch) -> Self {
-        Self { incoming, watch, touched: false }
+        Self { content: Content::Incoming(incoming, watch), touched: false }
     }
 
     /// Tells whether any of it was taken: then it can't be sent again.
     pub(crate) fn is_touched(&self) -> bool {
         self.touched
+    }
+
+    /// Reads all of it, for an application that has to know its length first.
+    ///
+    /// # Errors
+    /// Where it is longer than `most`, or the client breaks it off.
+    pub(crate) async fn collect(mut self, most: usize) -> Result<Bytes, Error> {
+        let mut all = BytesMut::new();
+        while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut self).poll_frame(cx)).await {
+            let Ok(data) = frame.map_err(Error::RequestBody)?.into_data() else { continue };
+            if all.len() + data.len() > most {
+                return Err(Error::BodyTooLong);
+            }
+            all.extend_from_slice(&data);
+        }
+        Ok(all.freeze())
+    }
+}
+
+impl From<Bytes> for RequestBody {
+    fn from(collected: Bytes) -> Self {
+        Self { content: Content::Collected(collected), touched: false }
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let Content::Incoming(incoming, watch) = &self.content
+            && !incoming.is_end_stream()
+        {
+            watch.is_left_unread();
+        }
     }
 }
 
@@ -32,17 +71,30 @@ impl Body for RequestBody {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
-        self.watch.waits_for_client(polled.is_pending());
+        let polled = match &mut self.content {
+            Content::Incoming(incoming, watch) => {
+                let polled = Pin::new(incoming).poll_frame(cx);
+                watch.waits_for_client(polled.is_pending());
+                polled
+            }
+            Content::Collected(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Content::Collected(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+        };
         self.touched |= polled.is_ready();
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        match &self.content {
+            Content::Incoming(incoming, _) => incoming.is_end_stream(),
+            Content::Collected(bytes) => bytes.is_empty(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match &self.content {
+            Content::Incoming(incoming, _) => incoming.size_hint(),
+            Content::Collected(bytes) => SizeHint::with_exact(bytes.len() as u64),
+        }
     }
 }

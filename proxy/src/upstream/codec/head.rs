@@ -20,6 +20,8 @@ pub(crate) struct ResponseHead {
     pub(crate) framing: Framing,
     /// Whether the connection may carry another request after this answer.
     pub(crate) keep_alive: bool,
+    /// Whether the application speaks HTTP/1.0.
+    pub(crate) http10: bool,
 }
 
 /// How the end of a body is known.
@@ -177,7 +179,7 @@ fn build(bytes: &Bytes, fields: &[Field], start: Start, method: &Method) -> Resu
         }
     };
     let keep_alive = framing != Framing::UntilClose && !connection.close && (!http10 || connection.keep_alive);
-    Ok(ResponseHead { status, headers, framing, keep_alive })
+    Ok(ResponseHead { status, headers, framing, keep_alive, http10 })
 }
 
 /// Reads a Content-Length: digits and nothing else, so that no other reader can see another number.
