@@ -24,7 +24,7 @@ fn table(domains: usize) -> Table {
     let routes: Vec<_> = named.iter().map(|(name, settings)| Routes { name, settings: Some(settings) }).collect();
     let index = Index::compile(&routes).expect("no two have the same route");
     let service = |(name, _): &(ServiceName, ServiceSettings)| {
-        Arc::new(Service { name: name.clone(), live: None, strip_path: false })
+        Arc::new(Service { name: name.clone(), live: None, strip_path: false, waiting: Arc::default() })
     };
     Table::new(Arc::new(index), named.iter().map(service).collect(), Vec::new(), false)
 }

@@ -43,5 +43,11 @@ pub const CONNECTIONS: usize = 8192;
 pub const UPSTREAM_IDLE: Duration = Duration::from_secs(4);
 /// Idle upstream connections a worker keeps for each address.
 pub const UPSTREAM_IDLE_CONNECTIONS: usize = 256;
+/// A request waits so long for an application that was healthy a moment ago.
+pub const HOLD: Duration = Duration::from_secs(10);
+/// How long ago that moment may be.
+pub const HOLD_AFTER_HEALTH: Duration = Duration::from_secs(10);
+/// Requests of one service that wait at once; more are answered 502 at once.
+pub const HELD_REQUESTS: usize = 256;
 /// How long SIGTERM waits for requests in flight.
 pub const SHUTDOWN: Duration = Duration::from_secs(30);

@@ -39,10 +39,24 @@ pub(crate) struct Request {
     pub(crate) expects_continue: bool,
 }
 
+/// Why there is no answer.
+pub(crate) struct Failure {
+    /// Why.
+    pub(crate) error: Error,
+    /// The body, where there is one, of a request of which nothing was sent: it may be tried again.
+    pub(crate) unsent: Option<Option<RequestBody>>,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { error, unsent: None }
+    }
+}
+
 /// Sends a request and returns the head of the answer, with the exchange that its body comes from.
 ///
 /// # Errors
-/// Where no answer came: see [`Error`].
+/// Where no answer came: see [`Error`]; with the request where nothing of it was sent and it could not be connected.
 ///
 /// # Cancel safety
 /// Dropping it closes the upstream connection: the application learns that the client has gone.
@@ -51,12 +65,15 @@ pub(crate) async fn send(
     target: &Target,
     claim: &Claim,
     mut request: Request,
-) -> Result<(ResponseHead, Exchange), Error> {
+) -> Result<(ResponseHead, Exchange), Failure> {
     let mut reuse = Reuse::Allowed;
     loop {
-        let (connection, key) = connect(worker, target, reuse).await?;
+        let (connection, key) = match connect(worker, target, reuse).await {
+            Ok(connected) => connected,
+            Err(error) => return Err(Failure { error, unsent: Some(request.body) }),
+        };
         if request.framing == RequestFraming::Chunked && worker.pool.speaks_http10(key) {
-            give_length(&mut request).await?;
+            give_length(&mut request).await.map_err(Failure::from)?;
         }
         let outbound = Outbound {
             method: request.method.clone(),
@@ -84,7 +101,7 @@ pub(crate) async fn send(
                 request.body = body;
                 reuse = Reuse::Fresh;
             }
-            Failed { error, .. } => return Err(error),
+            Failed { error, .. } => return Err(error.into()),
         }
     }
 }

@@ -12,8 +12,9 @@ use hyper::body::Incoming;
 use crate::answer::AnswerBody;
 use crate::client::{BodyWatch, Client, Serving};
 use crate::error::{Error, Side};
-use crate::forward::{self, Request as Forward};
+use crate::forward::{self, Failure, Request as Forward};
 use crate::headers::{self, Authority, Forwarded, RequestHead};
+use crate::hold::Hold;
 use crate::respond;
 use crate::routing::table::{Matched, Service, escapes};
 use crate::upstream::exchange::RequestFraming;
@@ -66,32 +67,47 @@ async fn answer(
     Received { request, request_id, incoming }: Received<'_>,
 ) -> Result<Response<AnswerBody>, Error> {
     let authority = headers::check(request, worker.limits.target_bytes)?;
-    let Routed { service, claim, target } = route(worker, request, &authority)?;
-    client.is_sent_to(claim.run().id());
     let websocket = asks_for_websocket(request);
     let framing = framing(request);
     let expects_continue = expects_continue(request);
-    let head = RequestHead {
-        request,
-        authority: &authority,
-        target: &target,
-        framing,
-        websocket,
-        expects_continue,
-        forwarded: Forwarded { peer: client.peer.ip().to_canonical(), trusted: worker.trusts(client.peer), request_id },
-    }
-    .encode();
-    let body = (!incoming.is_end_stream()).then(|| RequestBody::new(incoming, BodyWatch::new(client)));
-    let outbound = Forward { method: request.method.clone(), head, body, framing, expects_continue };
-    let live = service.live.as_ref().ok_or(Error::NoVersion)?;
-    let (head, exchange) = forward::send(worker, live, &claim, outbound).await.inspect_err(|error| {
-        claim.tally(match error {
-            Error::CutOff => Tally::Cut,
-            // The client broke its own request off.
-            Error::RequestBody(_) => Tally::Answered,
-            _ => Tally::Failed,
-        });
-    })?;
+    let mut body = (!incoming.is_end_stream()).then(|| RequestBody::new(incoming, BodyWatch::new(client)));
+    let mut hold = Hold::new();
+    let (claim, head, exchange) = loop {
+        let Routed { service, claim, target } = route(worker, request, &authority)?;
+        client.is_sent_to(claim.run().id());
+        let head = RequestHead {
+            request,
+            authority: &authority,
+            target: &target,
+            framing,
+            websocket,
+            expects_continue,
+            forwarded: Forwarded {
+                peer: client.peer.ip().to_canonical(),
+                trusted: worker.trusts(client.peer),
+                request_id,
+            },
+        }
+        .encode();
+        let outbound = Forward { method: request.method.clone(), head, body: body.take(), framing, expects_continue };
+        let live = service.live.as_ref().ok_or(Error::NoVersion)?;
+        match forward::send(worker, live, &claim, outbound).await {
+            Ok((head, exchange)) => break (claim, head, exchange),
+            Err(Failure { unsent: Some(unsent), .. }) if hold.is_allowed(&service, live) => {
+                hold.wait(claim).await;
+                body = unsent;
+            }
+            Err(Failure { error, .. }) => {
+                claim.tally(match error {
+                    Error::CutOff => Tally::Cut,
+                    // The client broke its own request off.
+                    Error::RequestBody(_) => Tally::Answered,
+                    _ => Tally::Failed,
+                });
+                return Err(error);
+            }
+        }
+    };
     claim.tally(Tally::Answered);
 
     if head.status == StatusCode::SWITCHING_PROTOCOLS {

@@ -14,7 +14,7 @@ use tracing::level_filters::LevelFilter;
 use crate::admin::relay;
 use crate::app::{App, Bound, Options, StartError};
 use crate::args::{self, Args, Command, Serve};
-use crate::hold;
+use crate::holder;
 
 /// `bgproxy relay` found no proxy.
 const NO_PROXY: u8 = 2;
@@ -35,7 +35,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Err(error @ relay::Error::NoProxy { .. }) => fail(&error.to_string(), NO_PROXY),
             Err(error) => fail(&error.to_string(), 1),
         },
-        Some(Command::Hold) => match hold::run() {
+        Some(Command::Hold) => match holder::run() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&format!("can't wait for signals: {error}"), 1),
         },

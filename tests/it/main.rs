@@ -19,6 +19,8 @@ mod ending;
 mod harness;
 // The real programs, as the tests start them.
 mod programs;
+// Requests that wait for an application to come back.
+mod hold;
 // The claim and drain word in the model checker.
 mod inflight_model;
 // The examples of the admin protocol's page, run.

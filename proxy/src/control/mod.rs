@@ -452,6 +452,11 @@ impl Control {
         let told = endpoint.streak.outcome() != outcome.words();
         let before = endpoint.endpoint.clone();
         endpoint.endpoint.healthy = endpoint.streak.take(&outcome, passes);
+        endpoint.endpoint.unhealthy_since = match (before.healthy, endpoint.endpoint.healthy) {
+            (_, true) => None,
+            (true, false) => Some(Instant::now()),
+            (false, false) => before.unhealthy_since,
+        };
         if let Some(addresses) = addresses {
             endpoint.endpoint.addresses = addresses;
         }

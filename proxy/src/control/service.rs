@@ -12,6 +12,7 @@ use super::lease::Holder;
 use super::store::{Saved, SavedSlot};
 use crate::health::Streak;
 use crate::routing::table::{Endpoint, Service as Compiled, Target};
+use crate::routing::waiting::Waiting;
 use crate::upstream::inflight::Progress;
 use crate::upstream::run::{Run, RunCounts};
 
@@ -33,6 +34,8 @@ pub(crate) struct Service {
     pub(crate) prepared: Option<Saved>,
     /// As requests see it.
     pub(crate) compiled: Arc<Compiled>,
+    /// Requests that wait for it to come back; the same over all changes.
+    pub(crate) waiting: Arc<Waiting>,
 }
 
 /// What is in a slot.
@@ -173,7 +176,7 @@ fn endpoints(addresses: Vec<EndpointAddr>, healthy: bool) -> Vec<EndpointHealth>
     addresses
         .into_iter()
         .map(|address| EndpointHealth {
-            endpoint: Endpoint { addresses: known(&address), address, healthy },
+            endpoint: Endpoint { addresses: known(&address), address, healthy, unhealthy_since: None },
             streak: Streak::new(healthy),
         })
         .collect()
@@ -181,8 +184,10 @@ fn endpoints(addresses: Vec<EndpointAddr>, healthy: bool) -> Vec<EndpointHealth>
 
 impl Service {
     pub(crate) fn new(name: ServiceName, origin: Origin) -> Self {
-        let compiled = Compiled { name: name.clone(), live: None, strip_path: false };
+        let waiting = Arc::default();
+        let compiled = Compiled { name: name.clone(), live: None, strip_path: false, waiting: Arc::clone(&waiting) };
         Self {
+            waiting,
             name,
             generation: 0,
             origin,
@@ -223,6 +228,7 @@ impl Service {
             name: self.name.clone(),
             live: self.live.and_then(|live| self.slot(live)).map(SlotRun::target),
             strip_path: self.settings.strip_path,
+            waiting: Arc::clone(&self.waiting),
         });
     }
 
@@ -269,7 +275,7 @@ impl Service {
         Counts {
             old: old.answered,
             new: new.answered,
-            held: 0,
+            held: old.held + new.held,
             retried: old.retried + new.retried,
             closed: 0,
             cut: old.cut + new.cut,

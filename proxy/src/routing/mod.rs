@@ -2,6 +2,7 @@
 
 pub mod live;
 pub mod table;
+pub mod waiting;
 
 #[cfg(test)]
 mod tests;

@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use config::admin::request::ServiceSettings;
 use config::name::{EndpointAddr, HostPattern, PathPrefix, ServiceName};
 
+use super::waiting::Waiting;
 use crate::upstream::run::{Run, RunId};
 
 /// Everything a request needs to find its way, in one immutable piece.
@@ -30,6 +32,8 @@ pub struct Service {
     pub live: Option<Target>,
     /// Whether a route's prefix is taken off.
     pub strip_path: bool,
+    /// Requests that wait for it to come back.
+    pub waiting: Arc<Waiting>,
 }
 
 /// A run and where it listens.
@@ -50,6 +54,8 @@ pub struct Endpoint {
     pub addresses: Vec<SocketAddr>,
     /// The last verdict of its probe.
     pub healthy: bool,
+    /// Since when it is not healthy, where it was before.
+    pub unhealthy_since: Option<Instant>,
 }
 
 /// What is known about the routes of one service.

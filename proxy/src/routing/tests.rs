@@ -21,8 +21,12 @@ fn compile(services: &[(&str, &[&str], &[&str])]) -> Result<Table, Taken> {
         .collect();
     let routes: Vec<_> = named.iter().map(|(name, settings)| Routes { name, settings: Some(settings) }).collect();
     let index = Index::compile(&routes)?;
-    let services =
-        named.iter().map(|(name, _)| Arc::new(Service { name: name.clone(), live: None, strip_path: false })).collect();
+    let services = named
+        .iter()
+        .map(|(name, _)| {
+            Arc::new(Service { name: name.clone(), live: None, strip_path: false, waiting: Arc::default() })
+        })
+        .collect();
     Ok(Table::new(Arc::new(index), services, Vec::new(), false))
 }
 

@@ -29,6 +29,7 @@ pub struct Run {
 #[repr(align(128))]
 struct Counters {
     answered: AtomicU64,
+    held: AtomicU64,
     retried: AtomicU64,
     cut: AtomicU64,
     failed: AtomicU64,
@@ -39,6 +40,8 @@ struct Counters {
 pub struct RunCounts {
     /// Answers whose head came from the application.
     pub answered: u64,
+    /// Requests that waited for the application to come back.
+    pub held: u64,
     /// Requests sent a second time.
     pub retried: u64,
     /// Answers and tunnels ended at the drain deadline.
@@ -52,6 +55,8 @@ pub struct RunCounts {
 pub enum Tally {
     /// The head of an answer came from the application.
     Answered,
+    /// It waits for the application to come back.
+    Held,
     /// It was sent a second time.
     Retried,
     /// It was ended at the drain deadline.
@@ -148,6 +153,7 @@ impl Run {
         let sum = |of: fn(&Counters) -> &AtomicU64| self.counters.iter().map(|c| of(c).load(Ordering::Relaxed)).sum();
         RunCounts {
             answered: sum(|c| &c.answered),
+            held: sum(|c| &c.held),
             retried: sum(|c| &c.retried),
             cut: sum(|c| &c.cut),
             failed: sum(|c| &c.failed),
@@ -161,6 +167,7 @@ impl RunCounts {
     pub fn since(self, earlier: Self) -> Self {
         Self {
             answered: self.answered - earlier.answered,
+            held: self.held - earlier.held,
             retried: self.retried - earlier.retried,
             cut: self.cut - earlier.cut,
             failed: self.failed - earlier.failed,
@@ -185,6 +192,7 @@ impl Claim {
         let counters = &self.run.counters[self.worker];
         let counter = match tally {
             Tally::Answered => &counters.answered,
+            Tally::Held => &counters.held,
             Tally::Retried => &counters.retried,
             Tally::Cut => &counters.cut,
             Tally::Failed => &counters.failed,
