@@ -24,6 +24,9 @@ pub struct Proxy {
     address: SocketAddr,
     folder: TempDir,
     state: PathBuf,
+    config: String,
+    /// The limit of open files.
+    files: Option<u64>,
     body: Body,
 }
 
@@ -51,7 +54,8 @@ pub fn proxy() -> Proxy {
     let listen = vec![(Ipv4Addr::LOCALHOST, 0).into()];
     let options = Options { config: None, listen, admin, state: state.clone(), workers: 2 };
     let running = App::bind(options).unwrap().start().unwrap();
-    Proxy { address: running.addresses()[0], folder, state, body: Body::Here(Some(running)) }
+    let (address, body) = (running.addresses()[0], Body::Here(Some(running)));
+    Proxy { address, folder, state, config: String::new(), files: None, body }
 }
 
 /// Makes a proxy that runs as a program of its own; it does not run yet.
@@ -59,7 +63,7 @@ pub fn proxy_program(program: &str) -> Proxy {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state");
     let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-    Proxy { address, folder, state, body: Body::Program(program.into(), None) }
+    Proxy { address, folder, state, config: String::new(), files: None, body: Body::Program(program.into(), None) }
 }
 
 impl Proxy {
@@ -84,6 +88,29 @@ impl Proxy {
         self
     }
 
+    /// Gives it a `bgproxy.toml`, before the start.
+    pub fn with_config(mut self, config: &str) -> Self {
+        config.clone_into(&mut self.config);
+        self
+    }
+
+    /// Lets it open so many files, before the start.
+    pub fn with_files(mut self, files: u64) -> Self {
+        self.files = Some(files);
+        self
+    }
+
+    /// Returns the memory of the program that is in use.
+    ///
+    /// # Panics
+    /// Where it does not run as a program.
+    pub fn resident_bytes(&self) -> usize {
+        let Body::Program(_, Some(child)) = &self.body else { panic!("no program runs") };
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_whitespace().next().unwrap().parse::<usize>().unwrap() * 1024
+    }
+
     /// Starts the program, and returns how long it took until a visitor had an answer.
     ///
     /// # Panics
@@ -92,12 +119,19 @@ impl Proxy {
         let (address, admin, state) = (self.address, self.admin(), self.state());
         let Body::Program(program, child) = &mut self.body else { panic!("it runs in this process") };
         let began = Instant::now();
-        let mut command = Command::new(program);
+        let mut command = match self.files {
+            None => Command::new(program),
+            Some(files) => {
+                let mut limited = Command::new("prlimit");
+                limited.arg(format!("--nofile={files}")).arg(program);
+                limited
+            }
+        };
         command.args(["--workers", "2", "--listen", &address.to_string()]);
         command.arg("--admin").arg(admin).arg("--state").arg(state);
         // No file of this machine may have a say.
         command.arg("--config").arg(self.folder.path().join("bgproxy.toml"));
-        std::fs::write(self.folder.path().join("bgproxy.toml"), "").unwrap();
+        std::fs::write(self.folder.path().join("bgproxy.toml"), &self.config).unwrap();
         let mut running = command.stdin(Stdio::null()).spawn().unwrap();
         loop {
             if let Ok(mut visitor) = client(address).await

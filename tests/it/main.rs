@@ -21,6 +21,8 @@ mod harness;
 mod programs;
 // Requests that wait for an application to come back.
 mod hold;
+// Clients that mean harm.
+mod hostile;
 // The claim and drain word in the model checker.
 mod inflight_model;
 // The examples of the admin protocol's page, run.

@@ -1,0 +1,133 @@
+//! Clients that mean harm, or are merely broken (F12): each is cut at its time-out, and the others do not notice.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tests::{Behaviour, Client, Load, Proxy, client, eventually, load, measured, proxy_program, upstream};
+
+use crate::programs::PROGRAMS;
+
+const TIMEOUTS: &str = "[limits]\nheader_timeout = \"1s\"\nidle_timeout = \"2s\"\nbody_idle_timeout = \"1s\"\n";
+
+async fn connected(proxy: &Proxy, count: usize) -> Vec<Client> {
+    let mut clients = Vec::with_capacity(count);
+    for _ in 0..count {
+        clients.push(client(proxy.address()).await.unwrap());
+    }
+    clients
+}
+
+/// Waits until the proxy has closed the connection, and returns how long that took.
+async fn cut(visitor: &mut Client) -> Duration {
+    let began = Instant::now();
+    // An answer such as 408 may come first; what counts is the end.
+    drop(visitor.rest().await);
+    began.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_a_head_a_stalled_body_and_silence_are_cut_and_the_others_do_not_notice() {
+    let app = upstream("v1").await;
+    let mut proxy = proxy_program(PROGRAMS.bgproxy).with_config(TIMEOUTS);
+    proxy.start().await;
+    proxy.serve("shop", app.address()).await;
+    let others = load(proxy.address(), Load { slow: 0, ..Load::default() });
+
+    let mut half = client(proxy.address()).await.unwrap();
+    half.send("GET / HTTP/1.1\r\nHost: shop.te").await.unwrap();
+    let mut silent = client(proxy.address()).await.unwrap();
+    let mut stalled = client(proxy.address()).await.unwrap();
+    stalled.send("POST / HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 100\r\n\r\nabc").await.unwrap();
+    let mut idle = client(proxy.address()).await.unwrap();
+    idle.get("shop.test", "/").await.unwrap().unwrap();
+    let (half, silent, stalled, idle) =
+        tokio::join!(cut(&mut half), cut(&mut silent), cut(&mut stalled), cut(&mut idle));
+    for (what, took, limit) in
+        [("half a head", half, 1.0), ("silence", silent, 1.0), ("a body", stalled, 1.0), ("idle", idle, 2.0)]
+    {
+        let took = took.as_secs_f64();
+        assert!(took > limit - 0.3 && took < limit + 1.5, "{what} was cut after {took:.1} s");
+    }
+    // A head that trickles in is no better: the time counts from its first byte.
+    let mut slow = client(proxy.address()).await.unwrap();
+    let began = Instant::now();
+    for byte in "GET / HTTP/1.1\r\nHost: shop.test\r\nX: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa".bytes() {
+        if slow.send([byte]).await.is_err() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+
+    let verdict = others.stop().await;
+    verdict.assert_none_failed();
+    assert_eq!(verdict.closed, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_takes_nothing_is_cut_and_its_answer_is_not_kept_in_memory() {
+    let app = upstream("v1").await;
+    let mut proxy = proxy_program(PROGRAMS.bgproxy).with_config(TIMEOUTS);
+    proxy.start().await;
+    proxy.serve("shop", app.address()).await;
+    app.behave(Behaviour::Large(64 << 20));
+    let before = proxy.resident_bytes();
+    let mut stuck = connected(&proxy, 20).await;
+    for visitor in &mut stuck {
+        visitor.send("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n").await.unwrap();
+    }
+    eventually("all are under way", async || (app.seen_count() >= 20).then_some(())).await;
+    let most = proxy.resident_bytes().saturating_sub(before);
+    let gone = async || {
+        let status = proxy.call("GET", "/v1/status", json!({})).await;
+        (status.lines[0]["connections"] == 0).then_some(())
+    };
+    eventually("all are cut", gone).await;
+    measured("a_client_that_takes_nothing", &format!("20 answers of 64 MiB that nobody reads: {} KiB", most / 1024));
+    assert!(most < 40 << 20, "{most} bytes for 20 answers of 64 MiB");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_connections_cost_little_and_the_cap_lets_in_again_whoever_waits() {
+    let app = upstream("v1").await;
+    let config = "[limits]\nconnections = 2000\n";
+    let mut proxy = proxy_program(PROGRAMS.bgproxy).with_config(config);
+    proxy.start().await;
+    proxy.serve("shop", app.address()).await;
+    let before = proxy.resident_bytes();
+    let mut idle = connected(&proxy, 2000).await;
+    for visitor in &mut idle {
+        let answer = visitor.get("shop.test", "/").await.unwrap().unwrap();
+        assert_eq!(answer.status, 200);
+    }
+    let each = proxy.resident_bytes().saturating_sub(before) / 2000;
+    measured("idle_connections", &format!("{each} bytes for each of 2000 kept-alive connections"));
+    assert!(each < 64 << 10, "{each} bytes for an idle connection");
+    // The cap is reached: whoever comes waits in the kernel's queue, and is served when there is room.
+    let mut late = client(proxy.address()).await.unwrap();
+    late.send("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n").await.unwrap();
+    tokio::select! {
+        answer = late.answer() => panic!("there was no room: {answer:?}"),
+        () = tokio::time::sleep(Duration::from_millis(200)) => {}
+    }
+    idle.truncate(1000);
+    assert_eq!(late.answer().await.unwrap().unwrap().status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn running_out_of_files_is_survived() {
+    let app = upstream("v1").await;
+    let mut proxy = proxy_program(PROGRAMS.bgproxy).with_files(64);
+    proxy.start().await;
+    proxy.serve("shop", app.address()).await;
+    let many = connected(&proxy, 200).await;
+    let mut late = client(proxy.address()).await.unwrap();
+    late.send("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n").await.unwrap();
+    drop(many);
+    let answer = late.answer().await.unwrap().unwrap();
+    assert!([200, 502].contains(&answer.status), "{answer:?}");
+    // Afterwards it is as if nothing had been.
+    let running = load(proxy.address(), Load { keep_alive: 4, fresh: 2, posts: 1, slow: 0, ..Load::default() });
+    eventually("200 requests", async || (running.so_far().total >= 200).then_some(())).await;
+    running.stop().await.assert_none_failed();
+}
