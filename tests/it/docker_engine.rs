@@ -96,6 +96,24 @@ async fn a_half_made_gateway_is_completed() {
 }
 
 #[tokio::test]
+async fn a_stopped_gateway_is_started_without_a_binary() {
+    let Some(gateway) = gateway("a_stopped_gateway").await else { return };
+    gateway.engine.up(&gateway.spec()).await.unwrap();
+    let (proxy, holder) = (gateway.named("reverse-proxy"), gateway.named("reverse-proxy-ports"));
+    let id = gateway.inspect("reverse-proxy")["Id"].clone();
+    // As `switch` does it by itself.
+    let bare = GatewaySpec::default();
+    for stopped in [&[&proxy][..], &[&proxy, &holder]] {
+        for name in stopped {
+            docker(&["stop", "-t", "1", name]).unwrap();
+        }
+        let up = gateway.engine.up(&bare).await.unwrap();
+        assert!(up.done.iter().any(|done| done.contains("started")), "{up:?}");
+        assert_eq!((&inspect(&proxy)["State"]["Running"], &inspect(&proxy)["Id"]), (&true.into(), &id));
+    }
+}
+
+#[tokio::test]
 async fn a_proxy_whose_holder_was_restarted_is_restarted_into_the_living_namespace() {
     let Some(gateway) = gateway("a_proxy_whose_holder_was_restarted").await else { return };
     gateway.engine.up(&gateway.spec()).await.unwrap();

@@ -184,12 +184,15 @@ impl Raising<'_> {
         let proxy = self.docker.own_container(&names.proxy()).await?;
         let wanted = self.spec.publish.iter().map(|text| Published::parse(text)).collect::<Result<Vec<_>, _>>()?;
 
-        let is_whole = holder.as_ref().is_some_and(is_running) && proxy.as_ref().is_some_and(is_running);
+        // Both are there and belong together, so that at most they are to be started.
+        let is_made = holder
+            .as_ref()
+            .is_some_and(|holder| proxy.as_ref().is_some_and(|proxy| self.shares(proxy, holder.id.as_deref())));
         self.trusted = trusted_proxies(&self.spec.trusted_proxies, proxy.as_ref())?;
         let image = match self.docker.proxy_image(self.spec.proxy_binary.as_deref(), self.trusted.clone()).await {
             Ok(image) => Some(image),
-            // All of it runs: a binary is needed only by those who asked for one.
-            Err(_) if is_whole && !self.spec.upgrade && self.spec.proxy_binary.is_none() => None,
+            // A binary is needed only by those who asked for one, and for what is to be made.
+            Err(_) if is_made && !self.spec.upgrade && self.spec.proxy_binary.is_none() => None,
             Err(error) => return Err(error),
         };
         self.ensure_network().await?;
@@ -311,10 +314,7 @@ impl Raising<'_> {
             return self.create_proxy(needed(image)?, holder).await;
         };
         let id = id_of(&proxy)?;
-        let mode = proxy.host_config.as_ref().and_then(|host| host.network_mode.clone()).unwrap_or_default();
-        let shares =
-            mode == format!("container:{}", holder.id) || mode == format!("container:{}", self.docker.names.holder());
-        if !shares {
+        if !self.shares(&proxy, Some(&holder.id)) {
             // Its holder is gone for good, and a container can't move to another namespace.
             self.docker.discard(&id).await?;
             return self.create_proxy(needed(image)?, holder).await;
@@ -347,6 +347,13 @@ impl Raising<'_> {
             ));
         }
         Ok(())
+    }
+
+    /// Tells whether a proxy is in the namespace of that holder.
+    fn shares(&self, proxy: &ContainerInspectResponse, holder_id: Option<&str>) -> bool {
+        let mode = proxy.host_config.as_ref().and_then(|host| host.network_mode.as_deref());
+        let holder = mode.and_then(|mode| mode.strip_prefix("container:"));
+        holder.is_some_and(|holder| Some(holder) == holder_id || holder == self.docker.names.holder())
     }
 
     async fn create_proxy(&mut self, image: &ProgramImage, holder: &Started) -> Result<(), EngineError> {
