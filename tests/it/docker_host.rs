@@ -9,6 +9,7 @@ use ctl::engine::docker::Docker;
 use ctl::engine::{Engine, GatewaySpec};
 use serde_json::Value;
 use tests::{Ended, Started, skipped};
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::programs::PROGRAMS;
 
@@ -19,19 +20,23 @@ pub(crate) struct TestGateway {
     pub(crate) port: u16,
     pub(crate) engine: Engine,
     pub(crate) proxy_binary: PathBuf,
+    /// Held until all is removed: one of the tests restarts the engine. (nextest runs them one by one anyway.)
+    _engine_is_mine: MutexGuard<'static, ()>,
 }
 
 /// Returns a gateway that is not up yet, or `None`, with a word on why, where there is no engine or no static bgproxy.
 pub(crate) async fn gateway(test: &str) -> Option<TestGateway> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
+    static ENGINE: Mutex<()> = Mutex::const_new(());
     let Some(proxy_binary) = proxy_binary() else { return skip(test, "no static bgproxy: `make static` makes one") };
     if !docker_answers() {
         return skip(test, "no Docker engine answers");
     }
+    let engine_is_mine = ENGINE.lock().await;
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let name = format!("t{}-{count}", std::process::id());
     let engine = Engine::Docker(Docker::connect(None, Some(&name)).await.unwrap());
-    Some(TestGateway { name, port: free_port(), engine, proxy_binary })
+    Some(TestGateway { name, port: free_port(), engine, proxy_binary, _engine_is_mine: engine_is_mine })
 }
 
 impl TestGateway {
