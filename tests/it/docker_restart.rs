@@ -48,7 +48,7 @@ async fn a_daemon_restart_brings_back_exactly_the_live_slots() {
     let answering = Instant::now();
     let holder_was_late = holder_was_late(&gateway);
     if holder_was_late {
-        // Engines without moby's mend of 2025 start both at once, and try a start that failed never again.
+        // Engines with that fault start both at once, and never try again a start that failed.
         skipped(
             TEST,
             "the engine started the proxy before its holder (moby#50326): nothing came back before `bgctl up`",

@@ -130,7 +130,13 @@ impl Docker {
         match self.proxy_version().await {
             Ok(Some(_)) => Finding::ok(WHAT, format!("{name} runs and answers")),
             Ok(None) => {
-                Finding::bad(WHAT, format!("{name} gives no answer on its socket")).mend(format!("bgctl up{flag}"))
+                // Why the engine did not start it, as after a reboot; empty where it was stopped by someone.
+                let error = container.state.and_then(|state| state.error).filter(|error| !error.is_empty());
+                let words = match error {
+                    Some(error) => format!("{name} does not run: {error}"),
+                    None => format!("{name} gives no answer on its socket"),
+                };
+                Finding::bad(WHAT, words).mend(format!("bgctl up{flag}"))
             }
             Err(error) => Finding::bad(WHAT, error.to_string()),
         }
