@@ -1,6 +1,7 @@
 //! A real Docker engine for a test: a gateway with a name and ports of its own, looked at with docker's own command.
 
-use std::net::TcpListener;
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -59,6 +60,18 @@ impl TestGateway {
     /// Runs `bgctl` on this gateway to its end.
     pub(crate) async fn bgctl(&self, words: &[&str]) -> Ended {
         self.start(words).end().await
+    }
+
+    /// Returns where the proxy is reached.
+    pub(crate) fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// Returns the names of its containers, running or not, without the prefix.
+    pub(crate) fn containers(&self) -> BTreeSet<String> {
+        let prefix = format!("{}-", self.name);
+        let names = docker(&["ps", "-a", "--format", "{{.Names}}"]).unwrap();
+        names.lines().filter_map(|name| name.strip_prefix(&prefix)).map(str::to_owned).collect()
     }
 
     /// Prefixes a name as the gateway does.
