@@ -1,5 +1,6 @@
 //! A command inside a container: the image's own health check.
 
+use bollard::container::LogOutput;
 use bollard::exec::{StartExecOptions, StartExecResults};
 use bollard::models::ExecConfig;
 use futures_util::StreamExt as _;
@@ -8,7 +9,7 @@ use super::Docker;
 use super::refusal::{refusal, status};
 use crate::engine::{EngineError, Instance};
 
-/// Output beyond this is not kept.
+/// Output of a stream beyond this is not kept.
 const OUTPUT: usize = 4096;
 
 impl Docker {
@@ -30,15 +31,17 @@ impl Docker {
             Err(error) if status(&error) == Some(409) => return Ok(Err("the container does not run".to_owned())),
             Err(error) => return Err(refusal(&what, error)),
         };
-        let mut output = Vec::new();
+        // The engine copies the two side by side, so that which line came last of all can't be told.
+        let (mut out, mut err) = (Vec::new(), Vec::new());
         let started = self.handles.call.start_exec(&exec.id, Some(StartExecOptions::default())).await;
         match started {
             Ok(StartExecResults::Attached { output: mut frames, .. }) => {
                 while let Some(Ok(frame)) = frames.next().await {
-                    output.extend_from_slice(&frame.into_bytes());
+                    let text = if matches!(frame, LogOutput::StdErr { .. }) { &mut err } else { &mut out };
+                    text.extend_from_slice(&frame.into_bytes());
                     // The last line is wanted, so the beginning goes.
-                    let excess = output.len().saturating_sub(OUTPUT);
-                    output.drain(..excess);
+                    let excess = text.len().saturating_sub(OUTPUT);
+                    text.drain(..excess);
                 }
             }
             Ok(StartExecResults::Detached) => {}
@@ -51,11 +54,17 @@ impl Docker {
         match result.exit_code {
             Some(0) => Ok(Ok(())),
             code => {
-                let text = String::from_utf8_lossy(&output);
-                let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().trim();
                 let code = code.map_or_else(|| "no exit code".to_owned(), |code| format!("exit {code}"));
-                Ok(Err(if last.is_empty() { code } else { format!("{code}: {last}") }))
+                // A program complains on stderr.
+                let last = last_line(&err).or_else(|| last_line(&out));
+                Ok(Err(last.map_or_else(|| code.clone(), |last| format!("{code}: {last}"))))
             }
         }
     }
+}
+
+/// Returns the last line that says something.
+fn last_line(output: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(output);
+    text.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
 }
