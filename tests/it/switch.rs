@@ -41,6 +41,7 @@ fn assert_said(ended: &Ended, code: i32, words: &[&str]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn versions_come_fail_and_go_back_under_load_without_a_failed_request() {
     let site = site_with_v1().await;
+    let first = site.shop().await["slots"]["blue"]["deployment"].clone();
     let load = load(site.address(), Load { pause: Duration::from_millis(2), ..Load::default() });
 
     let v2 = site.switch(&site.version("v2", QUICK), &[]).end().await;
@@ -70,6 +71,7 @@ async fn versions_come_fail_and_go_back_under_load_without_a_failed_request() {
     let back = site.bgctl(&["rollback", "shop"]).await;
     assert_said(&back, 0, &["LIVE: shop on BLUE"]);
     assert_eq!(answered(&site).await, "v1");
+    assert_eq!(back.report()["deployment"], first, "it is the deployment that it was");
 
     let warm = site.switch(&site.version("v5", QUICK), &["--keep", "warm"]).end().await;
     assert_said(&warm, 0, &["LIVE: shop on GREEN"]);

@@ -88,10 +88,14 @@ impl Rollback {
                 service: &name,
                 generation: service.generation,
                 images: (image, service.slots.get(plan.slot.other()).image.clone()),
+                deployment: previous
+                    .as_ref()
+                    .map(|previous| previous.deployment.clone())
+                    .or_else(|| warm.deployment.clone())
+                    .unwrap_or_else(deployment_id),
                 candidate: previous.map_or(Candidate::Warm(service.generation), Candidate::Existing),
                 // It passed when it went live before.
                 health_command: None,
-                deployment: warm.deployment.clone().unwrap_or_else(deployment_id),
                 client: &mut client,
                 plan,
                 settings,
