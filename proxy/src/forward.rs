@@ -1,7 +1,8 @@
 //! Sends a claimed request to an endpoint of its run and waits for the head of the answer: handler -> **forward** -> upstream.
 //!
-//! The retry rule (RFC 9110 section 9.2.2): a request goes out a second time where a reused connection broke before a
-//! byte of an answer, and either nothing of it was written or its method may be repeated and its body was not begun.
+//! The retry rule (RFC 9110 section 9.2.2): a request goes out a second time, and no third, where its connection broke before
+//! a byte of an answer, and either nothing of it was written or its method may be repeated and its body was not begun. The
+//! connection must have been used before, or there be another endpoint: else the application itself fails on the request.
 
 use std::future::poll_fn;
 use std::io;
@@ -14,6 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::error::Error;
 use crate::routing::table::{Endpoint, Target};
+use crate::upstream::balance::Busy;
 use crate::upstream::codec::ResponseHead;
 use crate::upstream::connection::Connection;
 use crate::upstream::exchange::{Exchange, Failed, Outbound, RequestFraming, Untouched};
@@ -68,7 +70,7 @@ pub(crate) async fn send(
 ) -> Result<(ResponseHead, Exchange), Failure> {
     let mut reuse = Reuse::Allowed;
     loop {
-        let (connection, key) = match connect(worker, target, reuse).await {
+        let Connected { connection, key, busy } = match connect(worker, target, reuse).await {
             Ok(connected) => connected,
             Err(error) => return Err(Failure { error, unsent: Some(request.body) }),
         };
@@ -81,6 +83,7 @@ pub(crate) async fn send(
             body: request.body.take(),
             framing: request.framing,
             expects_continue: request.expects_continue,
+            busy,
         };
         let mut exchange =
             Exchange::new(connection, (Rc::clone(&worker.pool), key), worker.exchange_limits(), outbound);
@@ -94,8 +97,10 @@ pub(crate) async fn send(
             Err(error) => error,
         };
         match exchange.into_failed(error) {
-            Failed { stale: true, body: Untouched::Yes(body), unwritten, .. }
-                if unwritten || request.method.is_idempotent() =>
+            Failed { broke_silently: true, reused, body: Untouched::Yes(body), unwritten, .. }
+                if reuse == Reuse::Allowed
+                    && (reused || target.endpoints.len() > 1)
+                    && (unwritten || request.method.is_idempotent()) =>
             {
                 claim.tally(Tally::Retried);
                 request.body = body;
@@ -110,10 +115,11 @@ pub(crate) async fn send(
 async fn give_length(request: &mut Request) -> Result<(), Error> {
     let Some(body) = request.body.take() else { return Ok(()) };
     let body = body.collect(COLLECTED_BYTES).await?;
-    let chunked = b"transfer-encoding: chunked\r\n";
+    // With the line before it: a client's own field may end in the same words.
+    let chunked = b"\r\ntransfer-encoding: chunked\r\n";
     let at = request.head.windows(chunked.len()).position(|bytes| bytes == chunked);
     let at = at.expect("the head of a chunked request says so");
-    let length = format!("content-length: {}\r\n", body.len());
+    let length = format!("\r\ncontent-length: {}\r\n", body.len());
     request.head = [&request.head[..at], length.as_bytes(), &request.head[at + chunked.len()..]].concat().into();
     request.framing = RequestFraming::Length;
     request.expects_continue = false;
@@ -128,15 +134,32 @@ enum Reuse {
     Fresh,
 }
 
-/// Returns a connection to an endpoint of the run: healthy ones first, each address in turn.
-async fn connect(worker: &Worker, target: &Target, reuse: Reuse) -> Result<(Box<Connection>, Key), Error> {
-    let turn = if target.endpoints.len() > 1 { worker.turn() } else { 0 };
-    let rotated = || (0..target.endpoints.len()).map(|n| &target.endpoints[(n + turn) % target.endpoints.len()]);
+/// A connection to an endpoint of a run.
+struct Connected {
+    connection: Box<Connection>,
+    key: Key,
+    /// Where the endpoint has company.
+    busy: Option<Busy>,
+}
+
+/// Returns a connection to an endpoint of the run: the first that takes one, in the order of [`Balance::order`].
+async fn connect(worker: &Worker, target: &Target, reuse: Reuse) -> Result<Connected, Error> {
+    if let [endpoint] = &target.endpoints[..] {
+        let (connection, key) = connect_endpoint(worker, target, endpoint, reuse).await?;
+        return Ok(Connected { connection, key, busy: None });
+    }
+    let run = target.run.id();
+    let healthy: Vec<bool> = target.endpoints.iter().map(|endpoint| endpoint.healthy).collect();
     let mut failure = None;
-    for endpoint in rotated().filter(|e| e.healthy).chain(rotated().filter(|e| !e.healthy)) {
-        match connect_endpoint(worker, target, endpoint, reuse).await {
-            Ok(connected) => return Ok(connected),
-            Err(error) => failure = Some(error),
+    for place in worker.balance.order(run, &healthy, worker.turn()) {
+        // Counted while it connects too: a slow connect is the first sign of trouble.
+        let busy = worker.balance.busy(run, place);
+        match connect_endpoint(worker, target, &target.endpoints[place], reuse).await {
+            Ok((connection, key)) => return Ok(Connected { connection, key, busy: Some(busy) }),
+            Err(error) => {
+                worker.balance.eject(run, place);
+                failure = Some(error);
+            }
         }
     }
     Err(failure.unwrap_or(Error::NoVersion))

@@ -19,6 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::client::{Client, ClientLimits, Order};
 use crate::routing::live::{Live, Reader};
 use crate::routing::table::Table;
+use crate::upstream::balance::Balance;
 use crate::upstream::exchange::ExchangeLimits;
 use crate::upstream::pool::Pool;
 use crate::upstream::run::RunId;
@@ -82,6 +83,8 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     /// Idle upstream connections.
     pub(crate) pool: Rc<Pool>,
+    /// Which of several endpoints is next.
+    pub(crate) balance: Rc<Balance>,
     /// Limits of what is parsed, as they stood when the worker started.
     pub(crate) limits: Limits,
     table: RefCell<Reader>,
@@ -100,6 +103,7 @@ impl Worker {
         let limits = settings.limits.clone();
         Self {
             index,
+            balance: Rc::default(),
             pool: Rc::new(Pool::new(limits.upstream_idle, limits.upstream_idle_connections)),
             limits,
             table: RefCell::new(shared.live.reader()),
@@ -235,6 +239,7 @@ impl Worker {
         }
         let table = self.table();
         self.pool.sweep(|run| table.has_run(run));
+        self.balance.sweep(|run| table.has_run(run));
     }
 }
 

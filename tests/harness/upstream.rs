@@ -49,6 +49,8 @@ pub enum Behaviour {
     Hang,
     /// Reads the request and closes.
     Close,
+    /// Answers the first request of a connection, reads the second and closes, as if it had timed the connection out.
+    Once,
     /// Reads the request and resets the connection.
     Reset,
 }
@@ -204,9 +206,13 @@ async fn serve(socket: TcpStream, state: Arc<State>) {
 
 async fn serve_requests(reader: &mut OwnedReadHalf, writer: &mut OwnedWriteHalf, state: &State) {
     let mut buffer = Vec::new();
+    let mut is_first = true;
     // What the other side does to the connection is for the test's client to judge.
     while let Ok(Some(mut request)) = message::read_head(reader, &mut buffer).await {
-        let behaviour = state.behaviour.lock().unwrap().clone();
+        let behaviour = match state.behaviour.lock().unwrap().clone() {
+            Behaviour::Once if std::mem::take(&mut is_first) => Behaviour::Answer,
+            behaviour => behaviour,
+        };
         if let Behaviour::Early(status) = behaviour {
             state.note(&request);
             drop(answer_early(reader, writer, status).await);
@@ -311,7 +317,7 @@ async fn answer(
             return Ok(false);
         }
         Behaviour::Hang => std::future::pending().await,
-        Behaviour::Close | Behaviour::Early(_) => return Ok(false),
+        Behaviour::Close | Behaviour::Once | Behaviour::Early(_) => return Ok(false),
         Behaviour::Reset => {
             socket.as_ref().set_zero_linger()?;
             return Ok(false);

@@ -183,3 +183,31 @@ async fn a_removed_service_answers_what_it_has_before_it_is_gone() {
     let mut late = client(proxy.address()).await.unwrap();
     assert_eq!(late.get("shop.test", "/").await.unwrap().unwrap().status, 404);
 }
+
+/// A slot of several endpoints: a slow one gets less, and one that dies is not noticed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_of_several_endpoints_spreads_its_requests_and_loses_one_without_a_failure() {
+    let (a, b, c) = (upstream("a").await, upstream("b").await, upstream("c").await);
+    let proxy = proxy();
+    let body = json!({
+        "endpoints": [a.address(), b.address(), c.address()], "deadline": "5s",
+        "settings": { "domains": ["shop.test"] }, "health": { "interval": "10ms" },
+    });
+    let staged = proxy.call("POST", "/v1/services/shop/stage", body).await;
+    assert_eq!(staged.lines.last().unwrap()["event"], "healthy", "{staged:?}");
+    assert_eq!(proxy.flip("shop").await.status, 200);
+    a.behave(Behaviour::Late(Duration::from_millis(30)));
+    // A POST under way when its endpoint dies is lost: nobody may send it twice.
+    let visitors = Load { keep_alive: 16, fresh: 4, posts: 0, slow: 0, ..Load::default() };
+    let running = load(proxy.address(), visitors);
+    eventually("3000 requests", async || (running.so_far().total >= 3_000).then_some(())).await;
+    let so_far = running.so_far().versions;
+    assert!(so_far["a"] * 3 < so_far["b"] && so_far["a"] * 3 < so_far["c"], "the slow one gets less: {so_far:?}");
+    assert!(so_far["b"] * 2 > so_far["c"] && so_far["c"] * 2 > so_far["b"], "the others alike: {so_far:?}");
+    drop(c);
+    let done = running.so_far().total;
+    eventually("3000 more", async || (running.so_far().total >= done + 3_000).then_some(())).await;
+    let verdict = running.stop().await;
+    verdict.assert_none_failed();
+    assert_eq!(verdict.closed, 0);
+}

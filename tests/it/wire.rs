@@ -163,13 +163,13 @@ async fn a_chunked_body_reaches_an_http_1_0_application_with_its_length() {
     visitor.get("shop.test", "/").await.unwrap().unwrap();
     let before = app.seen_count();
     visitor
-        .send("POST / HTTP/1.1\r\nHost: shop.test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n")
+        .send("POST / HTTP/1.1\r\nHost: shop.test\r\nX-Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n")
         .await
         .unwrap();
     assert_eq!(visitor.answer().await.unwrap().unwrap().status, 200);
     let seen = app.seen_from(before).remove(0);
     let head = seen.head.to_lowercase();
-    assert!(head.contains("\r\ncontent-length: 7\r\n") && !head.contains("transfer-encoding"), "{head}");
+    assert!(head.contains("\r\ncontent-length: 7\r\n") && !head.contains("\r\ntransfer-encoding"), "{head}");
     assert_eq!(seen.body_bytes, 7);
 }
 
@@ -316,4 +316,26 @@ async fn answers_without_bodies_keep_the_connection_in_step() {
     let answer = visitor.get("shop.test", "/").await.unwrap().unwrap();
     assert_eq!((answer.status, answer.text().as_str()), (200, "ok"));
     assert_eq!(answer.fields("set-cookie"), ["a=1", "b=2; c"]);
+}
+
+/// F11 and S2: an idle connection that the application has just closed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_closed_under_a_request_is_noticed_by_nobody_but_whoever_posts() {
+    let (proxy, app) = site().await;
+    app.behave(Behaviour::Once);
+    let mut visitor = client(proxy.address()).await.unwrap();
+    for _ in 0..5 {
+        assert_eq!(visitor.get("shop.test", "/").await.unwrap().unwrap().status, 200);
+    }
+    let gets = heads(&app, 0).len();
+    assert!(gets > 5, "no connection was closed under a GET");
+    let post = "POST / HTTP/1.1\r\nHost: shop.test\r\nX-Load-Id: 7\r\nContent-Length: 3\r\n\r\nabc";
+    let mut statuses = Vec::new();
+    for _ in 0..2 {
+        visitor.send(post).await.unwrap();
+        statuses.push(visitor.answer().await.unwrap().unwrap().status);
+    }
+    assert!(statuses.contains(&502), "one of them met a closed connection: {statuses:?}");
+    let posts = heads(&app, 0).iter().filter(|head| head.starts_with("POST")).count();
+    assert_eq!(posts, 2, "what may have arrived is not sent again");
 }

@@ -13,6 +13,7 @@ use http::{HeaderMap, Method, StatusCode};
 use http_body::Body as _;
 use tokio::time::Sleep;
 
+use super::balance::Busy;
 use super::codec::{self, Chunked, Framing, Malformed, Piece, ResponseHead};
 use super::connection::{Connection, Outgoing};
 use super::pool::{Key, Pool};
@@ -69,6 +70,8 @@ pub(crate) struct Exchange {
     framing: Framing,
     chunked: Chunked,
     keep_alive: bool,
+    /// Counted as on its way to one of several endpoints.
+    _busy: Option<Busy>,
 }
 
 /// What is sent.
@@ -83,6 +86,8 @@ pub(crate) struct Outbound {
     pub(crate) framing: RequestFraming,
     /// Whether the client waits for `100 Continue`.
     pub(crate) expects_continue: bool,
+    /// Where the endpoint has company.
+    pub(crate) busy: Option<Busy>,
 }
 
 /// A frame of an answer's body.
@@ -101,8 +106,10 @@ pub(crate) struct Failed {
     pub(crate) body: Untouched,
     /// Not one byte reached the kernel.
     pub(crate) unwritten: bool,
-    /// The connection was used before and broke before a byte of an answer: the application may just have closed it.
-    pub(crate) stale: bool,
+    /// The connection broke before a byte of an answer.
+    pub(crate) broke_silently: bool,
+    /// It was used before: the application may just have closed it.
+    pub(crate) reused: bool,
 }
 
 /// Whether a request's body can be sent once more.
@@ -140,6 +147,7 @@ impl Exchange {
             framing: Framing::Empty,
             chunked: Chunked::Size,
             keep_alive: false,
+            _busy: outbound.busy,
         }
     }
 
@@ -266,13 +274,13 @@ impl Exchange {
     /// Takes the exchange apart after [`Self::poll_head`] failed.
     pub(crate) fn into_failed(mut self, error: Error) -> Failed {
         let reused = self.connection.as_ref().is_some_and(|connection| connection.reused);
-        let stale = reused && !self.answered && matches!(error, Error::Broken(_));
+        let broke_silently = !self.answered && matches!(error, Error::Broken(_));
         let body = match self.body.take() {
             Some(body) if body.is_touched() => Untouched::No,
             None if self.had_body => Untouched::No,
             body => Untouched::Yes(body),
         };
-        Failed { error, body, unwritten: self.written == 0, stale }
+        Failed { error, body, unwritten: self.written == 0, broke_silently, reused }
     }
 
     /// Sends as much of the request as the application takes.

@@ -1,5 +1,6 @@
 //! The way to an application: slot runs, their connections, and the HTTP/1 codec that is spoken on them.
 
+pub(crate) mod balance;
 pub(crate) mod codec;
 pub(crate) mod connection;
 pub(crate) mod exchange;
