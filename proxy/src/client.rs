@@ -4,13 +4,15 @@
 //! orders those that are overdue to end.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -19,6 +21,9 @@ use tokio::time::Instant;
 
 use crate::upstream::run::RunId;
 use crate::upstream::tunnel::Tunnel;
+
+/// RFC 9113 section 3.4: what an HTTP/2 client begins with.
+pub(crate) const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What a client connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,15 +38,15 @@ enum Phase {
     Tunnel,
 }
 
-/// What the worker wants of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What the worker wants of a connection; a later one takes the place of an earlier one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Order {
-    /// End after the request under way.
+    /// Look again at the run that serves it, and at the socket.
+    Look,
+    /// End after the requests under way.
     Finish,
     /// End now.
     Drop,
-    /// Look again at the run that serves it.
-    Look,
 }
 
 /// The time-outs of client connections.
@@ -60,6 +65,10 @@ pub(crate) struct Client {
     /// Its address.
     pub(crate) peer: SocketAddr,
     phase: Cell<Phase>,
+    /// Requests under way: one at the most in HTTP/1, many in HTTP/2.
+    requests: Cell<u32>,
+    /// It speaks HTTP/2: what comes between requests begins no head.
+    is_http2: Cell<bool>,
     /// Bytes moved since the last look.
     moved: Cell<bool>,
     /// The client does not take what we write.
@@ -76,6 +85,8 @@ pub(crate) struct Client {
     run: Cell<Option<RunId>>,
     order: Cell<Option<Order>>,
     waker: RefCell<Option<Waker>>,
+    /// The tasks of HTTP/2 streams, which look again too.
+    streams: RefCell<HashMap<u64, Waker>>,
     /// What takes the connection over after a 101.
     tunnel: RefCell<Option<Tunnel>>,
 }
@@ -87,6 +98,8 @@ impl Client {
             peer,
             // The first request is awaited as if it had begun: who connects has something to say.
             phase: Cell::new(Phase::Head(now)),
+            requests: Cell::new(0),
+            is_http2: Cell::new(false),
             moved: Cell::new(false),
             write_blocked: Cell::new(false),
             awaits_body: Cell::new(false),
@@ -97,12 +110,14 @@ impl Client {
             run: Cell::new(None),
             order: Cell::new(None),
             waker: RefCell::new(None),
+            streams: RefCell::default(),
             tunnel: RefCell::new(None),
         })
     }
 
     /// Notes that a request is being served, until the guard is dropped.
     pub(crate) fn serving(self: &Rc<Self>) -> Serving {
+        self.requests.set(self.requests.get() + 1);
         self.phase.set(Phase::Serving);
         self.last_move.set(Instant::now());
         Serving(Rc::clone(self))
@@ -117,7 +132,8 @@ impl Client {
     /// takes nothing.
     pub(crate) fn cut(&self, runs: &[RunId]) {
         let is_stuck = self.phase.get() == Phase::Serving && self.write_blocked.get();
-        let is_cut = self.run.get().is_some_and(|run| runs.contains(&run));
+        // Of a connection with several requests only those of the run are to end.
+        let is_cut = !self.is_http2.get() && self.run.get().is_some_and(|run| runs.contains(&run));
         self.order(if is_stuck && is_cut { Order::Drop } else { Order::Look });
     }
 
@@ -137,12 +153,30 @@ impl Client {
 
     /// Gives an order and wakes the connection's task.
     pub(crate) fn order(&self, order: Order) {
-        if self.order.get() != Some(Order::Drop) {
-            self.order.set(Some(order));
-        }
+        self.order.set(self.order.get().max(Some(order)));
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }
+        self.streams.borrow().values().for_each(Waker::wake_by_ref);
+    }
+
+    /// Notes that the connection speaks HTTP/2.
+    pub(crate) fn speaks_http2(&self) {
+        self.is_http2.set(true);
+        self.phase.set(Phase::Idle(Instant::now()));
+    }
+
+    /// Keeps the waker of a stream's task, by the stream's number.
+    pub(crate) fn keep_stream(&self, number: u64, waker: &Waker) {
+        let mut streams = self.streams.borrow_mut();
+        if !streams.get(&number).is_some_and(|known| known.will_wake(waker)) {
+            streams.insert(number, waker.clone());
+        }
+    }
+
+    /// Forgets a stream's task.
+    pub(crate) fn forget_stream(&self, number: u64) {
+        self.streams.borrow_mut().remove(&number);
     }
 
     /// Takes the order, where there is one; the task is woken by the next.
@@ -188,7 +222,7 @@ impl Client {
 
     fn has_read(&self) {
         self.moved.set(true);
-        if let Phase::Idle(_) = self.phase.get() {
+        if let (Phase::Idle(_), false) = (self.phase.get(), self.is_http2.get()) {
             self.phase.set(Phase::Head(Instant::now()));
         }
     }
@@ -200,7 +234,8 @@ pub(crate) struct Serving(Rc<Client>);
 impl Drop for Serving {
     fn drop(&mut self) {
         self.0.awaits_body.set(false);
-        if self.0.phase.get() == Phase::Serving {
+        self.0.requests.set(self.0.requests.get() - 1);
+        if self.0.phase.get() == Phase::Serving && self.0.requests.get() == 0 {
             self.0.phase.set(Phase::Idle(Instant::now()));
         }
     }
@@ -227,11 +262,43 @@ impl BodyWatch {
 pub(crate) struct ClientStream {
     stream: TcpStream,
     client: Rc<Client>,
+    /// What was read and is to be read again: see [`ClientStream::put_back`].
+    put_back: Bytes,
+    /// Nothing was handed on yet, so it may still be the preface of HTTP/2 that comes in pieces.
+    at_beginning: bool,
 }
 
 impl ClientStream {
     pub(crate) fn new(stream: TcpStream, client: Rc<Client>) -> Self {
-        Self { stream, client }
+        Self { stream, client, put_back: Bytes::new(), at_beginning: true }
+    }
+
+    /// Makes bytes that were read come again before all others.
+    pub(crate) fn put_back(&mut self, bytes: Bytes) {
+        self.put_back = bytes;
+    }
+
+    /// Reads the beginning of a connection. The preface of HTTP/2 is handed on whole: hyper tells it from HTTP/1 by its
+    /// first read.
+    fn poll_beginning(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let mut piece = [0; HTTP2_PREFACE.len()];
+            let wanted = HTTP2_PREFACE.len() - self.put_back.len();
+            let mut piece = ReadBuf::new(&mut piece[..wanted]);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut piece))?;
+            let has_ended = piece.filled().is_empty();
+            self.put_back = [&self.put_back, piece.filled()].concat().into();
+            if has_ended || self.put_back.len() == HTTP2_PREFACE.len() || !HTTP2_PREFACE.starts_with(&self.put_back) {
+                self.at_beginning = false;
+                self.replay(buf);
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    fn replay(&mut self, buf: &mut ReadBuf<'_>) {
+        let length = self.put_back.len().min(buf.remaining());
+        buf.put_slice(&self.put_back.split_to(length));
     }
 
     pub(crate) fn into_inner(self) -> TcpStream {
@@ -259,7 +326,24 @@ impl ClientStream {
 impl AsyncRead for ClientStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
+        if self.at_beginning && !self.put_back.is_empty() {
+            return self.poll_beginning(cx, buf);
+        }
+        if !self.put_back.is_empty() {
+            self.replay(buf);
+            return Poll::Ready(Ok(()));
+        }
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let read = &buf.filled()[before..];
+        if self.at_beginning && !read.is_empty() {
+            if read.len() < HTTP2_PREFACE.len() && HTTP2_PREFACE.starts_with(read) {
+                self.put_back = Bytes::copy_from_slice(read);
+                buf.set_filled(before);
+                self.client.has_read();
+                return self.poll_beginning(cx, buf);
+            }
+            self.at_beginning = false;
+        }
         if buf.filled().len() > before {
             self.client.has_read();
         }

@@ -1,23 +1,20 @@
 //! One client connection from its first byte to its last: accept -> **connection** -> handler.
 
-use std::convert::Infallible;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use crate::answer::AnswerBody;
-use crate::client::{Client, ClientStream, Order};
+use crate::client::{Client, ClientStream, HTTP2_PREFACE, Order};
+use crate::service::Service;
 use crate::worker::Worker;
-use crate::{handler, upgrade};
+use crate::{http2, upgrade};
 
 /// So long, and so much, is listened to a client that still sends a request that was answered.
 const LINGER: Duration = Duration::from_secs(2);
@@ -47,7 +44,7 @@ pub(crate) async fn serve(stream: TcpStream, client: Rc<Client>, worker: Rc<Work
                 None => {
                     return http.poll_without_shutdown(cx).map(|outcome| match outcome {
                         Ok(()) => Ended::Complete,
-                        Err(_) => Ended::Dropped,
+                        Err(_) => Ended::Broken,
                     });
                 }
             }
@@ -58,6 +55,14 @@ pub(crate) async fn serve(stream: TcpStream, client: Rc<Client>, worker: Rc<Work
         return;
     }
     let parts = http.into_parts();
+    if ended == Ended::Broken {
+        if parts.read_buf.starts_with(HTTP2_PREFACE) {
+            let mut stream = parts.io.into_inner();
+            stream.put_back(parts.read_buf);
+            http2::serve(stream, client, worker).await;
+        }
+        return;
+    }
     let mut stream = parts.io.into_inner().into_inner();
     if let Some(tunnel) = client.take_tunnel() {
         upgrade::run(stream, parts.read_buf, tunnel, &client).await;
@@ -83,26 +88,8 @@ async fn linger(stream: &mut TcpStream) {
 enum Ended {
     /// All answers were sent.
     Complete,
-    /// It broke, or was ordered to end.
+    /// It broke, or what came is not HTTP/1.
+    Broken,
+    /// It was ordered to end.
     Dropped,
-}
-
-/// Hands each request to the handler.
-struct Service {
-    client: Rc<Client>,
-    worker: Rc<Worker>,
-}
-
-impl hyper::service::Service<Request<Incoming>> for Service {
-    type Response = Response<AnswerBody>;
-    type Error = Infallible;
-    // Boxed, so that the connection can be taken apart again (`into_parts` wants it `Unpin`).
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let serving = self.client.serving();
-        let client = Rc::clone(&self.client);
-        let worker = Rc::clone(&self.worker);
-        Box::pin(async move { Ok(handler::handle(&worker, &client, request, serving).await) })
-    }
 }

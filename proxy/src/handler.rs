@@ -68,7 +68,7 @@ async fn answer(
 ) -> Result<Response<AnswerBody>, Error> {
     let authority = headers::check(request, worker.limits.target_bytes)?;
     let websocket = asks_for_websocket(request);
-    let framing = framing(request);
+    let framing = framing(request, incoming.is_end_stream());
     let expects_continue = expects_continue(request);
     let mut body = (!incoming.is_end_stream()).then(|| RequestBody::new(incoming, BodyWatch::new(client)));
     let mut hold = Hold::new();
@@ -164,8 +164,12 @@ fn request_id(worker: &Worker, request: &Parts) -> HeaderValue {
     }
 }
 
-fn framing(request: &Parts) -> RequestFraming {
-    if request.headers.contains_key(header::TRANSFER_ENCODING) {
+fn framing(request: &Parts, is_empty: bool) -> RequestFraming {
+    // HTTP/2 frames its bodies itself, and need not say how long they are.
+    let is_open = request.version == Version::HTTP_2 && !is_empty;
+    if is_open && !request.headers.contains_key(header::CONTENT_LENGTH)
+        || request.headers.contains_key(header::TRANSFER_ENCODING)
+    {
         RequestFraming::Chunked
     } else {
         RequestFraming::Length

@@ -23,6 +23,8 @@ mod programs;
 mod hold;
 // Clients that mean harm.
 mod hostile;
+// HTTP/2 by prior knowledge.
+mod http2;
 // The claim and drain word in the model checker.
 mod inflight_model;
 // The examples of the admin protocol's page, run.

@@ -80,7 +80,12 @@ impl RequestHead<'_> {
         );
         let listed = Listed::of(headers);
         let mut claims = Claims::default();
+        // HTTP/2 may send them apart, HTTP/1 may not (RFC 9113 section 8.2.3).
+        let cookies = Cookies::of(headers);
         for (name, value) in headers {
+            if *name == header::COOKIE && cookies.is_apart() {
+                continue;
+            }
             match fate(name) {
                 Fate::Passes => {}
                 Fate::Claim if self.forwarded.trusted => claims.note(name),
@@ -90,6 +95,7 @@ impl RequestHead<'_> {
                 field(&mut out, name.as_str(), value.as_bytes());
             }
         }
+        cookies.encode(&mut out);
         self.encode_forwarded(&mut out, claims);
         if self.framing == RequestFraming::Chunked {
             put(&mut out, &["transfer-encoding: chunked\r\n"]);
@@ -153,6 +159,34 @@ fn field(out: &mut BytesMut, name: &str, value: &[u8]) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
+}
+
+/// The cookies of a request, where they came in several fields.
+struct Cookies<'r>(Vec<&'r HeaderValue>);
+
+impl<'r> Cookies<'r> {
+    fn of(headers: &'r HeaderMap) -> Self {
+        let mut all = headers.get_all(header::COOKIE).iter();
+        // No allocation for the usual none or one.
+        match (all.next(), all.next()) {
+            (Some(first), Some(second)) => Self([first, second].into_iter().chain(all).collect()),
+            _ => Self(Vec::new()),
+        }
+    }
+
+    fn is_apart(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    fn encode(&self, out: &mut BytesMut) {
+        for (number, value) in self.0.iter().enumerate() {
+            put(out, &[if number == 0 { "cookie: " } else { "; " }]);
+            out.extend_from_slice(value.as_bytes());
+        }
+        if self.is_apart() {
+            put(out, &["\r\n"]);
+        }
+    }
 }
 
 /// What a trusted peer said of its own client, so that we don't say it again.

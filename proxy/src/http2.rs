@@ -1,0 +1,107 @@
+//! A client connection that speaks HTTP/2 by prior knowledge (RFC 9113 section 3.3): connection -> **http2** -> handler.
+//!
+//! Each stream is a request of its own with a claim of its own; routing, drain and counters are those of HTTP/1.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::rt::Executor;
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioIo, TokioTimer};
+
+use crate::client::{Client, ClientStream, Order};
+use crate::service::Service;
+use crate::worker::Worker;
+
+/// Requests of one connection at once: what nginx and Apache allow.
+const STREAMS: u32 = 128;
+/// What a client may send of one request's body, and of all, before we took it: enough for a fast sender some
+/// milliseconds away, little enough to be kept for all streams.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What is kept of one answer that its client does not take.
+const SEND_BUFFER: usize = 128 * 1024;
+/// Streams that a client opened and reset before we took them (CVE-2023-44487): more end the connection.
+const PENDING_RESETS: usize = 20;
+/// Streams that we reset for a client's faults: more end the connection.
+const OWN_RESETS: usize = 128;
+/// A client that is silent for so long is asked whether it is there, and has so long to say so.
+const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
+
+/// Serves a connection until it ends.
+///
+/// # Cancel safety
+/// Dropping it closes the socket; its streams end with it.
+pub(crate) async fn serve(stream: ClientStream, client: Rc<Client>, worker: Rc<Worker>) {
+    client.speaks_http2();
+    let header_bytes = u32::try_from(worker.limits.header_bytes).unwrap_or(u32::MAX);
+    let service = Service { client: Rc::clone(&client), worker };
+    let streams = Streams { client: Rc::clone(&client), next: Rc::default() };
+    let mut http = http2::Builder::new(streams)
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(header_bytes)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(OWN_RESETS)
+        .keep_alive_interval(PING.0)
+        .keep_alive_timeout(PING.1)
+        .serve_connection(TokioIo::new(stream), service);
+    poll_fn(|cx| {
+        loop {
+            match client.poll_order(cx) {
+                Some(Order::Drop) => return Poll::Ready(()),
+                Some(Order::Finish) => Pin::new(&mut http).graceful_shutdown(),
+                // The streams were woken too, and look for themselves.
+                Some(Order::Look) => {}
+                // How it ended is the client's affair.
+                None => return Pin::new(&mut http).poll(cx).map(drop),
+            }
+        }
+    })
+    .await;
+}
+
+/// Runs the streams of one connection on its worker.
+#[derive(Clone)]
+struct Streams {
+    client: Rc<Client>,
+    next: Rc<Cell<u64>>,
+}
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        let number = self.next.get();
+        self.next.set(number + 1);
+        let task = Stream { stream: Box::pin(stream), client: Rc::clone(&self.client), number };
+        tokio::task::spawn_local(task);
+    }
+}
+
+/// A stream's task, which an order to the connection wakes too.
+struct Stream<F> {
+    stream: Pin<Box<F>>,
+    client: Rc<Client>,
+    number: u64,
+}
+
+impl<F: Future<Output = ()>> Future for Stream<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.client.keep_stream(self.number, cx.waker());
+        self.stream.as_mut().poll(cx)
+    }
+}
+
+impl<F> Drop for Stream<F> {
+    fn drop(&mut self) {
+        self.client.forget_stream(self.number);
+    }
+}

@@ -1,0 +1,262 @@
+//! HTTP/2 by prior knowledge, on real sockets: the same answers, the same flips, and each stream for itself.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use h2::{Reason, RecvStream};
+use http::{Method, Request, Response};
+use serde_json::json;
+use tests::{Behaviour, Proxy, Upstream, client, eventually, proxy, upstream};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+async fn site() -> (Proxy, Upstream) {
+    let (app, proxy) = (upstream("v1").await, proxy());
+    proxy.serve("shop", app.address()).await;
+    (proxy, app)
+}
+
+/// Connects; the connection is driven by a task of its own, which ends with it.
+async fn connect(proxy: &Proxy) -> (SendRequest<Bytes>, tokio::task::JoinHandle<Result<(), h2::Error>>) {
+    let socket = TcpStream::connect(proxy.address()).await.unwrap();
+    let (sender, connection) = h2::client::handshake(socket).await.unwrap();
+    (sender, tokio::spawn(connection))
+}
+
+fn request(method: Method, path: &str) -> Request<()> {
+    Request::builder().method(method).uri(format!("http://shop.test{path}")).body(()).unwrap()
+}
+
+async fn send(
+    sender: &SendRequest<Bytes>,
+    request: Request<()>,
+    body: Option<Bytes>,
+) -> Result<Response<RecvStream>, h2::Error> {
+    let mut sender = sender.clone().ready().await?;
+    let (answer, mut stream) = sender.send_request(request, body.is_none())?;
+    if let Some(body) = body {
+        stream.send_data(body, true)?;
+    }
+    answer.await
+}
+
+async fn body(answer: &mut Response<RecvStream>) -> Result<Vec<u8>, h2::Error> {
+    let mut all = Vec::new();
+    while let Some(data) = answer.body_mut().data().await {
+        let data = data?;
+        answer.body_mut().flow_control().release_capacity(data.len())?;
+        all.extend_from_slice(&data);
+    }
+    Ok(all)
+}
+
+async fn get(sender: &SendRequest<Bytes>, path: &str) -> (u16, String) {
+    let mut answer = send(sender, request(Method::GET, path), None).await.unwrap();
+    let text = String::from_utf8(body(&mut answer).await.unwrap()).unwrap();
+    (answer.status().as_u16(), text)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_reaches_the_application_as_http_1_with_its_host_and_one_cookie_field() {
+    let (proxy, app) = site().await;
+    let (sender, _connection) = connect(&proxy).await;
+    let mut asked = request(Method::GET, "/a?b=c");
+    for cookie in ["a=1", "b=2", "c=3"] {
+        asked.headers_mut().append("cookie", cookie.parse().unwrap());
+    }
+    asked.headers_mut().insert("te", "trailers".parse().unwrap());
+    let mut answer = send(&sender, asked, None).await.unwrap();
+    assert_eq!((answer.status().as_u16(), body(&mut answer).await.unwrap()), (200, b"v1".to_vec()));
+    for field in ["connection", "keep-alive", "transfer-encoding"] {
+        assert!(!answer.headers().contains_key(field), "{field}");
+    }
+    let head = app.seen().last().unwrap().head.clone();
+    assert!(head.starts_with("GET /a?b=c HTTP/1.1\r\nHost: shop.test\r\n"), "{head}");
+    let lower = head.to_lowercase();
+    for line in
+        ["\r\ncookie: a=1; b=2; c=3\r\n", "\r\nx-forwarded-proto: http\r\n", "\r\nx-forwarded-for: 127.0.0.1\r\n"]
+    {
+        assert_eq!(lower.matches(line).count(), 1, "{line:?} in {head}");
+    }
+    assert_eq!(lower.matches("cookie:").count(), 1, "{head}");
+    // And HTTP/1 on the same port.
+    let mut visitor = client(proxy.address()).await.unwrap();
+    assert_eq!(visitor.get("shop.test", "/").await.unwrap().unwrap().status, 200);
+    assert_eq!(get(&sender, "/").await.0, 200);
+    let unknown = Request::builder().uri("http://nobody.test/").body(()).unwrap();
+    assert_eq!(send(&sender, unknown, None).await.unwrap().status(), 404);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_bodies_pass_both_ways_with_and_without_a_length() {
+    let (proxy, app) = site().await;
+    app.behave(Behaviour::Echo);
+    let (sender, _connection) = connect(&proxy).await;
+    let sent: Vec<u8> = (0..10_000_000_u32).map(|n| n.to_le_bytes()[n as usize % 4]).collect();
+    for with_length in [true, false] {
+        let mut asked = request(Method::POST, "/");
+        if with_length {
+            asked.headers_mut().insert("content-length", sent.len().into());
+        }
+        let mut ready = sender.clone().ready().await.unwrap();
+        let (answer, mut stream) = ready.send_request(asked, false).unwrap();
+        let mut rest = Bytes::from(sent.clone());
+        while !rest.is_empty() {
+            stream.reserve_capacity(rest.len());
+            let room = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await.unwrap().unwrap();
+            let piece = rest.split_to(room.min(rest.len()));
+            stream.send_data(piece, rest.is_empty()).unwrap();
+        }
+        let mut answer = answer.await.unwrap();
+        let echoed = body(&mut answer).await.unwrap();
+        assert!(echoed == sent, "{} of {} bytes came back", echoed.len(), sent.len());
+        let head = app.seen().last().unwrap().head.to_lowercase();
+        assert_eq!(head.contains("transfer-encoding: chunked"), !with_length, "{head}");
+    }
+}
+
+/// S1, S2, S5 for HTTP/2.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flips_fail_no_stream_and_close_no_connection() {
+    let (blue, green) = (upstream("blue").await, upstream("green").await);
+    let proxy = proxy();
+    proxy.serve("shop", blue.address()).await;
+    let (sender, connection) = connect(&proxy).await;
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let visitors: Vec<_> = (0..16)
+        .map(|visitor| {
+            let (sender, stop) = (sender.clone(), stop.clone());
+            tokio::spawn(async move {
+                let (mut count, mut failures) = (0, Vec::new());
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    let outcome = match visitor % 4 {
+                        0 => send(&sender, request(Method::POST, "/"), Some(Bytes::from(vec![b'x'; 20_000]))).await,
+                        1 => send(&sender, request(Method::GET, "/stream/5/10"), None).await,
+                        _ => send(&sender, request(Method::GET, "/"), None).await,
+                    };
+                    let outcome = match outcome {
+                        Ok(mut answer) if answer.status() == 200 => {
+                            body(&mut answer).await.map(drop).map_err(|e| e.to_string())
+                        }
+                        Ok(answer) => Err(answer.status().to_string()),
+                        Err(error) => Err(error.to_string()),
+                    };
+                    count += 1;
+                    failures.extend(outcome.err());
+                }
+                (count, failures)
+            })
+        })
+        .collect();
+    for flip in 1..=20 {
+        let new = if flip % 2 == 1 { &green } else { &blue };
+        proxy.serve("shop", new.address()).await;
+        let drained = proxy.drain("shop").await;
+        assert_eq!((&drained["event"], &drained["counts"]["failed"]), (&json!("drained"), &json!(0)), "{drained}");
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let mut total = 0;
+    for visitor in visitors {
+        let (count, failures) = visitor.await.unwrap();
+        assert_eq!(failures, Vec::<String>::new());
+        total += count;
+    }
+    assert!(total > 500, "only {total} requests");
+    assert!(!connection.is_finished(), "the connection lived through all flips");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_the_drain_deadline_a_stream_of_the_old_slot_is_cut_and_the_others_go_on() {
+    let (blue, green) = (upstream("blue").await, upstream("green").await);
+    let proxy = proxy();
+    proxy.serve("shop", blue.address()).await;
+    let (sender, _connection) = connect(&proxy).await;
+    let mut old = send(&sender, request(Method::GET, "/stream/1000/50"), None).await.unwrap();
+    proxy.stage("shop", green.address()).await;
+    let flipped = proxy.call("POST", "/v1/services/shop/flip", json!({ "drain": "300ms" })).await;
+    assert_eq!(flipped.lines[0]["in_flight"], 1, "{flipped:?}");
+    let drained = proxy.drain("shop").await;
+    assert_eq!((&drained["event"], &drained["counts"]["cut"]), (&json!("drained"), &json!(1)), "{drained}");
+    assert!(drained["seconds"].as_f64().unwrap() < 1.5, "{drained}");
+    assert!(body(&mut old).await.is_err(), "what is cut does not end as if it were whole");
+    assert_eq!(get(&sender, "/").await, (200, "green".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_its_client_resets_ends_at_the_application_too() {
+    let (proxy, app) = site().await;
+    let (sender, _connection) = connect(&proxy).await;
+    let mut ready = sender.clone().ready().await.unwrap();
+    let (answer, mut stream) = ready.send_request(request(Method::GET, "/slow/60000"), true).unwrap();
+    let waiting = tokio::spawn(answer);
+    eventually("it is under way", async || (app.unanswered() == 1).then_some(())).await;
+    let open = app.open_connections();
+    let began = Instant::now();
+    stream.send_reset(Reason::CANCEL);
+    eventually("the application is told", async || (app.open_connections() < open).then_some(())).await;
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(waiting.await.unwrap().is_err());
+    assert_eq!(get(&sender, "/").await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_breaks_off_is_a_reset_stream_and_a_broken_head_a_502() {
+    let (proxy, app) = site().await;
+    let (sender, _connection) = connect(&proxy).await;
+    app.behave(Behaviour::Cut);
+    let mut answer = send(&sender, request(Method::GET, "/"), None).await.unwrap();
+    assert!(body(&mut answer).await.is_err());
+    app.behave(Behaviour::Raw("nonsense\r\n\r\n"));
+    assert_eq!(send(&sender, request(Method::GET, "/"), None).await.unwrap().status(), 502);
+}
+
+/// A flood of streams that are reset at once ends its own connection and nothing else (CVE-2023-44487).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_resets_ends_its_own_connection_alone() {
+    let (proxy, _app) = site().await;
+    let (good, _connection) = connect(&proxy).await;
+    let (flood, connection) = connect(&proxy).await;
+    let flooding = async {
+        for _ in 0..10_000 {
+            let Ok(mut ready) = flood.clone().ready().await else { return };
+            let Ok((answer, mut stream)) = ready.send_request(request(Method::GET, "/slow/1000"), true) else { return };
+            stream.send_reset(Reason::CANCEL);
+            drop(answer);
+        }
+    };
+    let others = async {
+        for _ in 0..200 {
+            assert_eq!(get(&good, "/").await.0, 200);
+        }
+    };
+    tokio::join!(flooding, others);
+    let mut ended = connection;
+    let outcome = tokio::time::timeout(Duration::from_secs(10), &mut ended).await;
+    assert!(matches!(outcome, Ok(Ok(Err(_)))), "the flood goes on: {outcome:?}");
+    assert_eq!(get(&good, "/").await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_preface_may_come_byte_by_byte_and_what_only_begins_like_it_is_http_1() {
+    let (proxy, _app) = site().await;
+    let mut socket = TcpStream::connect(proxy.address()).await.unwrap();
+    socket.set_nodelay(true).unwrap();
+    // The preface, and an empty SETTINGS frame.
+    let begin = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &[0, 0, 0, 4, 0, 0, 0, 0, 0]].concat();
+    for byte in begin {
+        socket.write_all(&[byte]).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    let mut frame = [0; 9];
+    socket.read_exact(&mut frame).await.unwrap();
+    assert_eq!(frame[3], 4, "the first frame of the other side is SETTINGS: {frame:?}");
+    for request in ["PRIVATE / HTTP/1.1\r\nHost: shop.test\r\n\r\n", "P / HTTP/1.1\r\nHost: shop.test\r\n\r\n"] {
+        let mut visitor = client(proxy.address()).await.unwrap();
+        for byte in request.bytes() {
+            visitor.send([byte]).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(visitor.answer().await.unwrap().unwrap().status, 200, "{request:?}");
+    }
+}
