@@ -68,23 +68,30 @@ pub(crate) async fn accept(listener: TcpListener, worker: Rc<Worker>, mut stage:
     }
 }
 
-/// Waits for the next connection, but not while there are as many as allowed: those who come wait in the kernel's queue.
+/// Waits for the next connection, and then for a place for it: where there are as many as allowed, one waits here, served by
+/// nobody, and those behind it in the kernel's queue.
+///
+/// # Cancel safety
+/// A connection that waits for its place is closed.
 async fn next(listener: &TcpListener, worker: &Worker) -> io::Result<(TcpStream, SocketAddr)> {
+    let accepted = listener.accept().await?;
     let shared = &worker.shared;
     loop {
         let below_cap = shared.below_cap.notified();
         tokio::pin!(below_cap);
         below_cap.as_mut().enable();
-        if shared.connections.load(Ordering::Relaxed) < worker.most_connections() {
-            return listener.accept().await;
+        let most = worker.most_connections();
+        let taken = |now: u64| (now < most).then_some(now + 1);
+        if shared.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok() {
+            return Ok(accepted);
         }
         // A cap that a reload raised rings no bell.
         _ = tokio::time::timeout(Duration::from_secs(1), below_cap).await;
     }
 }
 
+/// Serves a connection that has its place.
 fn welcome(stream: TcpStream, peer: SocketAddr, worker: &Rc<Worker>) {
-    worker.shared.connections.fetch_add(1, Ordering::Relaxed);
     let client = Client::new(peer);
     let listed = worker.list(&client);
     let worker = Rc::clone(worker);
