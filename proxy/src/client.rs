@@ -22,6 +22,8 @@ use tokio::time::Instant;
 use crate::upstream::run::RunId;
 use crate::upstream::tunnel::Tunnel;
 
+/// Long enough for whoever clicks again soon, short enough for the thousands who don't.
+const PARK_AFTER: Duration = Duration::from_secs(5);
 /// RFC 9113 section 3.4: what an HTTP/2 client begins with.
 pub(crate) const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -30,6 +32,8 @@ pub(crate) const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 enum Phase {
     /// Between requests, since then.
     Idle(Instant),
+    /// The same, and of HTTP nothing is kept.
+    Parked(Instant),
     /// The first bytes of a request came then.
     Head(Instant),
     /// A request is being served.
@@ -43,6 +47,8 @@ enum Phase {
 pub(crate) enum Order {
     /// Look again at the run that serves it, and at the socket.
     Look,
+    /// Between two requests: keep the bare socket alone.
+    Park,
     /// End after the requests under way.
     Finish,
     /// End now.
@@ -191,10 +197,40 @@ impl Client {
         order
     }
 
+    /// Tells whether nothing is under way, nothing was begun, and all that was answered is written.
+    pub(crate) fn is_idle(&self) -> bool {
+        matches!(self.phase.get(), Phase::Idle(_)) && !self.write_blocked.get() && !self.is_http2.get()
+    }
+
+    /// Tells whether it has been idle for so long that it should be parked.
+    pub(crate) fn is_to_be_parked(&self, now: Instant) -> bool {
+        let since = match self.phase.get() {
+            Phase::Idle(since) => since,
+            Phase::Parked(_) | Phase::Head(_) | Phase::Serving | Phase::Tunnel => return false,
+        };
+        self.is_idle() && now.duration_since(since) >= PARK_AFTER
+    }
+
+    /// Notes that it is parked; the time that it has been idle goes on.
+    pub(crate) fn park(&self) {
+        if let Phase::Idle(since) = self.phase.get() {
+            self.phase.set(Phase::Parked(since));
+        }
+        // Nothing large for something that happens now and then.
+        self.streams.take();
+    }
+
+    /// Notes that it is parked no more.
+    pub(crate) fn unpark(&self) {
+        if let Phase::Parked(since) = self.phase.get() {
+            self.phase.set(Phase::Idle(since));
+        }
+    }
+
     /// Tells whether the connection has outlived its time-outs.
     pub(crate) fn is_overdue(&self, now: Instant, limits: &ClientLimits) -> bool {
         match self.phase.get() {
-            Phase::Idle(since) => now.duration_since(since) >= limits.idle,
+            Phase::Idle(since) | Phase::Parked(since) => now.duration_since(since) >= limits.idle,
             Phase::Head(since) => now.duration_since(since) >= limits.header,
             Phase::Serving => {
                 let waits_for_client = self.write_blocked.get() || self.awaits_body.get();
@@ -271,6 +307,11 @@ pub(crate) struct ClientStream {
 impl ClientStream {
     pub(crate) fn new(stream: TcpStream, client: Rc<Client>) -> Self {
         Self { stream, client, put_back: Bytes::new(), at_beginning: true }
+    }
+
+    /// Returns the stream of a connection that was parked: it has spoken HTTP/1 before.
+    pub(crate) fn again(stream: TcpStream, client: Rc<Client>) -> Self {
+        Self { at_beginning: false, ..Self::new(stream, client) }
     }
 
     /// Makes bytes that were read come again before all others.

@@ -22,25 +22,60 @@ const LINGER_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Serves a connection until it ends. Nothing that a client sends is an error of ours, so there is nothing to return.
 ///
+/// Between requests it is parked after a while: of all that HTTP needs only the bare socket stays.
+///
 /// # Cancel safety
 /// Dropping it closes both sockets and gives the claim back.
 pub(crate) async fn serve(stream: TcpStream, client: Rc<Client>, worker: Rc<Worker>) {
-    let io = TokioIo::new(ClientStream::new(stream, Rc::clone(&client)));
-    let service = Service { client: Rc::clone(&client), worker: Rc::clone(&worker) };
+    let mut stream = ClientStream::new(stream, Rc::clone(&client));
+    // In a box of its own, so that nothing of it stays while the connection is parked.
+    while let Some(parked) = Box::pin(serve_http(stream, &client, &worker)).await {
+        if !wait_parked(&parked, &client).await {
+            return;
+        }
+        stream = ClientStream::again(parked, Rc::clone(&client));
+    }
+}
+
+/// Waits until the client of a parked connection has something to say; false where the connection is to end.
+async fn wait_parked(stream: &TcpStream, client: &Client) -> bool {
+    client.park();
+    let stays = poll_fn(|cx| {
+        loop {
+            match client.poll_order(cx) {
+                Some(Order::Drop | Order::Finish) => return Poll::Ready(false),
+                Some(Order::Look | Order::Park) => {}
+                None => return stream.poll_read_ready(cx).map(|_| true),
+            }
+        }
+    })
+    .await;
+    client.unpark();
+    stays
+}
+
+/// Serves HTTP until the connection ends, or is to be parked: then its socket is returned.
+async fn serve_http(stream: ClientStream, client: &Rc<Client>, worker: &Rc<Worker>) -> Option<TcpStream> {
+    let service = Service { client: Rc::clone(client), worker: Rc::clone(worker) };
     let mut http = http1::Builder::new()
         .max_buf_size(worker.limits.header_bytes.max(8192))
         .max_header_size(worker.limits.header_bytes)
         .max_headers(worker.limits.header_fields)
         .half_close(true)
-        .serve_connection(io, service);
-
+        .serve_connection(TokioIo::new(stream), service);
+    let mut is_parked = false;
     let ended = poll_fn(|cx| {
         loop {
             match client.poll_order(cx) {
                 Some(Order::Drop) => return Poll::Ready(Ended::Dropped),
                 Some(Order::Finish) => Pin::new(&mut http).graceful_shutdown(),
+                // Of an idle connection hyper lets go at once; of any other it would announce the end.
+                Some(Order::Park) if client.is_idle() => {
+                    is_parked = true;
+                    Pin::new(&mut http).graceful_shutdown();
+                }
                 // Polling the answer is looking at its run.
-                Some(Order::Look) => {}
+                Some(Order::Look | Order::Park) => {}
                 None => {
                     return http.poll_without_shutdown(cx).map(|outcome| match outcome {
                         Ok(()) => Ended::Complete,
@@ -52,20 +87,23 @@ pub(crate) async fn serve(stream: TcpStream, client: Rc<Client>, worker: Rc<Work
     })
     .await;
     if ended == Ended::Dropped {
-        return;
+        return None;
     }
     let parts = http.into_parts();
+    let mut stream = parts.io.into_inner();
     if ended == Ended::Broken {
         if parts.read_buf.starts_with(HTTP2_PREFACE) {
-            let mut stream = parts.io.into_inner();
             stream.put_back(parts.read_buf);
-            http2::serve(stream, client, worker).await;
+            http2::serve(stream, Rc::clone(client), Rc::clone(worker)).await;
         }
-        return;
+        return None;
     }
-    let mut stream = parts.io.into_inner().into_inner();
+    let mut stream = stream.into_inner();
+    if is_parked && client.is_idle() {
+        return Some(stream);
+    }
     if let Some(tunnel) = client.take_tunnel() {
-        upgrade::run(stream, parts.read_buf, tunnel, &client).await;
+        upgrade::run(stream, parts.read_buf, tunnel, client).await;
     } else {
         // The client may have gone; then there is nobody to say goodbye to.
         _ = stream.shutdown().await;
@@ -73,6 +111,7 @@ pub(crate) async fn serve(stream: TcpStream, client: Rc<Client>, worker: Rc<Work
             linger(&mut stream).await;
         }
     }
+    None
 }
 
 /// Takes what a client still sends of a request that was answered before its end: closing a socket with something unread

@@ -59,7 +59,7 @@ pub(crate) async fn serve(stream: ClientStream, client: Rc<Client>, worker: Rc<W
                 Some(Order::Drop) => return Poll::Ready(()),
                 Some(Order::Finish) => Pin::new(&mut http).graceful_shutdown(),
                 // The streams were woken too, and look for themselves.
-                Some(Order::Look) => {}
+                Some(Order::Look | Order::Park) => {}
                 // How it ended is the client's affair.
                 None => return Pin::new(&mut http).poll(cx).map(drop),
             }

@@ -27,6 +27,7 @@ pub(crate) async fn run(mut socket: TcpStream, early: Bytes, mut tunnel: Tunnel,
     poll_fn(|cx| {
         loop {
             match client.poll_order(cx) {
+                Some(Order::Park) => {}
                 Some(Order::Look) if !claim.run().is_cut_off() => {}
                 Some(Order::Look | Order::Finish | Order::Drop) => {
                     claim.tally(Tally::Cut);

@@ -235,6 +235,8 @@ impl Worker {
         for client in self.clients.borrow().values() {
             if client.is_overdue(now, &limits) {
                 client.order(Order::Drop);
+            } else if client.is_to_be_parked(now) {
+                client.order(Order::Park);
             }
         }
         let table = self.table();

@@ -103,6 +103,17 @@ async fn idle_connections_cost_little_and_the_cap_lets_in_again_whoever_waits() 
     let each = proxy.resident_bytes().saturating_sub(before) / 2000;
     measured("idle_connections", &format!("{each} bytes for each of 2000 kept-alive connections"));
     assert!(each < 64 << 10, "{each} bytes for an idle connection");
+    // Ten seconds after its last request it is parked, and answers all the same when it is asked again.
+    let parked = async || {
+        let each = proxy.resident_bytes().saturating_sub(before) / 2000;
+        (each <= 2048).then_some(each)
+    };
+    let each = eventually("an idle connection costs no more than 2 KiB", parked).await;
+    measured("idle_connections", &format!("{each} bytes for each of them once they are parked"));
+    for visitor in &mut idle {
+        let answer = visitor.get("shop.test", "/").await.unwrap().unwrap();
+        assert_eq!((answer.status, answer.closes()), (200, false));
+    }
     // The cap is reached: whoever comes waits in the kernel's queue, and is served when there is room.
     let mut late = client(proxy.address()).await.unwrap();
     late.send("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n").await.unwrap();
