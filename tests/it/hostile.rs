@@ -2,12 +2,20 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tests::{Behaviour, Client, Load, Proxy, client, eventually, load, measured, proxy_program, upstream};
 
 use crate::programs::PROGRAMS;
 
 const TIMEOUTS: &str = "[limits]\nheader_timeout = \"1s\"\nidle_timeout = \"2s\"\nbody_idle_timeout = \"1s\"\n";
+
+/// Returns how many files this process may open, as many as it is allowed to.
+fn files() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
+    limit.maximum.map_or(usize::MAX, |files| files.try_into().unwrap())
+}
 
 async fn connected(proxy: &Proxy, count: usize) -> Vec<Client> {
     let mut clients = Vec::with_capacity(count);
@@ -90,22 +98,22 @@ async fn a_client_that_takes_nothing_is_cut_and_its_answer_is_not_kept_in_memory
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn idle_connections_cost_little_and_the_cap_lets_in_again_whoever_waits() {
     let app = upstream("v1").await;
-    let config = "[limits]\nconnections = 2000\n";
-    let mut proxy = proxy_program(PROGRAMS.bgproxy).with_config(config);
+    let count = files().saturating_sub(100).min(2000);
+    let mut proxy = proxy_program(PROGRAMS.bgproxy).with_config(&format!("[limits]\nconnections = {count}\n"));
     proxy.start().await;
     proxy.serve("shop", app.address()).await;
     let before = proxy.resident_bytes();
-    let mut idle = connected(&proxy, 2000).await;
+    let mut idle = connected(&proxy, count).await;
     for visitor in &mut idle {
         let answer = visitor.get("shop.test", "/").await.unwrap().unwrap();
         assert_eq!(answer.status, 200);
     }
-    let each = proxy.resident_bytes().saturating_sub(before) / 2000;
-    measured("idle_connections", &format!("{each} bytes for each of 2000 kept-alive connections"));
+    let each = proxy.resident_bytes().saturating_sub(before) / count;
+    measured("idle_connections", &format!("{each} bytes for each of {count} kept-alive connections"));
     assert!(each < 64 << 10, "{each} bytes for an idle connection");
     // Ten seconds after its last request it is parked, and answers all the same when it is asked again.
     let parked = async || {
-        let each = proxy.resident_bytes().saturating_sub(before) / 2000;
+        let each = proxy.resident_bytes().saturating_sub(before) / count;
         (each <= 2048).then_some(each)
     };
     let each = eventually("an idle connection costs no more than 2 KiB", parked).await;
@@ -121,7 +129,7 @@ async fn idle_connections_cost_little_and_the_cap_lets_in_again_whoever_waits() 
         answer = late.answer() => panic!("there was no room: {answer:?}"),
         () = tokio::time::sleep(Duration::from_millis(200)) => {}
     }
-    idle.truncate(1000);
+    idle.truncate(count / 2);
     assert_eq!(late.answer().await.unwrap().unwrap().status, 200);
 }
 
