@@ -73,6 +73,10 @@ pub struct Log {
     pub level: Option<Text>,
     /// `text` or `json`.
     pub format: Option<Text>,
+    /// `off`, `combined` or `json`.
+    pub access: Option<Text>,
+    /// Where access lines go.
+    pub access_file: Option<Text>,
 }
 
 /// `[services.NAME]`.

@@ -144,6 +144,22 @@ pub struct Log {
     pub level: LogLevel,
     /// Its form.
     pub format: LogFormat,
+    /// The form of the access log.
+    pub access: AccessFormat,
+    /// The file that access lines go to; `None`: stdout.
+    pub access_file: Option<PathBuf>,
+}
+
+/// What is written of each request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AccessFormat {
+    /// Nothing.
+    #[default]
+    Off,
+    /// The line that Apache and nginx call `combined`.
+    Combined,
+    /// One JSON object a line.
+    Json,
 }
 
 /// How much the proxy says of itself.

@@ -15,7 +15,7 @@ use crate::admin::request::ServiceSettings;
 use crate::error::{Problem, Source};
 use crate::file::{self, File, Number, Text};
 use crate::health::HealthCheck;
-use crate::model::{FileService, Limits, Listen, Log, LogFormat, LogLevel, Model, Workers};
+use crate::model::{AccessFormat, FileService, Limits, Listen, Log, LogFormat, LogLevel, Model, Workers};
 use crate::name::PathPrefix;
 use crate::{duration, paths};
 
@@ -199,6 +199,12 @@ impl Check<'_> {
                 ],
             ),
             format: self.choice("format", file.format, &[("text", LogFormat::Text), ("json", LogFormat::Json)]),
+            access: self.choice(
+                "access",
+                file.access,
+                &[("off", AccessFormat::Off), ("combined", AccessFormat::Combined), ("json", AccessFormat::Json)],
+            ),
+            access_file: file.access_file.map(|text| self.path("access_file", Some(text), "")),
         }
     }
 

@@ -8,6 +8,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::client::Serving;
 use crate::error::Error;
+use crate::telemetry::record::Record;
 use crate::upstream::exchange::{AnswerFrame, Exchange};
 use crate::upstream::run::{Claim, Tally};
 
@@ -16,6 +17,8 @@ pub(crate) struct AnswerBody {
     content: Content,
     /// Tells the client's connection when the request is over.
     _serving: Option<Serving>,
+    /// Writes the access log's line at its end.
+    record: Option<Box<Record>>,
 }
 
 enum Content {
@@ -48,7 +51,7 @@ impl Drop for Upstream {
 impl AnswerBody {
     /// Returns a body that was made here.
     pub(crate) fn bytes(bytes: impl Into<Bytes>) -> Self {
-        Self { content: Content::Bytes(bytes.into()), _serving: None }
+        Self { content: Content::Bytes(bytes.into()), _serving: None, record: None }
     }
 
     /// Holds the guard until the body has ended.
@@ -67,7 +70,15 @@ impl AnswerBody {
         Self {
             content: Content::Upstream(Box::new(Upstream { exchange, claim, counted: false, broken: None })),
             _serving: None,
+            record: None,
         }
+    }
+
+    /// Keeps the request's record until the body has ended.
+    #[must_use]
+    pub(crate) fn recorded(mut self, record: Option<Box<Record>>) -> Self {
+        self.record = record;
+        self
     }
 }
 
@@ -113,11 +124,19 @@ impl Body for AnswerBody {
     type Error = Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        match &mut self.content {
+        let polled = match &mut self.content {
             Content::Bytes(bytes) if bytes.is_empty() => Poll::Ready(None),
             Content::Bytes(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Content::Upstream(upstream) => upstream.poll_frame(cx),
+        };
+        if let Some(record) = &mut self.record {
+            match &polled {
+                Poll::Ready(Some(Ok(frame))) => record.sends(frame.data_ref().map_or(0, Bytes::len)),
+                Poll::Ready(Some(Err(error))) => record.has_failed(error),
+                Poll::Ready(None) | Poll::Pending => {}
+            }
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use config::error::Problem;
-use config::model::{Listen, Model};
+use config::model::{AccessFormat, Listen, Log, Model};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use tokio::sync::{Notify, mpsc, watch as stages};
@@ -23,6 +23,7 @@ use crate::admin::socket::{AdminSocket, SocketFile};
 use crate::control::reload::{ConfigFile, Order, Reloader, settings};
 use crate::control::store::{Restored, Store};
 use crate::control::{self, Control, Handle};
+use crate::telemetry::access_log::{AccessLog, Lines};
 use crate::worker::{Shared, Stage};
 use crate::{listener, thread as worker_thread};
 
@@ -74,6 +75,14 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// The access log can't be opened.
+    #[error("the access log {path} can't be opened: {source}", path = path.display())]
+    AccessLog {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A thread can't be started.
     #[error("can't start a thread: {0}")]
     Thread(io::Error),
@@ -96,6 +105,7 @@ pub struct Bound {
     model: Model,
     state: (Store, Restored),
     lock: File,
+    access: Option<AccessLog>,
     orders: (mpsc::UnboundedSender<Order>, mpsc::UnboundedReceiver<Order>),
 }
 
@@ -110,7 +120,8 @@ pub struct Running {
     // Disconnected when the last worker has ended.
     working: Receiver<()>,
     control: Option<JoinHandle<()>>,
-    // Both go after the threads.
+    // These go after the threads.
+    access: Option<AccessLog>,
     _admin_file: SocketFile,
     _lock: File,
 }
@@ -135,7 +146,8 @@ impl App {
         let addresses = sockets.iter().filter_map(|group| group.first()?.local_addr().ok()).collect();
         let made = make_folder(admin.parent().unwrap_or(Path::new(""))).and_then(|()| AdminSocket::bind(&admin));
         let admin_socket = made.map_err(|source| StartError::Admin { path: admin.clone(), source })?;
-        Ok(Bound { addresses, admin, sockets, workers, admin_socket, config, model, state, lock, orders })
+        let access = open_access_log(&model.log)?;
+        Ok(Bound { addresses, admin, sockets, workers, admin_socket, config, model, state, lock, access, orders })
     }
 }
 
@@ -145,7 +157,8 @@ impl Bound {
     /// # Errors
     /// Where a thread can't be started; those that were are ended.
     pub fn start(self) -> Result<Running, StartError> {
-        let Self { addresses, admin, sockets, workers, admin_socket, config, model, state, lock, orders } = self;
+        let Self { addresses, admin, sockets, workers, admin_socket, config, model, state, lock, access, orders } =
+            self;
         let (orders, receiver) = orders;
         let (ready, shared) = sync_channel(1);
         let setup = ControlSetup {
@@ -154,6 +167,7 @@ impl Bound {
             state,
             workers,
             addresses: addresses.clone(),
+            access: access.as_ref().map(|log| log.lines.clone()),
             listener: admin_socket.listener,
             orders: orders.clone(),
             receiver,
@@ -177,6 +191,7 @@ impl Bound {
             workers: Vec::with_capacity(workers),
             working,
             control: Some(control),
+            access,
             _admin_file: admin_socket.file,
             _lock: lock,
         };
@@ -216,6 +231,13 @@ impl Running {
     pub fn reload(&self) {
         // A control thread that is gone is said in the log by itself.
         drop(self.orders.send(Order::Reload(None)));
+    }
+
+    /// Opens the access log's file anew, soon: someone moved it away.
+    pub fn reopen_logs(&self) {
+        if let Some(access) = &self.access {
+            access.lines.reopen();
+        }
     }
 
     /// Returns what ends a [`Running::shutdown`] that still waits.
@@ -275,6 +297,16 @@ fn open_state(folder: &Path) -> Result<(File, (Store, Restored)), StartError> {
     Ok((lock, Store::open(folder).map_err(failed)?))
 }
 
+fn open_access_log(log: &Log) -> Result<Option<AccessLog>, StartError> {
+    if log.access == AccessFormat::Off {
+        return Ok(None);
+    }
+    let path = log.access_file.clone();
+    AccessLog::start(log.access, path.clone())
+        .map(Some)
+        .map_err(|source| StartError::AccessLog { path: path.unwrap_or_else(|| "stdout".into()), source })
+}
+
 /// Makes a folder that only we can read, where there is none.
 fn make_folder(path: &Path) -> io::Result<()> {
     if path.as_os_str().is_empty() || fs::metadata(path).is_ok_and(|found| found.is_dir()) {
@@ -321,6 +353,7 @@ struct ControlSetup {
     state: (Store, Restored),
     workers: usize,
     addresses: Vec<SocketAddr>,
+    access: Option<Lines>,
     listener: std::os::unix::net::UnixListener,
     orders: mpsc::UnboundedSender<Order>,
     receiver: mpsc::UnboundedReceiver<Order>,
@@ -331,7 +364,8 @@ struct ControlSetup {
 fn run_control(setup: ControlSetup) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     runtime.block_on(async move {
-        let ControlSetup { config, model, state, workers, addresses, listener, orders, mut receiver, ready } = setup;
+        let ControlSetup { config, model, state, workers, addresses, access, listener, orders, mut receiver, ready } =
+            setup;
         let listener = tokio::net::UnixListener::from_std(listener)?;
         let (mut control, live) = Control::open(state.0, state.1, workers);
         let (resolver, resolves) = mpsc::unbounded_channel();
@@ -342,6 +376,7 @@ fn run_control(setup: ControlSetup) -> io::Result<()> {
             resolver,
             connections: AtomicU64::new(0),
             below_cap: Notify::new(),
+            access,
             requests: (0..workers).map(|_| AtomicU64::new(0)).collect(),
         });
         control.attach(Arc::clone(&shared));

@@ -17,6 +17,7 @@ use crate::headers::{self, Authority, Forwarded, RequestHead};
 use crate::hold::Hold;
 use crate::respond;
 use crate::routing::table::{Matched, Service, escapes};
+use crate::telemetry::record::Record;
 use crate::upstream::exchange::RequestFraming;
 use crate::upstream::request_body::RequestBody;
 use crate::upstream::run::{Claim, Tally};
@@ -35,9 +36,21 @@ pub(crate) async fn handle(
     worker.count_request();
     let (parts, body) = request.into_parts();
     let request_id = request_id(worker, &parts);
-    match answer(worker, client, Received { request: &parts, request_id: &request_id, incoming: body }).await {
-        Ok(response) => response.map(|body| body.until_end(serving)),
+    let peer = client.peer.ip().to_canonical();
+    let mut record = worker.log.as_ref().map(|log| Record::new(log, peer, &parts, &request_id));
+    let received = Received { request: &parts, request_id: &request_id, incoming: body, record: record.as_deref_mut() };
+    match answer(worker, client, received).await {
+        Ok(response) => {
+            if let Some(record) = &mut record {
+                record.is_answered(response.status());
+            }
+            response.map(|body| body.until_end(serving).recorded(record))
+        }
         Err(error) => {
+            if let Some(record) = &mut record {
+                record.is_answered(error.status());
+                record.has_failed(&error);
+            }
             // What a client does wrong is its own affair; what an application does wrong is someone's at 3 a.m.
             if error.side() == Side::Upstream {
                 tracing::warn!(
@@ -49,7 +62,7 @@ pub(crate) async fn handle(
             tracing::debug!(peer = %client.peer, method = %parts.method, path = parts.uri.path(), status = error.status().as_u16(), %error, "answered by ourselves");
             let mut response = respond::error(&error, &parts, serving);
             response.headers_mut().insert(X_REQUEST_ID, request_id);
-            response
+            response.map(|body| body.recorded(record))
         }
     }
 }
@@ -59,12 +72,13 @@ struct Received<'r> {
     request: &'r Parts,
     request_id: &'r HeaderValue,
     incoming: Incoming,
+    record: Option<&'r mut Record>,
 }
 
 async fn answer(
     worker: &Rc<Worker>,
     client: &Rc<Client>,
-    Received { request, request_id, incoming }: Received<'_>,
+    Received { request, request_id, incoming, mut record }: Received<'_>,
 ) -> Result<Response<AnswerBody>, Error> {
     let authority = headers::check(request, worker.limits.target_bytes)?;
     let websocket = asks_for_websocket(request);
@@ -75,6 +89,9 @@ async fn answer(
     let (claim, head, exchange) = loop {
         let Routed { service, claim, target } = route(worker, request, &authority)?;
         client.is_sent_to(claim.run().id());
+        if let Some(record) = &mut record {
+            record.is_sent_to(service.name.as_str(), claim.run().slot());
+        }
         let head = RequestHead {
             request,
             authority: &authority,

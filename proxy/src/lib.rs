@@ -25,6 +25,7 @@ pub mod program;
 mod respond;
 pub mod routing;
 mod service;
+mod telemetry;
 mod thread;
 mod upgrade;
 pub mod upstream;

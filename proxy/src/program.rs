@@ -71,6 +71,7 @@ async fn serve_until_told(options: Options) -> std::io::Result<Result<(), StartE
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
     let mut hup = signal(SignalKind::hangup())?;
+    let mut usr1 = signal(SignalKind::user_defined1())?;
     let running = match App::bind(options).and_then(Bound::start) {
         Ok(running) => running,
         Err(error) => return Ok(Err(error)),
@@ -82,6 +83,7 @@ async fn serve_until_told(options: Options) -> std::io::Result<Result<(), StartE
             _ = term.recv() => break,
             _ = int.recv() => break,
             _ = hup.recv() => running.reload(),
+            _ = usr1.recv() => running.reopen_logs(),
         }
     }
     let (deadline, hurry) = (running.shutdown_timeout(), running.hurry());

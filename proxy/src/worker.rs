@@ -19,6 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::client::{Client, ClientLimits, Order};
 use crate::routing::live::{Live, Reader};
 use crate::routing::table::Table;
+use crate::telemetry::access_log::{Lines, WorkerLog};
 use crate::upstream::balance::Balance;
 use crate::upstream::exchange::ExchangeLimits;
 use crate::upstream::pool::Pool;
@@ -43,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) below_cap: Notify,
     /// Requests served by each worker.
     pub(crate) requests: Box<[AtomicU64]>,
+    /// Where access lines go; `None`: nowhere.
+    pub(crate) access: Option<Lines>,
 }
 
 /// What a reload can change in the request path.
@@ -83,6 +86,8 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     /// Idle upstream connections.
     pub(crate) pool: Rc<Pool>,
+    /// The lines of its requests; `None`: none are written.
+    pub(crate) log: Option<Rc<WorkerLog>>,
     /// Which of several endpoints is next.
     pub(crate) balance: Rc<Balance>,
     /// Limits of what is parsed, as they stood when the worker started.
@@ -103,6 +108,7 @@ impl Worker {
         let limits = settings.limits.clone();
         Self {
             index,
+            log: shared.access.clone().map(|lines| Rc::new(WorkerLog::new(lines))),
             balance: Rc::default(),
             pool: Rc::new(Pool::new(limits.upstream_idle, limits.upstream_idle_connections)),
             limits,
@@ -242,6 +248,9 @@ impl Worker {
         let table = self.table();
         self.pool.sweep(|run| table.has_run(run));
         self.balance.sweep(|run| table.has_run(run));
+        if let Some(log) = &self.log {
+            log.flush();
+        }
     }
 }
 

@@ -191,6 +191,15 @@ impl Proxy {
         Answer { status: answer.first_line()[9..12].parse().unwrap(), lines: documents.map(Result::unwrap).collect() }
     }
 
+    /// Makes an admin call whose answer is text.
+    pub async fn text(&self, path: &str) -> String {
+        let mut socket = UnixStream::connect(self.admin()).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let answer = message::read(&mut socket, &mut Vec::new(), Kind::Answer).await.unwrap().unwrap();
+        String::from_utf8(answer.body).unwrap()
+    }
+
     /// Stages an address in the idle slot and waits for the verdict: the last line.
     pub async fn stage(&self, service: &str, address: SocketAddr) -> Value {
         let body = json!({

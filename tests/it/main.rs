@@ -37,5 +37,7 @@ mod switch;
 mod switching;
 // HTTP/1 on the wire, bytes on both sides.
 mod wire;
+// The access log and the metrics.
+mod telemetry;
 // What people forget: layers, lists, documents, bans.
 mod tidy;

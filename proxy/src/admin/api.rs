@@ -24,6 +24,7 @@ use tokio::sync::{OnceCell, mpsc, oneshot};
 use super::stream::{self, EventBody};
 use crate::control::reload::Order;
 use crate::control::{self, Change, Handle, IfMatch};
+use crate::telemetry::access_log::Lines;
 use crate::worker::Shared;
 
 type Answer = Response<Either<Full<Bytes>, EventBody>>;
@@ -143,6 +144,7 @@ impl Context {
     fn metrics(&self) -> String {
         let connections = self.shared.connections.load(Ordering::Relaxed);
         let requests = self.requests();
+        let dropped = self.shared.access.as_ref().map_or(0, Lines::dropped);
         let mut text = format!(
             "# HELP bgproxy_connections Client connections open now.\n\
              # TYPE bgproxy_connections gauge\n\
@@ -150,6 +152,9 @@ impl Context {
              # HELP bgproxy_requests_total Requests answered since the start.\n\
              # TYPE bgproxy_requests_total counter\n\
              bgproxy_requests_total {requests}\n\
+             # HELP bgproxy_access_log_dropped_total Lines of the access log that did not fit, or could not be written.\n\
+             # TYPE bgproxy_access_log_dropped_total counter\n\
+             bgproxy_access_log_dropped_total {dropped}\n\
              # HELP bgproxy_in_flight Requests and tunnels on a slot now.\n\
              # TYPE bgproxy_in_flight gauge\n"
         );

@@ -1,0 +1,4 @@
+//! What one sees of the requests that pass.
+
+pub(crate) mod access_log;
+pub(crate) mod record;

@@ -1,0 +1,200 @@
+//! What is written of one request, at its end, whichever way it ended.
+
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::{Instant, SystemTime};
+
+use config::model::AccessFormat;
+use config::name::Slot;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{Method, StatusCode, Version};
+
+use super::access_log::WorkerLog;
+
+/// One request; it is written when dropped.
+pub(crate) struct Record {
+    log: Rc<WorkerLog>,
+    time: SystemTime,
+    began: Instant,
+    peer: IpAddr,
+    method: Method,
+    target: Option<PathAndQuery>,
+    version: Version,
+    host: Option<HeaderValue>,
+    referer: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
+    request_id: HeaderValue,
+    status: StatusCode,
+    bytes: u64,
+    /// The service and slot that it was sent to.
+    sent_to: Option<(String, Slot)>,
+    /// Why it failed, where it did.
+    cause: Option<String>,
+}
+
+impl Record {
+    /// Begins the record of a request.
+    pub(crate) fn new(log: &Rc<WorkerLog>, peer: IpAddr, request: &Parts, request_id: &HeaderValue) -> Box<Self> {
+        let field = |name| request.headers.get(name).cloned();
+        Box::new(Self {
+            log: Rc::clone(log),
+            time: SystemTime::now(),
+            began: Instant::now(),
+            peer,
+            method: request.method.clone(),
+            target: request.uri.path_and_query().cloned(),
+            version: request.version,
+            host: host(request),
+            referer: field(header::REFERER),
+            user_agent: field(header::USER_AGENT),
+            request_id: request_id.clone(),
+            status: StatusCode::OK,
+            bytes: 0,
+            sent_to: None,
+            cause: None,
+        })
+    }
+
+    /// Notes whom it was sent to.
+    pub(crate) fn is_sent_to(&mut self, service: &str, slot: Slot) {
+        self.sent_to = Some((service.to_owned(), slot));
+    }
+
+    /// Notes the status of the answer.
+    pub(crate) fn is_answered(&mut self, status: StatusCode) {
+        self.status = status;
+    }
+
+    /// Notes why it failed.
+    pub(crate) fn has_failed(&mut self, cause: impl std::fmt::Display) {
+        self.cause = Some(cause.to_string());
+    }
+
+    /// Counts bytes of the answer's body.
+    pub(crate) fn sends(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+    }
+
+    fn line(&self) -> Vec<u8> {
+        match self.log.format() {
+            AccessFormat::Off => Vec::new(),
+            AccessFormat::Combined => self.combined(),
+            AccessFormat::Json => self.json(),
+        }
+    }
+
+    /// `host ident user [time] "request" status bytes "referer" "user agent"`.
+    fn combined(&self) -> Vec<u8> {
+        let mut line = Vec::with_capacity(256);
+        let (target, status, bytes) = (self.target.as_ref().map_or("/", PathAndQuery::as_str), self.status, self.bytes);
+        let Self { peer, method, version, .. } = self;
+        let written = write!(line, "{peer} - - [{}] \"{method} ", clf_time(self.time)).and_then(|()| {
+            escape(&mut line, target.as_bytes());
+            write!(line, " {version:?}\" {} {bytes} \"", status.as_u16())
+        });
+        written.expect("a buffer in memory takes all that is written");
+        for (number, field) in [&self.referer, &self.user_agent].into_iter().enumerate() {
+            escape(&mut line, field.as_ref().map_or(b"-", |value| value.as_bytes()));
+            line.extend_from_slice(if number == 0 { b"\" \"" } else { b"\"\n" });
+        }
+        line
+    }
+
+    fn json(&self) -> Vec<u8> {
+        let text = |value: &Option<HeaderValue>| {
+            value.as_ref().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        };
+        let value = serde_json::json!({
+            "time": humantime::format_rfc3339_millis(self.time).to_string(),
+            "client": self.peer.to_string(),
+            "service": self.sent_to.as_ref().map(|(service, _)| service),
+            "slot": self.sent_to.as_ref().map(|(_, slot)| slot.lower()),
+            "method": self.method.as_str(),
+            "host": text(&self.host),
+            "target": self.target.as_ref().map_or("/", PathAndQuery::as_str),
+            "protocol": format!("{:?}", self.version),
+            "status": self.status.as_u16(),
+            "bytes": self.bytes,
+            "seconds": self.began.elapsed().as_secs_f64(),
+            "request_id": text(&Some(self.request_id.clone())),
+            "referer": text(&self.referer),
+            "user_agent": text(&self.user_agent),
+            "cause": self.cause,
+        });
+        let mut line = value.to_string().into_bytes();
+        line.push(b'\n');
+        line
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.log.add(&self.line());
+    }
+}
+
+fn host(request: &Parts) -> Option<HeaderValue> {
+    let named = |headers: &HeaderMap| headers.get(header::HOST).cloned();
+    let authority = request.uri.authority();
+    authority.and_then(|authority| HeaderValue::from_str(authority.as_str()).ok()).or_else(|| named(&request.headers))
+}
+
+/// Writes what a client sent so that it can't leave its quotes or its line: as nginx does, `\xHH`.
+fn escape(line: &mut Vec<u8>, bytes: &[u8]) {
+    for byte in bytes {
+        match byte {
+            b' '..=b'~' if *byte != b'"' && *byte != b'\\' => line.push(*byte),
+            _ => write!(line, "\\x{byte:02X}").expect("a buffer in memory takes all that is written"),
+        }
+    }
+}
+
+/// Returns a time as `10/Oct/2026:13:55:36 +0000`.
+fn clf_time(time: SystemTime) -> String {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let text = humantime::format_rfc3339_seconds(time).to_string();
+    let part = |range| text.get(range).unwrap_or_default();
+    let month = part(5..7).parse::<usize>().ok().and_then(|month| MONTHS.get(month.wrapping_sub(1)));
+    format!("{}/{}/{}:{} +0000", part(8..10), month.unwrap_or(&"Jan"), part(0..4), part(11..19))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_time_is_that_of_the_common_log_format() {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_000_000);
+        assert_eq!(clf_time(time), "18/Nov/2026:11:06:40 +0000");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_a_client_sends_leaves_its_quotes_or_its_line(bytes: Vec<u8>) {
+            let mut line = Vec::new();
+            escape(&mut line, &bytes);
+            prop_assert!(line.iter().all(|byte| (b' '..=b'~').contains(byte) && *byte != b'"'));
+            // Every backslash begins an escape, so it can be read back.
+            let text = String::from_utf8(line).unwrap();
+            let mut read = Vec::new();
+            let mut rest = text.as_bytes();
+            while let Some((first, tail)) = rest.split_first() {
+                if *first == b'\\' {
+                    read.push(u8::from_str_radix(std::str::from_utf8(&tail[1..3]).unwrap(), 16).unwrap());
+                    rest = &tail[3..];
+                } else {
+                    read.push(*first);
+                    rest = tail;
+                }
+            }
+            prop_assert_eq!(read, bytes);
+        }
+    }
+}

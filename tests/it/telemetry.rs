@@ -1,0 +1,168 @@
+//! What one sees of requests: a line for each, at its end, whichever way it ended.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tests::{Behaviour, Load, Proxy, client, eventually, load, proxy_program, upstream};
+
+use crate::programs::PROGRAMS;
+
+fn lines(file: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(file).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+}
+
+fn logged(file: &Path, format: &str) -> Proxy {
+    let config = format!("[log]\naccess = \"{format}\"\naccess_file = \"{}\"\n", file.display());
+    proxy_program(PROGRAMS.bgproxy).with_config(&config)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_request_is_logged_once_under_load_and_flips() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("access.log");
+    let (blue, green) = (upstream("blue").await, upstream("green").await);
+    let mut proxy = logged(&file, "json");
+    proxy.start().await;
+    proxy.serve("shop", blue.address()).await;
+    // The start asked once, before there was a service.
+    let running = load(proxy.address(), Load { slow: 1, streams: 1, ..Load::default() });
+    for flip in 1..=4 {
+        let done = running.so_far().total;
+        eventually("traffic", async || (running.so_far().total >= done + 500).then_some(())).await;
+        proxy.serve("shop", if flip % 2 == 1 { green.address() } else { blue.address() }).await;
+    }
+    let verdict = running.stop().await;
+    verdict.assert_none_failed();
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.ended().await, Some(0));
+    let lines = lines(&file);
+    let mut slots: BTreeMap<String, u64> = BTreeMap::new();
+    for line in lines.iter().filter(|line| line["service"] == "shop") {
+        assert_eq!((&line["status"], &line["cause"]), (&json!(200), &Value::Null), "{line}");
+        assert!(line["bytes"].as_u64().unwrap() > 0 && line["seconds"].as_f64().unwrap() > 0.0, "{line}");
+        *slots.entry(line["slot"].as_str().unwrap().to_owned()).or_default() += 1;
+    }
+    assert_eq!(slots["blue"] + slots["green"], verdict.total);
+    assert_eq!(slots["blue"], verdict.versions["blue"]);
+    let ids: std::collections::BTreeSet<&str> = lines.iter().map(|line| line["request_id"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), lines.len(), "each request has an id of its own");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_fails_is_logged_with_its_cause_and_what_a_client_sends_stays_in_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("access.log");
+    let app = upstream("v1").await;
+    let mut proxy = logged(&file, "json");
+    proxy.start().await;
+    proxy.serve("shop", app.address()).await;
+    let ask = async |request: &str| {
+        let mut visitor = client(proxy.address()).await.unwrap();
+        visitor.send(request).await.unwrap();
+        drop(visitor.answer().await);
+    };
+    ask("GET /a?b=\"c HTTP/1.1\r\nHost: nobody.test\r\nUser-Agent: x\\\"y\u{e9}\r\n\r\n").await;
+    ask("GET /nobody HTTP/1.1\r\nHost: nobody.test\r\nUser-Agent: x\"}\\y\u{e9}\r\n\r\n").await;
+    app.behave(Behaviour::Raw("nonsense\r\n\r\n"));
+    ask("GET /nonsense HTTP/1.1\r\nHost: shop.test\r\n\r\n").await;
+    app.behave(Behaviour::Cut);
+    ask("GET /cut HTTP/1.1\r\nHost: shop.test\r\n\r\n").await;
+    app.behave(Behaviour::Answer);
+    let mut leaver = client(proxy.address()).await.unwrap();
+    leaver.send("GET /slow/60000 HTTP/1.1\r\nHost: shop.test\r\n\r\n").await.unwrap();
+    eventually("it is under way", async || (app.unanswered() == 1).then_some(())).await;
+    drop(leaver);
+    let found = async |target: &str| {
+        eventually(&format!("{target} is logged"), async || {
+            lines(&file).into_iter().find(|line| line["target"] == target)
+        })
+        .await
+    };
+    let nobody = found("/nobody").await;
+    assert_eq!(
+        (&nobody["status"], &nobody["service"], &nobody["user_agent"]),
+        (&json!(404), &Value::Null, &json!("x\"}\\y\u{e9}"))
+    );
+    let nonsense = found("/nonsense").await;
+    assert_eq!((&nonsense["status"], &nonsense["service"]), (&json!(502), &json!("shop")));
+    assert!(nonsense["cause"].as_str().unwrap().contains("malformed"), "{nonsense}");
+    let cut = found("/cut").await;
+    assert_eq!(cut["status"], 200);
+    assert!(cut["cause"].as_str().unwrap().contains("broke"), "{cut}");
+    found("/slow/60000").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_combined_line_reads_as_apaches_and_the_file_is_opened_anew_when_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, moved) = (folder.path().join("access.log"), folder.path().join("access.log.1"));
+    let app = upstream("v1").await;
+    let mut proxy = logged(&file, "combined");
+    proxy.start().await;
+    proxy.serve("shop", app.address()).await;
+    let mut visitor = client(proxy.address()).await.unwrap();
+    let request = "GET /a?b=c HTTP/1.1\r\nHost: shop.test\r\nReferer: http://x/\"\r\nUser-Agent: Mozilla/5.0\r\n\r\n";
+    visitor.send(request).await.unwrap();
+    visitor.answer().await.unwrap().unwrap();
+    let has = async |file: &Path, words: &str| {
+        eventually(&format!("`{words}` is logged"), async || {
+            let text = std::fs::read_to_string(file).unwrap_or_default();
+            text.lines().find(|line| line.contains(words)).map(str::to_owned)
+        })
+        .await
+    };
+    let line = has(&file, "GET /a?b=c").await;
+    let (front, back) = line.split_once(']').unwrap();
+    assert!(front.starts_with("127.0.0.1 - - [") && front.ends_with(" +0000"), "{line}");
+    assert_eq!(back, r#" "GET /a?b=c HTTP/1.1" 200 2 "http://x/\x22" "Mozilla/5.0""#);
+    std::fs::rename(&file, &moved).unwrap();
+    proxy.signal(Signal::USR1);
+    eventually("the file is there again", async || file.exists().then_some(())).await;
+    visitor.get("shop.test", "/again").await.unwrap().unwrap();
+    has(&file, "GET /again").await;
+    assert!(!std::fs::read_to_string(&moved).unwrap().contains("/again"));
+}
+
+/// Nobody reads the log, and no request waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_nobody_takes_drops_lines_and_counts_them_and_no_request_waits() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &pipe,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        0,
+    )
+    .unwrap();
+    // Held open for reading, or opening it would wait; and never read.
+    let _reader = std::fs::File::options().read(true).write(true).open(&pipe).unwrap();
+    let app = upstream("v1").await;
+    let mut proxy = logged(&pipe, "json");
+    proxy.start().await;
+    proxy.serve("shop", app.address()).await;
+    let running = load(proxy.address(), Load { slow: 0, ..Load::default() });
+    let dropped = async || {
+        let metrics = proxy.text("/metrics").await;
+        let line = metrics.lines().find_map(|line| line.strip_prefix("bgproxy_access_log_dropped_total "));
+        line.unwrap().parse::<u64>().ok().filter(|dropped| *dropped > 0)
+    };
+    let until = std::time::Instant::now() + Duration::from_secs(30);
+    while dropped().await.is_none() {
+        assert!(std::time::Instant::now() < until, "nothing was dropped of {:?}", running.so_far().total);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let verdict = running.stop().await;
+    verdict.assert_none_failed();
+    assert!(verdict.slowest < Duration::from_secs(1), "{:?}", verdict.slowest);
+    // Nor does the end.
+    let told = std::time::Instant::now();
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.ended().await, Some(0));
+    assert!(told.elapsed() < Duration::from_secs(5), "{:?}", told.elapsed());
+}
