@@ -142,7 +142,8 @@ struct Connected {
     busy: Option<Busy>,
 }
 
-/// Returns a connection to an endpoint of the run: the first that takes one, in the order of [`Balance::order`].
+/// Returns a connection to an endpoint of the run: the first that takes one, in the order of
+/// [`Balance::order`](crate::upstream::balance::Balance::order).
 async fn connect(worker: &Worker, target: &Target, reuse: Reuse) -> Result<Connected, Error> {
     if let [endpoint] = &target.endpoints[..] {
         let (connection, key) = connect_endpoint(worker, target, endpoint, reuse).await?;
