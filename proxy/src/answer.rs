@@ -2,12 +2,14 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::client::Serving;
 use crate::error::Error;
+use crate::telemetry::counters::Ended;
 use crate::telemetry::record::Record;
 use crate::upstream::exchange::{AnswerFrame, Exchange};
 use crate::upstream::run::{Claim, Tally};
@@ -37,6 +39,25 @@ struct Upstream {
     /// How it broke, until what came before has been flushed: hyper throws away what it has not written when a body
     /// fails, and the client would see an empty close instead of the beginning of an answer.
     broken: Option<Error>,
+    meter: Meter,
+}
+
+/// What is known of a request before its answer's end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Meter {
+    /// When its head had come.
+    pub(crate) began: Instant,
+    /// The status of its answer.
+    pub(crate) status: u16,
+    /// What was sent of the body so far.
+    pub(crate) bytes: u64,
+}
+
+impl Meter {
+    /// Returns how the request ended, now.
+    pub(crate) fn ended(self) -> Ended {
+        Ended { status: self.status, took: self.began.elapsed(), bytes: self.bytes }
+    }
 }
 
 impl Drop for Upstream {
@@ -45,6 +66,7 @@ impl Drop for Upstream {
         if !self.counted && !self.exchange.is_finished() && self.claim.run().is_cut_off() {
             self.claim.tally(Tally::Cut);
         }
+        self.claim.end(self.meter.ended());
     }
 }
 
@@ -62,13 +84,14 @@ impl AnswerBody {
     }
 
     /// Returns the body of an application's answer.
-    pub(crate) fn upstream(mut exchange: Exchange, claim: Claim) -> Self {
+    pub(crate) fn upstream(mut exchange: Exchange, claim: Claim, meter: Meter) -> Self {
         exchange.finish_empty();
         if exchange.is_finished() {
+            claim.end(meter.ended());
             return Self::bytes(Bytes::new());
         }
         Self {
-            content: Content::Upstream(Box::new(Upstream { exchange, claim, counted: false, broken: None })),
+            content: Content::Upstream(Box::new(Upstream { exchange, claim, counted: false, broken: None, meter })),
             _serving: None,
             record: None,
         }
@@ -105,7 +128,10 @@ impl Upstream {
         }
         self.exchange.poll_frame(cx).map(|frame| {
             frame.map(|frame| match frame {
-                Ok(AnswerFrame::Data(data)) => Ok(Frame::data(data)),
+                Ok(AnswerFrame::Data(data)) => {
+                    self.meter.bytes += data.len() as u64;
+                    Ok(Frame::data(data))
+                }
                 Ok(AnswerFrame::Trailers(trailers)) => Ok(Frame::trailers(trailers)),
                 Err(error) => {
                     self.counted = true;

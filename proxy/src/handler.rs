@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::rc::Rc;
+use std::time::Instant;
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
@@ -9,7 +10,7 @@ use http::{Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use crate::answer::AnswerBody;
+use crate::answer::{AnswerBody, Meter};
 use crate::client::{BodyWatch, Client, Serving};
 use crate::error::{Error, Side};
 use crate::forward::{self, Failure, Request as Forward};
@@ -34,11 +35,13 @@ pub(crate) async fn handle(
     serving: Serving,
 ) -> Response<AnswerBody> {
     worker.count_request();
+    let began = Instant::now();
     let (parts, body) = request.into_parts();
     let request_id = request_id(worker, &parts);
     let peer = client.peer.ip().to_canonical();
     let mut record = worker.log.as_ref().map(|log| Record::new(log, peer, &parts, &request_id));
-    let received = Received { request: &parts, request_id: &request_id, incoming: body, record: record.as_deref_mut() };
+    let received =
+        Received { request: &parts, request_id: &request_id, incoming: body, began, record: record.as_deref_mut() };
     match answer(worker, client, received).await {
         Ok(response) => {
             if let Some(record) = &mut record {
@@ -72,13 +75,14 @@ struct Received<'r> {
     request: &'r Parts,
     request_id: &'r HeaderValue,
     incoming: Incoming,
+    began: Instant,
     record: Option<&'r mut Record>,
 }
 
 async fn answer(
     worker: &Rc<Worker>,
     client: &Rc<Client>,
-    Received { request, request_id, incoming, mut record }: Received<'_>,
+    Received { request, request_id, incoming, began, mut record }: Received<'_>,
 ) -> Result<Response<AnswerBody>, Error> {
     let authority = headers::check(request, worker.limits.target_bytes)?;
     let websocket = asks_for_websocket(request);
@@ -121,20 +125,23 @@ async fn answer(
                     Error::RequestBody(_) => Tally::Answered,
                     _ => Tally::Failed,
                 });
+                claim.end(Meter { began, status: error.status().as_u16(), bytes: 0 }.ended());
                 return Err(error);
             }
         }
     };
     claim.tally(Tally::Answered);
+    let meter = Meter { began, status: head.status.as_u16(), bytes: 0 };
 
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         let connection = exchange.into_connection().filter(|_| websocket);
         let Some(connection) = connection else { return Err(Error::Malformed("it switches protocols unasked")) };
+        claim.end(meter.ended());
         let (stream, read) = connection.into_parts();
         client.leave_tunnel(Tunnel { stream, read, claim });
         return Ok(headers::prepare(head, request_id, AnswerBody::bytes("")));
     }
-    let body = AnswerBody::upstream(exchange, claim);
+    let body = AnswerBody::upstream(exchange, claim, meter);
     Ok(headers::prepare(head, request_id, body))
 }
 

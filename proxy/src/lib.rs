@@ -25,7 +25,7 @@ pub mod program;
 mod respond;
 pub mod routing;
 mod service;
-mod telemetry;
+pub mod telemetry;
 mod thread;
 mod upgrade;
 pub mod upstream;

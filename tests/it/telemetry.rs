@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tests::{Behaviour, Load, Proxy, client, eventually, load, proxy_program, upstream};
+use tests::{Behaviour, Load, Proxy, client, eventually, load, proxy, proxy_program, upstream};
 
 use crate::programs::PROGRAMS;
 
@@ -125,6 +125,73 @@ async fn the_combined_line_reads_as_apaches_and_the_file_is_opened_anew_when_tol
     visitor.get("shop.test", "/again").await.unwrap().unwrap();
     has(&file, "GET /again").await;
     assert!(!std::fs::read_to_string(&moved).unwrap().contains("/again"));
+}
+
+/// Reads the text form strictly: each family once with its HELP and TYPE, each sample below its family.
+fn parse(text: &str) -> BTreeMap<String, f64> {
+    let (mut samples, mut families, mut family) = (BTreeMap::new(), BTreeMap::new(), String::new());
+    for line in text.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            family = help.split(' ').next().unwrap().to_owned();
+            assert!(families.insert(family.clone(), String::new()).is_none(), "{family} comes twice");
+            continue;
+        }
+        if let Some(kind) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = kind.split_once(' ').unwrap();
+            assert_eq!(name, family);
+            families.insert(family.clone(), kind.to_owned());
+            continue;
+        }
+        let (sample, value) = line.rsplit_once(' ').unwrap();
+        let name = sample.split('{').next().unwrap();
+        let is_histogram = families[&family] == "histogram";
+        let base =
+            ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix).filter(|_| is_histogram));
+        assert_eq!(base.unwrap_or(name), family, "{line}");
+        if families[&family] == "counter" {
+            assert!(name.ends_with("_total"), "{line}");
+        }
+        assert!(samples.insert(sample.to_owned(), value.parse().unwrap()).is_none(), "{sample} comes twice");
+    }
+    samples
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_metrics_are_what_clients_counted_over_flips() {
+    let (blue, green) = (upstream("blue").await, upstream("green").await);
+    let proxy = proxy();
+    proxy.serve("shop", blue.address()).await;
+    let running = load(proxy.address(), Load { slow: 1, streams: 1, ..Load::default() });
+    for flip in 1..=4 {
+        let done = running.so_far().total;
+        eventually("traffic", async || (running.so_far().total >= done + 300).then_some(())).await;
+        proxy.serve("shop", if flip % 2 == 1 { green.address() } else { blue.address() }).await;
+    }
+    let verdict = running.stop().await;
+    verdict.assert_none_failed();
+    green.behave(Behaviour::Status(500));
+    blue.behave(Behaviour::Status(500));
+    let mut visitor = client(proxy.address()).await.unwrap();
+    assert_eq!(visitor.get("shop.test", "/").await.unwrap().unwrap().status, 500);
+    assert_eq!(visitor.get("nobody.test", "/").await.unwrap().unwrap().status, 404);
+    let metrics = parse(&proxy.text("/metrics").await);
+    let of = |name: &str, slot: &str, more: &str| metrics[&format!("{name}{{service=\"shop\",slot=\"{slot}\"{more}}}")];
+    for slot in ["blue", "green"] {
+        let good = of("bgproxy_requests_total", slot, ",class=\"2xx\"");
+        assert_eq!(good, verdict.versions[slot] as f64, "{slot}");
+        let count = of("bgproxy_request_duration_seconds_count", slot, "");
+        assert_eq!(of("bgproxy_request_duration_seconds_bucket", slot, ",le=\"+Inf\""), count);
+        assert_eq!(count, good + of("bgproxy_requests_total", slot, ",class=\"5xx\""));
+        let buckets = metrics.iter().filter(|(name, _)| name.contains("_bucket") && name.contains(slot));
+        assert!(buckets.map(|(_, count)| *count).all(|bucket| bucket <= count));
+        assert_eq!(of("bgproxy_in_flight", slot, ""), 0.0);
+        assert!(of("bgproxy_response_bytes_total", slot, "") > 0.0);
+    }
+    let bad: f64 = ["blue", "green"].map(|slot| of("bgproxy_requests_total", slot, ",class=\"5xx\"")).iter().sum();
+    assert_eq!(bad, 1.0);
+    assert_eq!(of("bgproxy_slot_live", "blue", "") + of("bgproxy_slot_live", "green", ""), 1.0);
+    assert_eq!(metrics["bgproxy_flips_total{service=\"shop\"}"], 5.0);
+    assert_eq!(metrics["bgproxy_requests_received_total"], (verdict.total + 2) as f64);
 }
 
 /// Nobody reads the log, and no request waits for it.

@@ -217,3 +217,15 @@ fn documents_link_to_files_that_exist() {
         }
     }
 }
+
+#[test]
+fn every_metric_is_documented_and_no_other() {
+    let (code, page) = (read("proxy/src/telemetry/metrics.rs"), read("docs/metrics.md"));
+    let named = |text: &str, quote: char| -> BTreeSet<String> {
+        let words = text.split(quote).filter(|word| word.starts_with("bgproxy_"));
+        words.map(str::to_owned).collect()
+    };
+    let (exported, documented) = (named(&code, '"'), named(&page, '`'));
+    assert!(exported.len() > 10, "metrics.rs was not understood: {exported:?}");
+    assert_eq!(exported, documented);
+}

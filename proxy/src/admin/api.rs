@@ -1,7 +1,6 @@
 //! The calls of the admin protocol: from a request to control, and from its outcome to an answer.
 
 use std::convert::Infallible;
-use std::fmt::Write as _;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -25,6 +24,7 @@ use super::stream::{self, EventBody};
 use crate::control::reload::Order;
 use crate::control::{self, Change, Handle, IfMatch};
 use crate::telemetry::access_log::Lines;
+use crate::telemetry::metrics::{self, ProxyMetrics, SlotMetrics};
 use crate::worker::Shared;
 
 type Answer = Response<Either<Full<Bytes>, EventBody>>;
@@ -142,30 +142,32 @@ impl Context {
     }
 
     fn metrics(&self) -> String {
-        let connections = self.shared.connections.load(Ordering::Relaxed);
-        let requests = self.requests();
-        let dropped = self.shared.access.as_ref().map_or(0, Lines::dropped);
-        let mut text = format!(
-            "# HELP bgproxy_connections Client connections open now.\n\
-             # TYPE bgproxy_connections gauge\n\
-             bgproxy_connections {connections}\n\
-             # HELP bgproxy_requests_total Requests answered since the start.\n\
-             # TYPE bgproxy_requests_total counter\n\
-             bgproxy_requests_total {requests}\n\
-             # HELP bgproxy_access_log_dropped_total Lines of the access log that did not fit, or could not be written.\n\
-             # TYPE bgproxy_access_log_dropped_total counter\n\
-             bgproxy_access_log_dropped_total {dropped}\n\
-             # HELP bgproxy_in_flight Requests and tunnels on a slot now.\n\
-             # TYPE bgproxy_in_flight gauge\n"
-        );
-        for service in self.handle.with(|control| control.services()) {
-            for (slot, word) in [(Slot::Blue, "blue"), (Slot::Green, "green")] {
-                let in_flight = service.slots.get(slot).in_flight;
-                // A name is letters, digits and dashes: nothing to escape. Writing to a string never fails.
-                _ = writeln!(text, "bgproxy_in_flight{{service=\"{}\",slot=\"{word}\"}} {in_flight}", service.name);
-            }
-        }
-        text
+        let (services, counted) = self.handle.with(|control| (control.services(), control.counted()));
+        let slots = counted.iter().flat_map(|(name, _, counters)| {
+            let status = services.iter().find(|service| service.name == *name);
+            Slot::BOTH.into_iter().filter_map(move |slot| {
+                let (status, live) = status.map(|status| (status.slots.get(slot), status.live))?;
+                let healthy = status.endpoints.iter().filter(|endpoint| endpoint.healthy).count();
+                Some(SlotMetrics {
+                    service: name.to_string(),
+                    slot: slot.lower(),
+                    sums: counters.sums(slot),
+                    in_flight: status.in_flight,
+                    is_live: live == Some(slot),
+                    endpoints: (healthy, status.endpoints.len()),
+                })
+            })
+        });
+        let started = self.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let proxy = ProxyMetrics {
+            version: env!("CARGO_PKG_VERSION"),
+            started: started.as_secs(),
+            connections: self.shared.connections.load(Ordering::Relaxed),
+            received: self.requests(),
+            log_dropped: self.shared.access.as_ref().map_or(0, Lines::dropped),
+            flips: counted.iter().map(|(name, flips, _)| (name.to_string(), *flips)).collect(),
+        };
+        metrics::render(&proxy, &slots.collect::<Vec<_>>())
     }
 }
 

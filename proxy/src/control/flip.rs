@@ -338,7 +338,12 @@ impl Control {
         }
         let settings = stage.settings.clone();
         let healthy_at_once = !stage.health.enabled;
-        let state = SlotRun::staged(Run::new(slot, workers), stage, now_text(), Instant::now());
+        let state = SlotRun::staged(
+            Run::of_service(slot, workers, Arc::clone(&service.counters)),
+            stage,
+            now_text(),
+            Instant::now(),
+        );
         let before = (service.next_settings.take(), service.slot_mut(slot).replace(state));
         service.next_settings = settings;
         service.generation += 1;
@@ -443,6 +448,7 @@ impl Control {
                 state.base = state.run.counts();
             }
         }
+        service.flips += 1;
         service.live = Some(to);
         service.settings = next.settings;
         service.routed = true;

@@ -30,6 +30,7 @@ use store::{Restored, Saved, Store};
 
 use crate::routing::live::Live;
 use crate::routing::table::{Index, Routes, Table};
+use crate::telemetry::counters::ServiceCounters;
 use crate::upstream::run::{Run, RunId};
 use crate::worker::Shared;
 
@@ -138,13 +139,16 @@ impl Control {
 
     fn restore(&mut self, saved: Saved) {
         let Saved { name, generation, origin, settings, live, blue, green } = saved;
-        let mut service = Service::new(name.clone(), origin);
+        let mut service = Service::new(name.clone(), origin, self.workers);
         let now = Instant::now();
         service.generation = generation;
         service.settings = settings;
         service.routed = true;
         for (slot, saved) in [(Slot::Blue, blue), (Slot::Green, green)] {
-            let run = |saved| SlotRun::restored(Run::new(slot, self.workers), saved, live == Some(slot), now);
+            let run = |saved| {
+                let run = Run::of_service(slot, self.workers, Arc::clone(&service.counters));
+                SlotRun::restored(run, saved, live == Some(slot), now)
+            };
             *service.slot_mut(slot) = saved.map(run);
             if let Some(run) = service.slot(slot).filter(|_| live != Some(slot)) {
                 run.run.drain();
@@ -185,6 +189,12 @@ impl Control {
         self.services.get(name).map(|service| service.status(Instant::now())).ok_or_else(|| unknown(name))
     }
 
+    /// Returns what was counted of each service: its name, its flips, and its requests.
+    pub fn counted(&self) -> Vec<(ServiceName, u64, Arc<ServiceCounters>)> {
+        let made = self.services.values().filter(|service| service.generation > 0);
+        made.map(|service| (service.name.clone(), service.flips, Arc::clone(&service.counters))).collect()
+    }
+
     /// Returns saved services that could not be read.
     pub fn state_lost(&self) -> Vec<String> {
         self.state_lost.clone()
@@ -213,8 +223,10 @@ impl Control {
     ) -> Result<ServiceStatus, AdminError> {
         self.admit(name, change, Origin::Admin)?;
         let index = self.compile_index(name, Some(&settings))?;
-        let mut saved =
-            self.services.get(name).map_or_else(|| Service::new(name.clone(), Origin::Admin).saved(), Service::saved);
+        let mut saved = self
+            .services
+            .get(name)
+            .map_or_else(|| Service::new(name.clone(), Origin::Admin, self.workers).saved(), Service::saved);
         saved.generation += 1;
         saved.settings = settings.clone();
         self.save(&saved)?;
@@ -337,7 +349,8 @@ impl Control {
                 health: wanted.health.clone(),
                 ..request::Stage::default()
             };
-            let mut run = SlotRun::staged(Run::new(live, workers), stage, now_text(), Instant::now());
+            let counted = Run::of_service(live, workers, Arc::clone(&service.counters));
+            let mut run = SlotRun::staged(counted, stage, now_text(), Instant::now());
             run.was_live = true;
             for endpoint in &mut run.endpoints {
                 endpoint.endpoint.healthy = true;
@@ -380,7 +393,7 @@ impl Control {
 
     fn entry(&mut self, name: &ServiceName, origin: Origin) -> &mut Service {
         if !self.services.contains_key(name) {
-            self.services.insert(name.clone(), Service::new(name.clone(), origin));
+            self.services.insert(name.clone(), Service::new(name.clone(), origin, self.workers));
             self.recompile();
         }
         self.services.get_mut(name).expect("it was put in just now")

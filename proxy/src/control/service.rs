@@ -13,6 +13,7 @@ use super::store::{Saved, SavedSlot};
 use crate::health::Streak;
 use crate::routing::table::{Endpoint, Service as Compiled, Target};
 use crate::routing::waiting::Waiting;
+use crate::telemetry::counters::ServiceCounters;
 use crate::upstream::inflight::Progress;
 use crate::upstream::run::{Run, RunCounts};
 
@@ -36,6 +37,10 @@ pub(crate) struct Service {
     pub(crate) compiled: Arc<Compiled>,
     /// Requests that wait for it to come back; the same over all changes.
     pub(crate) waiting: Arc<Waiting>,
+    /// Flips since the start.
+    pub(crate) flips: u64,
+    /// What was counted of its requests since the start.
+    pub(crate) counters: Arc<ServiceCounters>,
 }
 
 /// What is in a slot.
@@ -183,10 +188,12 @@ fn endpoints(addresses: Vec<EndpointAddr>, healthy: bool) -> Vec<EndpointHealth>
 }
 
 impl Service {
-    pub(crate) fn new(name: ServiceName, origin: Origin) -> Self {
+    pub(crate) fn new(name: ServiceName, origin: Origin, workers: usize) -> Self {
         let waiting = Arc::default();
         let compiled = Compiled { name: name.clone(), live: None, strip_path: false, waiting: Arc::clone(&waiting) };
         Self {
+            flips: 0,
+            counters: Arc::new(ServiceCounters::new(workers)),
             waiting,
             name,
             generation: 0,

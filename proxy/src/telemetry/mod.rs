@@ -1,4 +1,6 @@
 //! What one sees of the requests that pass.
 
 pub(crate) mod access_log;
+pub mod counters;
+pub(crate) mod metrics;
 pub(crate) mod record;

@@ -7,6 +7,7 @@ use config::name::Slot;
 use tokio::sync::Notify;
 
 use super::inflight::{InFlight, Progress, Released};
+use crate::telemetry::counters::{Ended, Event, ServiceCounters};
 
 /// Tells runs apart over the life of the process; upstream connections are pooled by it, so that none outlives its run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,6 +19,8 @@ pub struct Run {
     slot: Slot,
     in_flight: InFlight,
     counters: Box<[Counters]>,
+    /// Those of the service, which outlive the run.
+    service: Arc<ServiceCounters>,
     /// Rings when a draining run may have become idle.
     idle: Notify,
     /// The drain deadline has passed: what is still in flight ends now.
@@ -68,12 +71,18 @@ pub enum Tally {
 impl Run {
     /// Returns a new run, which takes claims, for so many workers.
     pub fn new(slot: Slot, workers: usize) -> Arc<Self> {
+        Self::of_service(slot, workers, Arc::new(ServiceCounters::new(workers)))
+    }
+
+    /// Returns a new run of a service, which counts there too.
+    pub fn of_service(slot: Slot, workers: usize, service: Arc<ServiceCounters>) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Arc::new(Self {
             id: RunId(NEXT.fetch_add(1, Ordering::Relaxed)),
             slot,
             in_flight: InFlight::new(workers),
             counters: (0..workers.max(1)).map(|_| Counters::default()).collect(),
+            service,
             idle: Notify::new(),
             cut_off: AtomicBool::new(false),
         })
@@ -198,6 +207,19 @@ impl Claim {
             Tally::Failed => &counters.failed,
         };
         counter.fetch_add(1, Ordering::Relaxed);
+        let event = match tally {
+            Tally::Answered => return,
+            Tally::Held => Event::Held,
+            Tally::Retried => Event::Retried,
+            Tally::Cut => Event::Cut,
+            Tally::Failed => Event::Failed,
+        };
+        self.run.service.note(self.worker, self.run.slot, event);
+    }
+
+    /// Counts the request at its end.
+    pub(crate) fn end(&self, ended: Ended) {
+        self.run.service.end(self.worker, self.run.slot, ended);
     }
 }
 

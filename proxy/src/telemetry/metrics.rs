@@ -1,0 +1,161 @@
+//! The metrics in Prometheus' text form. `docs/metrics.md` lists them; a test compares both.
+
+use std::fmt::Write as _;
+
+use super::counters::{BUCKETS, CLASSES, Sums};
+
+/// A metric and its values, written as they are added.
+struct Family<'t> {
+    text: &'t mut String,
+    name: &'static str,
+}
+
+/// What is told of one slot of a service.
+pub(crate) struct SlotMetrics {
+    /// The service; letters, digits and dashes, so there is nothing to escape.
+    pub(crate) service: String,
+    /// The slot, in lower case.
+    pub(crate) slot: &'static str,
+    /// What was counted.
+    pub(crate) sums: Sums,
+    /// Requests and tunnels now.
+    pub(crate) in_flight: u64,
+    /// Whether it takes new requests.
+    pub(crate) is_live: bool,
+    /// Endpoints that are healthy, and all of them.
+    pub(crate) endpoints: (usize, usize),
+}
+
+/// What is told of the proxy as a whole.
+pub(crate) struct ProxyMetrics {
+    /// The version.
+    pub(crate) version: &'static str,
+    /// Seconds since 1970.
+    pub(crate) started: u64,
+    /// Client connections now.
+    pub(crate) connections: u64,
+    /// Requests whose heads came.
+    pub(crate) received: u64,
+    /// Lines of the access log that were dropped.
+    pub(crate) log_dropped: u64,
+    /// Flips of each service.
+    pub(crate) flips: Vec<(String, u64)>,
+}
+
+/// Writes all metrics.
+pub(crate) fn render(proxy: &ProxyMetrics, slots: &[SlotMetrics]) -> String {
+    let mut text = String::with_capacity(4096);
+    let out = &mut text;
+    family(out, "bgproxy_build_info", "gauge", "The version that runs.")
+        .value(&format!("version=\"{}\"", proxy.version), 1);
+    family(out, "bgproxy_start_time_seconds", "gauge", "When it started, in seconds since 1970.")
+        .value("", proxy.started);
+    family(out, "bgproxy_connections", "gauge", "Client connections open now.").value("", proxy.connections);
+    family(out, "bgproxy_requests_received_total", "counter", "Requests whose heads came.").value("", proxy.received);
+    family(out, "bgproxy_access_log_dropped_total", "counter", "Lines of the access log that were dropped.")
+        .value("", proxy.log_dropped);
+    let mut flips = family(out, "bgproxy_flips_total", "counter", "Flips of a service.");
+    for (service, count) in &proxy.flips {
+        flips.value(&format!("service=\"{service}\""), count);
+    }
+    let mut requests = family(out, "bgproxy_requests_total", "counter", "Requests at their end, by class of status.");
+    for slot in slots {
+        for (class, count) in CLASSES.iter().zip(slot.sums.classes) {
+            requests.value(&format!("{},class=\"{class}\"", slot.labels()), count);
+        }
+    }
+    let mut seconds = family(
+        out,
+        "bgproxy_request_duration_seconds",
+        "histogram",
+        "From the head of a request to the end of its answer.",
+    );
+    for slot in slots {
+        seconds.histogram(slot);
+    }
+    let bytes = |slot: &SlotMetrics| slot.sums.bytes;
+    of_slots(out, slots, ("bgproxy_response_bytes_total", "counter", "Bytes of answers' bodies."), bytes);
+    for (name, help, value) in [
+        ("bgproxy_requests_held_total", "Requests that waited for the application to come back.", held as Value),
+        ("bgproxy_requests_retried_total", "Requests that were sent a second time.", retried),
+        ("bgproxy_requests_cut_total", "Requests that a drain deadline ended.", cut),
+        ("bgproxy_requests_failed_total", "Requests that the application failed.", failed),
+    ] {
+        of_slots(out, slots, (name, "counter", help), value);
+    }
+    of_slots(out, slots, ("bgproxy_in_flight", "gauge", "Requests and tunnels on a slot now."), |slot| slot.in_flight);
+    of_slots(out, slots, ("bgproxy_slot_live", "gauge", "1 for the slot that takes new requests."), |slot| {
+        u64::from(slot.is_live)
+    });
+    let healthy = |slot: &SlotMetrics| slot.endpoints.0 as u64;
+    of_slots(out, slots, ("bgproxy_endpoints_healthy", "gauge", "Endpoints whose probes pass."), healthy);
+    let all = |slot: &SlotMetrics| slot.endpoints.1 as u64;
+    of_slots(out, slots, ("bgproxy_endpoints", "gauge", "Endpoints in a slot."), all);
+    text
+}
+
+type Value = fn(&SlotMetrics) -> u64;
+
+fn held(slot: &SlotMetrics) -> u64 {
+    slot.sums.held
+}
+
+fn retried(slot: &SlotMetrics) -> u64 {
+    slot.sums.retried
+}
+
+fn cut(slot: &SlotMetrics) -> u64 {
+    slot.sums.cut
+}
+
+fn failed(slot: &SlotMetrics) -> u64 {
+    slot.sums.failed
+}
+
+fn of_slots(
+    text: &mut String,
+    slots: &[SlotMetrics],
+    (name, kind, help): (&'static str, &str, &str),
+    value: impl Fn(&SlotMetrics) -> u64,
+) {
+    let mut family = family(text, name, kind, help);
+    for slot in slots {
+        family.value(&slot.labels(), value(slot));
+    }
+}
+
+fn family<'t>(text: &'t mut String, name: &'static str, kind: &str, help: &str) -> Family<'t> {
+    // Writing to a string never fails, here and below.
+    _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    Family { text, name }
+}
+
+impl Family<'_> {
+    fn value(&mut self, labels: &str, value: impl std::fmt::Display) {
+        self.line("", labels, value);
+    }
+
+    fn line(&mut self, suffix: &str, labels: &str, value: impl std::fmt::Display) {
+        let name = self.name;
+        _ = match labels {
+            "" => writeln!(self.text, "{name}{suffix} {value}"),
+            labels => writeln!(self.text, "{name}{suffix}{{{labels}}} {value}"),
+        };
+    }
+
+    fn histogram(&mut self, slot: &SlotMetrics) {
+        let (labels, sums) = (slot.labels(), &slot.sums);
+        let bounds = BUCKETS.iter().map(f64::to_string).chain(["+Inf".to_owned()]);
+        for (bound, count) in bounds.zip(sums.buckets) {
+            self.line("_bucket", &format!("{labels},le=\"{bound}\""), count);
+        }
+        self.line("_sum", &labels, sums.seconds);
+        self.line("_count", &labels, sums.buckets[BUCKETS.len()]);
+    }
+}
+
+impl SlotMetrics {
+    fn labels(&self) -> String {
+        format!("service=\"{}\",slot=\"{}\"", self.service, self.slot)
+    }
+}
