@@ -24,6 +24,7 @@ async fn the_uptimer_comes_fails_and_goes_back_under_load_without_a_failed_reque
     let binary = gateway.proxy_binary.to_str().unwrap();
     let up = gateway.bgctl(&["up", "--publish", &publish, "--proxy-binary", binary]).await;
     assert_eq!(up.code, Some(0), "{}", up.talk);
+    assert_eq!(up.talk.contains("live-restore is off"), !is_live_restore_on(), "{}", up.talk);
     let first = gateway.bgctl(&["switch", "uptimer", "--image", &images[0], "--domain", "uptimer.test"]).await;
     said(&first, 0, &["LIVE: uptimer v1 on BLUE"]);
     assert_slot(&gateway, "uptimer_BLUE", &images[0], true);
@@ -91,6 +92,10 @@ async fn timed(gateway: &TestGateway, words: &[&str], container: &str) -> (Ended
     };
     let (good, flipped) = tokio::join!(first_good_answer(gateway, container), flipped);
     (switch.end().await, flipped.saturating_duration_since(good))
+}
+
+fn is_live_restore_on() -> bool {
+    docker(&["info", "--format", "{{.LiveRestoreEnabled}}"]).unwrap().trim() == "true"
 }
 
 /// The switch to v2: reported as the contract says, and soon after the application's first good answer.

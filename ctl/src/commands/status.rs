@@ -26,6 +26,10 @@ impl Status {
                 );
             }
         }
+        if let Some(engine) = context.slots_engine().await? {
+            // The proxy has answered; what the engine would say of itself is an extra.
+            status.warnings.extend(engine.warnings().await.unwrap_or_default());
+        }
         if context.ui.tone().json {
             let mut document = serde_json::to_value(&status).expect("a status is JSON");
             document["bgctl"] = serde_json::json!({ "version": env!("CARGO_PKG_VERSION") });

@@ -247,6 +247,17 @@ impl Engine {
         dispatch!(self, engine => engine.up(spec).await)
     }
 
+    /// Returns what someone who runs a site on this engine should know, a sentence each: that a restart of the engine stops it.
+    ///
+    /// # Errors
+    /// Where the engine can't be reached.
+    pub async fn warnings(&self) -> Result<Vec<String>, EngineError> {
+        match self {
+            Self::Docker(docker) => docker.warnings().await,
+            Self::Process(_) => Ok(Vec::new()),
+        }
+    }
+
     /// Removes the gateway; with `volumes` its saved state too. Returns what was removed and what was left, a sentence each.
     ///
     /// # Errors

@@ -66,6 +66,10 @@ impl Docker {
         match raising.run().await {
             Ok(()) => {
                 raising.report.changed = !raising.report.done.is_empty();
+                // Once, when it is made; `status` and `doctor` say it again.
+                if raising.report.changed {
+                    raising.report.warnings.extend(self.host_warnings().await?);
+                }
                 Ok(raising.report)
             }
             Err(error) => {

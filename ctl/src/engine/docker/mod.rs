@@ -81,6 +81,10 @@ impl Docker {
         self.bring_up(spec).await
     }
 
+    pub(super) async fn warnings(&self) -> Result<Vec<String>, EngineError> {
+        self.host_warnings().await
+    }
+
     pub(super) async fn down(&self, volumes: bool) -> Result<Vec<String>, EngineError> {
         self.tear_down(volumes).await
     }

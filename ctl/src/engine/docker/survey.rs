@@ -17,6 +17,7 @@ use super::container::describe;
 use super::program_image::UID;
 use super::refusal::refusal;
 use super::{Docker, labels, ports};
+use crate::engine::EngineError;
 
 /// Two clocks further apart than this make times in logs and histories hard to compare.
 const CLOCK_SKEW: Duration = Duration::from_secs(2);
@@ -188,6 +189,16 @@ impl Docker {
             let words = format!("the volume {} belongs to uid {owner}, and the proxy is {UID}", self.names.volume());
             Finding::bad(WHAT, words).mend(format!("sudo chown -R {UID}:{UID} {}", volume.mountpoint))
         })
+    }
+}
+
+impl Docker {
+    /// Returns what someone who runs a site on this engine should know at once, a sentence each.
+    pub(super) async fn host_warnings(&self) -> Result<Vec<String>, EngineError> {
+        let info = self.handles.call.info().await.map_err(|error| refusal("ask the engine about itself", error))?;
+        let finding = live_restore(&info);
+        let is_bad = finding.verdict != Verdict::Ok;
+        Ok(is_bad.then(|| format!("{} is {}", finding.what, finding.words)).into_iter().collect())
     }
 }
 
