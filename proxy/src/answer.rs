@@ -18,7 +18,7 @@ use crate::upstream::run::{Claim, Tally};
 pub(crate) struct AnswerBody {
     content: Content,
     /// Tells the client's connection when the request is over.
-    _serving: Option<Serving>,
+    serving: Option<Serving>,
     /// Writes the access log's line at its end.
     record: Option<Box<Record>>,
 }
@@ -73,13 +73,13 @@ impl Drop for Upstream {
 impl AnswerBody {
     /// Returns a body that was made here.
     pub(crate) fn bytes(bytes: impl Into<Bytes>) -> Self {
-        Self { content: Content::Bytes(bytes.into()), _serving: None, record: None }
+        Self { content: Content::Bytes(bytes.into()), serving: None, record: None }
     }
 
     /// Holds the guard until the body has ended.
     #[must_use]
     pub(crate) fn until_end(mut self, serving: Serving) -> Self {
-        self._serving = Some(serving);
+        self.serving = Some(serving);
         self
     }
 
@@ -92,7 +92,7 @@ impl AnswerBody {
         }
         Self {
             content: Content::Upstream(Box::new(Upstream { exchange, claim, counted: false, broken: None, meter })),
-            _serving: None,
+            serving: None,
             record: None,
         }
     }
@@ -150,6 +150,9 @@ impl Body for AnswerBody {
     type Error = Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if let Some(serving) = &self.serving {
+            serving.asks_for_more();
+        }
         let polled = match &mut self.content {
             Content::Bytes(bytes) if bytes.is_empty() => Poll::Ready(None),
             Content::Bytes(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),

@@ -89,6 +89,12 @@ pub(crate) struct Client {
     unread_body: Cell<bool>,
     /// The run that the last request was sent to.
     run: Cell<Option<RunId>>,
+    /// Runs of which nothing may be left, as HTTP/2 streams find them.
+    cut_runs: RefCell<Vec<RunId>>,
+    /// An answer's body was asked for more.
+    body_polled: Cell<bool>,
+    /// A request was served, so what begins now is not the beginning of HTTP/2.
+    has_served: Cell<bool>,
     order: Cell<Option<Order>>,
     waker: RefCell<Option<Waker>>,
     /// The tasks of HTTP/2 streams, which look again too.
@@ -114,6 +120,9 @@ impl Client {
             has_ended: Cell::new(false),
             unread_body: Cell::new(false),
             run: Cell::new(None),
+            cut_runs: RefCell::default(),
+            body_polled: Cell::new(false),
+            has_served: Cell::new(false),
             order: Cell::new(None),
             waker: RefCell::new(None),
             streams: RefCell::default(),
@@ -124,6 +133,7 @@ impl Client {
     /// Notes that a request is being served, until the guard is dropped.
     pub(crate) fn serving(self: &Rc<Self>) -> Serving {
         self.requests.set(self.requests.get() + 1);
+        self.has_served.set(true);
         self.phase.set(Phase::Serving);
         self.last_move.set(Instant::now());
         Serving(Rc::clone(self))
@@ -134,9 +144,28 @@ impl Client {
         self.run.set(Some(run));
     }
 
+    /// Returns what happened on the connection since the last call: the run that a request was sent to, and whether an
+    /// answer's body was asked for more. Around the poll of one stream it is that stream's.
+    pub(crate) fn take_traces(&self) -> (Option<RunId>, bool) {
+        (self.run.take(), self.body_polled.take())
+    }
+
+    /// Tells whether nothing may be left of a run.
+    pub(crate) fn has_cut(&self, run: RunId) -> bool {
+        self.cut_runs.borrow().contains(&run)
+    }
+
+    /// Tells whether a request was served already.
+    pub(crate) fn has_served(&self) -> bool {
+        self.has_served.get()
+    }
+
     /// Ends what is left of these runs: an answer ends itself when it is polled next, but nobody polls it while the client
     /// takes nothing.
     pub(crate) fn cut(&self, runs: &[RunId]) {
+        if self.is_http2.get() {
+            self.cut_runs.replace(runs.to_vec());
+        }
         let is_stuck = self.phase.get() == Phase::Serving && self.write_blocked.get();
         // Of a connection with several requests only those of the run are to end.
         let is_cut = !self.is_http2.get() && self.run.get().is_some_and(|run| runs.contains(&run));
@@ -266,6 +295,13 @@ impl Client {
 
 /// Notes that a request is being served; dropped with the end of its answer.
 pub(crate) struct Serving(Rc<Client>);
+
+impl Serving {
+    /// Notes that the answer's body was asked for more.
+    pub(crate) fn asks_for_more(&self) {
+        self.0.body_polled.set(true);
+    }
+}
 
 impl Drop for Serving {
     fn drop(&mut self) {

@@ -92,7 +92,8 @@ async fn serve_http(stream: ClientStream, client: &Rc<Client>, worker: &Rc<Worke
     let parts = http.into_parts();
     let mut stream = parts.io.into_inner();
     if ended == Ended::Broken {
-        if parts.read_buf.starts_with(HTTP2_PREFACE) {
+        // Only a connection may begin with it, not a later request (RFC 9113 section 3.3).
+        if parts.read_buf.starts_with(HTTP2_PREFACE) && !client.has_served() {
             stream.put_back(parts.read_buf);
             http2::serve(stream, Rc::clone(client), Rc::clone(worker)).await;
         }

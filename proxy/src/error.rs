@@ -24,6 +24,9 @@ pub(crate) enum Error {
     /// The request target is longer than the limit.
     #[error("the request target is too long")]
     TargetTooLong,
+    /// The head has more fields than the limit.
+    #[error("the head has too many fields")]
+    TooManyFields,
     /// The application has to know the body's length first, and it is longer than we keep.
     #[error("the body comes without a length and is too long to be kept for an HTTP/1.0 application")]
     BodyTooLong,
@@ -68,6 +71,7 @@ impl Error {
         match self {
             Self::BadRequest(_)
             | Self::TargetTooLong
+            | Self::TooManyFields
             | Self::BodyTooLong
             | Self::NotImplemented(_)
             | Self::RequestBody(_) => Side::Client,
@@ -81,6 +85,7 @@ impl Error {
         match self {
             Self::BadRequest(_) | Self::RequestBody(_) => StatusCode::BAD_REQUEST,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
@@ -95,6 +100,7 @@ impl Error {
         match self {
             Self::BadRequest(_)
             | Self::TargetTooLong
+            | Self::TooManyFields
             | Self::BodyTooLong
             | Self::NotImplemented(_)
             | Self::RequestBody(_)
@@ -120,6 +126,7 @@ mod tests {
             (Error::BadRequest("x"), 400),
             (Error::TargetTooLong, 414),
             (Error::BodyTooLong, 413),
+            (Error::TooManyFields, 431),
             (Error::NotImplemented("x"), 501),
             (Error::NoRoute, 404),
             (Error::NoVersion, 503),
@@ -131,7 +138,7 @@ mod tests {
         ];
         for (error, status) in errors {
             assert_eq!(error.status().as_u16(), status, "{error}");
-            let client = matches!(status, 400 | 413 | 414 | 501);
+            let client = matches!(status, 400 | 413 | 414 | 431 | 501);
             assert_eq!(error.side() == Side::Client, client, "{error}");
         }
     }

@@ -84,6 +84,10 @@ async fn answer(
     client: &Rc<Client>,
     Received { request, request_id, incoming, began, mut record }: Received<'_>,
 ) -> Result<Response<AnswerBody>, Error> {
+    // The parser of HTTP/1 counts them itself, that of HTTP/2 does not.
+    if request.headers.len() > worker.limits.header_fields {
+        return Err(Error::TooManyFields);
+    }
     let authority = headers::check(request, worker.limits.target_bytes)?;
     let websocket = asks_for_websocket(request);
     let framing = framing(request, incoming.is_end_stream());

@@ -7,7 +7,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 
 use crate::client::{Client, ClientStream, Order};
 use crate::service::Service;
+use crate::upstream::run::RunId;
 use crate::worker::Worker;
 
 /// Requests of one connection at once: what nginx and Apache allow.
@@ -29,6 +30,9 @@ const SEND_BUFFER: usize = 128 * 1024;
 const PENDING_RESETS: usize = 20;
 /// Streams that we reset for a client's faults: more end the connection.
 const OWN_RESETS: usize = 128;
+/// A stream whose run is cut ends itself when it is polled; one that does not, for want of a window, is ended after so many
+/// polls, of which there are two a second.
+const LAST_POLLS: u32 = 3;
 /// A client that is silent for so long is asked whether it is there, and has so long to say so.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 
@@ -39,8 +43,9 @@ const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs
 pub(crate) async fn serve(stream: ClientStream, client: Rc<Client>, worker: Rc<Worker>) {
     client.speaks_http2();
     let header_bytes = u32::try_from(worker.limits.header_bytes).unwrap_or(u32::MAX);
+    let stuck_after = worker.exchange_limits().body_idle;
     let service = Service { client: Rc::clone(&client), worker };
-    let streams = Streams { client: Rc::clone(&client), next: Rc::default() };
+    let streams = Streams { client: Rc::clone(&client), next: Rc::default(), stuck_after };
     let mut http = http2::Builder::new(streams)
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
@@ -73,22 +78,55 @@ pub(crate) async fn serve(stream: ClientStream, client: Rc<Client>, worker: Rc<W
 struct Streams {
     client: Rc<Client>,
     next: Rc<Cell<u64>>,
+    /// A stream whose client takes nothing of its answer for so long is ended.
+    stuck_after: Duration,
 }
 
 impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
     fn execute(&self, stream: F) {
         let number = self.next.get();
         self.next.set(number + 1);
-        let task = Stream { stream: Box::pin(stream), client: Rc::clone(&self.client), number };
+        let task = Stream {
+            stream: Box::pin(stream),
+            client: Rc::clone(&self.client),
+            number,
+            run: None,
+            moved: None,
+            stuck_after: self.stuck_after,
+            last_polls: LAST_POLLS,
+        };
         tokio::task::spawn_local(task);
     }
 }
 
-/// A stream's task, which an order to the connection wakes too.
+/// A stream's task, which an order to the connection wakes too. hyper asks an answer for more only while the client's window
+/// has room, so a client that takes nothing is found here: dropping the inner future resets the stream.
 struct Stream<F> {
     stream: Pin<Box<F>>,
     client: Rc<Client>,
     number: u64,
+    /// The run that its request was sent to.
+    run: Option<RunId>,
+    /// When its answer was last asked for more; `None` while there is no answer.
+    moved: Option<Instant>,
+    stuck_after: Duration,
+    /// How often it may still be polled once its run is cut.
+    last_polls: u32,
+}
+
+impl<F> Stream<F> {
+    /// Tells whether it is to be ended, given what its last poll left behind.
+    fn is_stuck(&mut self) -> bool {
+        let (run, has_moved) = self.client.take_traces();
+        self.run = run.or(self.run);
+        if has_moved {
+            self.moved = Some(Instant::now());
+        }
+        if self.run.is_some_and(|run| self.client.has_cut(run)) {
+            self.last_polls = self.last_polls.saturating_sub(1);
+        }
+        self.last_polls == 0 || self.moved.is_some_and(|moved| moved.elapsed() >= self.stuck_after)
+    }
 }
 
 impl<F: Future<Output = ()>> Future for Stream<F> {
@@ -96,7 +134,12 @@ impl<F: Future<Output = ()>> Future for Stream<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         self.client.keep_stream(self.number, cx.waker());
-        self.stream.as_mut().poll(cx)
+        // What other tasks of the connection left is none of ours.
+        _ = self.client.take_traces();
+        match self.stream.as_mut().poll(cx) {
+            Poll::Pending if self.is_stuck() => Poll::Ready(()),
+            polled => polled,
+        }
     }
 }
 

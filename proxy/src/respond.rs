@@ -37,6 +37,7 @@ fn sentence(error: &Error) -> &'static str {
     match error {
         Error::BadRequest(what) | Error::NotImplemented(what) => what,
         Error::TargetTooLong => "The address is too long",
+        Error::TooManyFields => "The request has too many header fields",
         Error::BodyTooLong => "The body is too long to be sent without a Content-Length",
         Error::RequestBody(_) => "The body of the request could not be read",
         Error::NoRoute => "No service is set up for this address",

@@ -260,3 +260,44 @@ async fn the_preface_may_come_byte_by_byte_and_what_only_begins_like_it_is_http_
         assert_eq!(visitor.answer().await.unwrap().unwrap().status, 200, "{request:?}");
     }
 }
+
+/// A client that gives an answer no window keeps no slot: at the drain deadline its stream is reset, and counted as cut.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_whose_client_takes_nothing_is_reset_at_the_drain_deadline() {
+    let (blue, green) = (upstream("blue").await, upstream("green").await);
+    let proxy = proxy();
+    proxy.serve("shop", blue.address()).await;
+    blue.behave(Behaviour::Large(8 << 20));
+    let (sender, _connection) = connect(&proxy).await;
+    // Its window is never given back.
+    let mut stuck = send(&sender, request(Method::GET, "/"), None).await.unwrap();
+    let staged = proxy.stage("shop", green.address()).await;
+    assert_eq!(staged["event"], "healthy", "{staged}");
+    let flipped = proxy.call("POST", "/v1/services/shop/flip", json!({ "drain": "300ms" })).await;
+    assert_eq!(flipped.lines[0]["in_flight"], 1, "{flipped:?}");
+    let drained = proxy.drain("shop").await;
+    assert_eq!((&drained["event"], &drained["counts"]["cut"]), (&json!("drained"), &json!(1)), "{drained}");
+    let status = proxy.call("GET", "/v1/services/shop", json!({})).await;
+    assert_eq!(status.lines[0]["slots"]["blue"]["in_flight"], 0, "{status:?}");
+    assert!(body(&mut stuck).await.is_err());
+    // What it had taken filled the window of the whole connection.
+    drop(stuck);
+    assert_eq!(get(&sender, "/").await, (200, "green".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn too_many_fields_are_refused_and_the_preface_begins_only_a_connection() {
+    let (proxy, app) = site().await;
+    let (sender, _connection) = connect(&proxy).await;
+    let mut asked = request(Method::GET, "/");
+    for number in 0..250 {
+        asked.headers_mut().insert(http::HeaderName::try_from(format!("x-{number}")).unwrap(), "1".parse().unwrap());
+    }
+    let before = app.seen_count();
+    assert_eq!(send(&sender, asked, None).await.unwrap().status(), 431);
+    assert_eq!(app.seen()[before..].iter().filter(|seen| seen.head.contains("x-1:")).count(), 0);
+    let mut visitor = client(proxy.address()).await.unwrap();
+    assert_eq!(visitor.get("shop.test", "/").await.unwrap().unwrap().status, 200);
+    visitor.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    assert_eq!(visitor.rest().await.unwrap(), b"", "it is closed, and no SETTINGS frame comes");
+}
