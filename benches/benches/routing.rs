@@ -23,9 +23,7 @@ fn table(domains: usize) -> Table {
         .collect();
     let routes: Vec<_> = named.iter().map(|(name, settings)| Routes { name, settings: Some(settings) }).collect();
     let index = Index::compile(&routes).expect("no two have the same route");
-    let service = |(name, _): &(ServiceName, ServiceSettings)| {
-        Arc::new(Service { name: name.clone(), live: None, strip_path: false, waiting: Arc::default() })
-    };
+    let service = |(name, _): &(ServiceName, ServiceSettings)| Arc::new(Service::new(name.clone()));
     Table::new(Arc::new(index), named.iter().map(service).collect(), Vec::new(), false)
 }
 

@@ -26,11 +26,14 @@ impl Diff {
             ("limits.target_bytes", a.target_bytes != b.target_bytes),
             ("limits.upstream_idle", a.upstream_idle != b.upstream_idle),
             ("limits.upstream_idle_connections", a.upstream_idle_connections != b.upstream_idle_connections),
-            ("log", old.log != new.log),
+            ("log.level", old.log.level != new.log.level),
+            ("log.format", old.log.format != new.log.format),
         ];
         let live = [
             ("trusted_proxies", old.trusted_proxies != new.trusted_proxies),
             ("limits.connections", a.connections != b.connections),
+            ("limits.connections_per_address", a.connections_per_address != b.connections_per_address),
+            ("log.access", old.log.access != new.log.access),
             ("limits.header_timeout", a.header_timeout != b.header_timeout),
             ("limits.idle_timeout", a.idle_timeout != b.idle_timeout),
             ("limits.body_idle_timeout", a.body_idle_timeout != b.body_idle_timeout),

@@ -1,11 +1,15 @@
 //! What is wrong with a file, where, and what to do about it.
 
 use std::fmt;
+use std::io::{self, ErrorKind, Read as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+
+/// A configuration is no longer than this, in bytes: what is longer is not one.
+pub const FILE_BYTES: u64 = 1024 * 1024;
 
 /// A file that was read: what places are counted in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +27,14 @@ impl Source {
     /// Returns the whole text.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Reads another file that this one names; a relative path begins in this one's folder.
+    ///
+    /// # Errors
+    /// Where it can't be read, is not text, or is longer than [`FILE_BYTES`].
+    pub fn read_named(&self, path: &str) -> io::Result<String> {
+        read(&self.file.parent().unwrap_or(Path::new("")).join(path))
     }
 
     /// Returns the problem that stands at a span of bytes.
@@ -59,6 +71,16 @@ impl Source {
         let start = floor(span.start);
         start..floor(span.end).max(start)
     }
+}
+
+/// Reads a file of bounded length.
+pub(crate) fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let length = std::fs::File::open(path)?.take(FILE_BYTES + 1).read_to_string(&mut text)?;
+    if length as u64 > FILE_BYTES {
+        return Err(io::Error::new(ErrorKind::FileTooLarge, "it is longer than 1 MiB"));
+    }
+    Ok(text)
 }
 
 /// Where a problem stands.

@@ -41,6 +41,8 @@ pub struct File {
 pub struct Limits {
     /// Client connections at once.
     pub connections: Option<Number>,
+    /// Those of one client address.
+    pub connections_per_address: Option<Number>,
     /// The head of a request.
     pub header_timeout: Option<Text>,
     /// A client connection without a request.
@@ -77,6 +79,14 @@ pub struct Log {
     pub access: Option<Text>,
     /// Where access lines go.
     pub access_file: Option<Text>,
+    /// Query parameters whose values are not written.
+    #[serde(default)]
+    pub access_redact: Vec<Text>,
+    /// Paths whose requests are not written.
+    #[serde(default)]
+    pub access_exclude: Vec<Text>,
+    /// One of so many requests is written.
+    pub access_one_in: Option<Number>,
 }
 
 /// `[services.NAME]`.
@@ -97,6 +107,34 @@ pub struct Service {
     /// The probe.
     #[serde(default)]
     pub health: Health,
+    /// How its requests are served.
+    #[serde(default)]
+    pub options: Options,
+}
+
+/// `[services.NAME.options]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// Connecting to an endpoint.
+    pub connect_timeout: Option<Text>,
+    /// From the request to the head of its answer.
+    pub response_timeout: Option<Text>,
+    /// A body in which nothing moves.
+    pub body_idle_timeout: Option<Text>,
+    /// The longest body of a request.
+    pub request_bytes: Option<Text>,
+    /// Whether a visitor stays with an endpoint.
+    pub sticky: Option<bool>,
+    /// Requests of one client address in a second.
+    pub requests_per_second: Option<Number>,
+    /// How many may come at once.
+    pub burst: Option<Number>,
+    /// Whether its requests are in the access log.
+    pub access_log: Option<bool>,
+    /// Files of HTML, by status.
+    #[serde(default)]
+    pub error_pages: BTreeMap<Text, Text>,
 }
 
 /// `[services.NAME.health]`.

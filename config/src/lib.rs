@@ -14,6 +14,8 @@ pub mod health;
 pub mod load;
 pub mod model;
 pub mod name;
+pub mod options;
 pub mod paths;
+pub mod size;
 pub mod validate;
 pub mod watch;

@@ -1,15 +1,12 @@
 //! From a path to the model: read, parse, validate. Nothing is changed or started by reading.
 
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::Path;
 
-use crate::error::{Problem, Source};
+use crate::error::{Problem, Source, read};
 use crate::file::File;
 use crate::model::Model;
 use crate::validate::validate;
-
-/// A configuration is no longer than this, in bytes: what is longer is not one.
-pub const FILE_BYTES: u64 = 1024 * 1024;
 
 /// Whether a file must be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,16 +39,6 @@ pub fn parse(source: &Source) -> Result<Model, Vec<Problem>> {
         vec![source.problem(span, error.message()).hint("docs/config-reference.md lists every key")]
     })?;
     validate(file, source)
-}
-
-/// Reads a file of bounded length.
-pub(crate) fn read(path: &Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    let length = std::fs::File::open(path)?.take(FILE_BYTES + 1).read_to_string(&mut text)?;
-    if length as u64 > FILE_BYTES {
-        return Err(std::io::Error::new(ErrorKind::FileTooLarge, "it is longer than 1 MiB"));
-    }
-    Ok(text)
 }
 
 #[cfg(test)]

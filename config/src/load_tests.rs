@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::Listen;
+use crate::model::{Limits, Listen};
 
 fn problems(text: &str) -> Vec<String> {
     parse(&Source::new("bgproxy.toml", text)).unwrap_err().iter().map(ToString::to_string).collect()
@@ -20,7 +20,8 @@ fn both_examples_load() {
     assert_eq!(minimal.listen, Listen::Default);
     assert_eq!(minimal.services[0].endpoints[0].to_string(), "127.0.0.1:8080");
     let full = example("bgproxy.toml");
-    assert_eq!(full.limits, Model::default().limits, "the full example shows the defaults");
+    let limits = Limits { connections_per_address: Some(512), ..Limits::default() };
+    assert_eq!(full.limits, limits, "the full example shows the defaults");
     assert_eq!(full.services.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["api", "shop"]);
     assert!(full.services[0].settings.strip_path);
 }
@@ -53,7 +54,7 @@ strip_path = true
         "bgproxy.toml:4:16: `75` is not a duration (write 200ms, 30s or 1m; the default is 1m 15s)",
         "bgproxy.toml:5:19: `connect_timeout` is zero, so that nothing would ever be in time (write 200ms, 30s or 1m; the default is 5s)",
         "bgproxy.toml:6:16: `header_bytes` is 1 (it goes from 8192 to 1048576)",
-        "bgproxy.toml:8:9: `loud` is no level of the log (one of error, warn, info, debug, trace)",
+        "bgproxy.toml:8:9: `loud` is no level (one of error, warn, info, debug, trace)",
         "bgproxy.toml:9:11: service name `Shop`: only a-z, 0-9, `-` and `_` are allowed (it becomes a host name: `shop`, `web-2`)",
         "bgproxy.toml:9:11: service `Shop` has no endpoints (add where it listens: endpoints = [\"127.0.0.1:3000\"])",
         "bgproxy.toml:10:14: `strip_path` has no path to strip (add paths = [\"/api\"])",

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::admin::request::ServiceSettings;
 use crate::health::HealthCheck;
-use crate::name::{EndpointAddr, ServiceName};
+use crate::name::{EndpointAddr, PathPrefix, ServiceName};
 use crate::{defaults, paths};
 
 /// What `bgproxy.toml` means; the default is what no file at all means.
@@ -94,6 +94,8 @@ impl Workers {
 pub struct Limits {
     /// Client connections at once, all workers together.
     pub connections: usize,
+    /// Those of one client address; `None`: as many as there are.
+    pub connections_per_address: Option<usize>,
     /// The complete head of a request, from its first byte.
     pub header_timeout: Duration,
     /// A client connection without a request.
@@ -122,6 +124,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: defaults::CONNECTIONS,
+            connections_per_address: None,
             header_timeout: defaults::HEADER_TIMEOUT,
             idle_timeout: defaults::IDLE_TIMEOUT,
             body_idle_timeout: defaults::BODY_IDLE_TIMEOUT,
@@ -144,10 +147,29 @@ pub struct Log {
     pub level: LogLevel,
     /// Its form.
     pub format: LogFormat,
-    /// The form of the access log.
-    pub access: AccessFormat,
-    /// The file that access lines go to; `None`: stdout.
-    pub access_file: Option<PathBuf>,
+    /// The access log.
+    pub access: Access,
+}
+
+/// What is written of requests, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// The form of a line.
+    pub format: AccessFormat,
+    /// The file that lines go to; `None`: stdout.
+    pub file: Option<PathBuf>,
+    /// Query parameters whose values are not written.
+    pub redact: Vec<String>,
+    /// Paths whose requests are not written.
+    pub exclude: Vec<PathPrefix>,
+    /// One of so many requests is written; what failed always is.
+    pub one_in: u32,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self { format: AccessFormat::default(), file: None, redact: Vec::new(), exclude: Vec::new(), one_in: 1 }
+    }
 }
 
 /// What is written of each request.

@@ -7,8 +7,6 @@ use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
-use crate::load;
-
 /// Editors write a file in several steps; the last one is a moment ago when this has passed.
 const DEBOUNCE: Duration = Duration::from_millis(200);
 /// How often the file is read where the kernel tells nothing of it.
@@ -65,11 +63,11 @@ pub fn watch(path: &Path, changed: impl Fn() + Send + 'static) -> std::io::Resul
     };
     let every = if watcher.is_some() && warning.is_none() { POLL_BESIDES } else { POLL };
     let path = path.to_owned();
-    let seen = load::read(&path).ok();
+    let seen = crate::error::read(&path).ok();
     thread::Builder::new().name("config-watch".to_owned()).spawn(move || {
         let mut seen = seen;
         while wait(&receiver, every) {
-            let now = load::read(&path).ok();
+            let now = crate::error::read(&path).ok();
             if now != seen {
                 seen = now;
                 changed();

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::client::Serving;
-use crate::error::Error;
+use crate::error::{Error, Side};
 use crate::telemetry::counters::Ended;
 use crate::telemetry::record::Record;
 use crate::upstream::exchange::{AnswerFrame, Exchange};
@@ -135,7 +135,7 @@ impl Upstream {
                 Ok(AnswerFrame::Trailers(trailers)) => Ok(Frame::trailers(trailers)),
                 Err(error) => {
                     self.counted = true;
-                    if !matches!(error, Error::RequestBody(_)) {
+                    if error.side() != Side::Client {
                         self.claim.tally(Tally::Failed);
                     }
                     Err(error)

@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use config::error::Problem;
-use config::model::{AccessFormat, Listen, Log, Model};
+use config::model::{Access, Listen, Model};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use tokio::sync::{Notify, mpsc, watch as stages};
@@ -105,7 +105,7 @@ pub struct Bound {
     model: Model,
     state: (Store, Restored),
     lock: File,
-    access: Option<AccessLog>,
+    access: AccessLog,
     orders: (mpsc::UnboundedSender<Order>, mpsc::UnboundedReceiver<Order>),
 }
 
@@ -121,7 +121,7 @@ pub struct Running {
     working: Receiver<()>,
     control: Option<JoinHandle<()>>,
     // These go after the threads.
-    access: Option<AccessLog>,
+    access: AccessLog,
     _admin_file: SocketFile,
     _lock: File,
 }
@@ -146,7 +146,7 @@ impl App {
         let addresses = sockets.iter().filter_map(|group| group.first()?.local_addr().ok()).collect();
         let made = make_folder(admin.parent().unwrap_or(Path::new(""))).and_then(|()| AdminSocket::bind(&admin));
         let admin_socket = made.map_err(|source| StartError::Admin { path: admin.clone(), source })?;
-        let access = open_access_log(&model.log)?;
+        let access = open_access_log(&model.log.access)?;
         Ok(Bound { addresses, admin, sockets, workers, admin_socket, config, model, state, lock, access, orders })
     }
 }
@@ -167,7 +167,7 @@ impl Bound {
             state,
             workers,
             addresses: addresses.clone(),
-            access: access.as_ref().map(|log| log.lines.clone()),
+            access: access.lines.clone(),
             listener: admin_socket.listener,
             orders: orders.clone(),
             receiver,
@@ -235,9 +235,7 @@ impl Running {
 
     /// Opens the access log's file anew, soon: someone moved it away.
     pub fn reopen_logs(&self) {
-        if let Some(access) = &self.access {
-            access.lines.reopen();
-        }
+        self.access.lines.reopen();
     }
 
     /// Returns what ends a [`Running::shutdown`] that still waits.
@@ -297,13 +295,9 @@ fn open_state(folder: &Path) -> Result<(File, (Store, Restored)), StartError> {
     Ok((lock, Store::open(folder).map_err(failed)?))
 }
 
-fn open_access_log(log: &Log) -> Result<Option<AccessLog>, StartError> {
-    if log.access == AccessFormat::Off {
-        return Ok(None);
-    }
-    let path = log.access_file.clone();
-    AccessLog::start(log.access, path.clone())
-        .map(Some)
+fn open_access_log(access: &Access) -> Result<AccessLog, StartError> {
+    let path = access.file.clone();
+    AccessLog::start(path.clone())
         .map_err(|source| StartError::AccessLog { path: path.unwrap_or_else(|| "stdout".into()), source })
 }
 
@@ -353,7 +347,7 @@ struct ControlSetup {
     state: (Store, Restored),
     workers: usize,
     addresses: Vec<SocketAddr>,
-    access: Option<Lines>,
+    access: Lines,
     listener: std::os::unix::net::UnixListener,
     orders: mpsc::UnboundedSender<Order>,
     receiver: mpsc::UnboundedReceiver<Order>,
@@ -377,6 +371,7 @@ fn run_control(setup: ControlSetup) -> io::Result<()> {
             connections: AtomicU64::new(0),
             below_cap: Notify::new(),
             access,
+            crowd: Arc::default(),
             requests: (0..workers).map(|_| AtomicU64::new(0)).collect(),
         });
         control.attach(Arc::clone(&shared));

@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -68,8 +68,8 @@ pub(crate) struct ClientLimits {
 
 /// One client connection.
 pub(crate) struct Client {
-    /// Its address.
-    pub(crate) peer: SocketAddr,
+    /// Its address: the socket's, or the one that a load balancer in front of us tells.
+    peer: Cell<SocketAddr>,
     phase: Cell<Phase>,
     /// Requests under way: one at the most in HTTP/1, many in HTTP/2.
     requests: Cell<u32>,
@@ -107,7 +107,7 @@ impl Client {
     pub(crate) fn new(peer: SocketAddr) -> Rc<Self> {
         let now = Instant::now();
         Rc::new(Self {
-            peer,
+            peer: Cell::new(peer),
             // The first request is awaited as if it had begun: who connects has something to say.
             phase: Cell::new(Phase::Head(now)),
             requests: Cell::new(0),
@@ -128,6 +128,11 @@ impl Client {
             streams: RefCell::default(),
             tunnel: RefCell::new(None),
         })
+    }
+
+    /// Returns its address.
+    pub(crate) fn peer(&self) -> IpAddr {
+        self.peer.get().ip().to_canonical()
     }
 
     /// Notes that a request is being served, until the guard is dropped.

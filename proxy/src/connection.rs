@@ -27,6 +27,7 @@ const LINGER_BYTES: u64 = 16 * 1024 * 1024;
 /// # Cancel safety
 /// Dropping it closes both sockets and gives the claim back.
 pub(crate) async fn serve(stream: TcpStream, client: Rc<Client>, worker: Rc<Worker>) {
+    let Some(_place) = worker.enter(client.peer()) else { return };
     let mut stream = ClientStream::new(stream, Rc::clone(&client));
     // In a box of its own, so that nothing of it stays while the connection is parked.
     while let Some(parked) = Box::pin(serve_http(stream, &client, &worker)).await {

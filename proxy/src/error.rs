@@ -1,6 +1,7 @@
 //! Why a request could not be answered by the application: whose fault, which status, and whether it may be tried again.
 
 use std::io;
+use std::time::Duration;
 
 use http::StatusCode;
 
@@ -30,6 +31,15 @@ pub(crate) enum Error {
     /// The application has to know the body's length first, and it is longer than we keep.
     #[error("the body comes without a length and is too long to be kept for an HTTP/1.0 application")]
     BodyTooLong,
+    /// The body is longer than the service takes.
+    #[error("the body is longer than the service takes")]
+    BodyOverLimit,
+    /// The client's address has used up its rate.
+    #[error("the client sends more requests than it may")]
+    TooManyRequests {
+        /// How long to wait for the next.
+        wait: Duration,
+    },
     /// A method or coding that a reverse proxy doesn't serve.
     #[error("not implemented: {0}")]
     NotImplemented(&'static str),
@@ -73,6 +83,8 @@ impl Error {
             | Self::TargetTooLong
             | Self::TooManyFields
             | Self::BodyTooLong
+            | Self::BodyOverLimit
+            | Self::TooManyRequests { .. }
             | Self::NotImplemented(_)
             | Self::RequestBody(_) => Side::Client,
             Self::Connect { .. } | Self::Broken(_) | Self::Malformed(_) | Self::Silent => Side::Upstream,
@@ -86,7 +98,8 @@ impl Error {
             Self::BadRequest(_) | Self::RequestBody(_) => StatusCode::BAD_REQUEST,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::BodyTooLong => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooLong | Self::BodyOverLimit => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooManyRequests { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::NoVersion | Self::CutOff => StatusCode::SERVICE_UNAVAILABLE,
@@ -102,11 +115,13 @@ impl Error {
             | Self::TargetTooLong
             | Self::TooManyFields
             | Self::BodyTooLong
+            | Self::BodyOverLimit
             | Self::NotImplemented(_)
             | Self::RequestBody(_)
             | Self::CutOff => true,
             Self::NoRoute
             | Self::NoVersion
+            | Self::TooManyRequests { .. }
             | Self::Connect { .. }
             | Self::Broken(_)
             | Self::Malformed(_)
@@ -126,7 +141,9 @@ mod tests {
             (Error::BadRequest("x"), 400),
             (Error::TargetTooLong, 414),
             (Error::BodyTooLong, 413),
+            (Error::BodyOverLimit, 413),
             (Error::TooManyFields, 431),
+            (Error::TooManyRequests { wait: Duration::ZERO }, 429),
             (Error::NotImplemented("x"), 501),
             (Error::NoRoute, 404),
             (Error::NoVersion, 503),
@@ -138,7 +155,7 @@ mod tests {
         ];
         for (error, status) in errors {
             assert_eq!(error.status().as_u16(), status, "{error}");
-            let client = matches!(status, 400 | 413 | 414 | 431 | 501);
+            let client = matches!(status, 400 | 413 | 414 | 429 | 431 | 501);
             assert_eq!(error.side() == Side::Client, client, "{error}");
         }
     }

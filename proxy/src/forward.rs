@@ -8,12 +8,14 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::Method;
+use config::options::ServiceOptions;
+use http::{Method, StatusCode};
 use tokio::sync::oneshot;
 
-use crate::error::Error;
+use crate::error::{Error, Side};
 use crate::routing::table::{Endpoint, Target};
 use crate::upstream::balance::Busy;
 use crate::upstream::codec::ResponseHead;
@@ -39,6 +41,18 @@ pub(crate) struct Request {
     pub(crate) framing: RequestFraming,
     /// Whether the client waits for `100 Continue`.
     pub(crate) expects_continue: bool,
+    /// The endpoint that the visitor was with, by its place in the target.
+    pub(crate) wanted: Option<usize>,
+}
+
+/// A request that was answered.
+pub(crate) struct Sent {
+    /// The head of the answer.
+    pub(crate) head: ResponseHead,
+    /// Where its body comes from.
+    pub(crate) exchange: Exchange,
+    /// The endpoint that answers, by its place in the target.
+    pub(crate) place: usize,
 }
 
 /// Why there is no answer.
@@ -65,12 +79,15 @@ impl From<Error> for Failure {
 pub(crate) async fn send(
     worker: &Rc<Worker>,
     target: &Target,
+    options: &ServiceOptions,
     claim: &Claim,
     mut request: Request,
-) -> Result<(ResponseHead, Exchange), Failure> {
+) -> Result<Sent, Failure> {
     let mut reuse = Reuse::Allowed;
+    let limits = worker.exchange_limits(options);
     loop {
-        let Connected { connection, key, busy } = match connect(worker, target, reuse).await {
+        let way = Way { target, claim, timeout: limits.connect, wanted: request.wanted };
+        let Connected { connection, key, place, busy } = match connect(worker, way, reuse).await {
             Ok(connected) => connected,
             Err(error) => return Err(Failure { error, unsent: Some(request.body) }),
         };
@@ -85,17 +102,20 @@ pub(crate) async fn send(
             expects_continue: request.expects_continue,
             busy,
         };
-        let mut exchange =
-            Exchange::new(connection, (Rc::clone(&worker.pool), key), worker.exchange_limits(), outbound);
+        let mut exchange = Exchange::new(connection, (Rc::clone(&worker.pool), key), limits, outbound);
         let outcome = poll_fn(|cx| match exchange.poll_head(cx) {
             Poll::Pending if claim.run().is_cut_off() => Poll::Ready(Err(Error::CutOff)),
             polled => polled,
         })
         .await;
         let error = match outcome {
-            Ok(head) => return Ok((head, exchange)),
+            Ok(head) => {
+                judge(worker, target, claim, place, is_gateway_failure(head.status));
+                return Ok(Sent { head, exchange, place });
+            }
             Err(error) => error,
         };
+        judge(worker, target, claim, place, error.side() == Side::Upstream);
         match exchange.into_failed(error) {
             Failed { broke_silently: true, reused, body: Untouched::Yes(body), unwritten, .. }
                 if reuse == Reuse::Allowed
@@ -108,6 +128,18 @@ pub(crate) async fn send(
             }
             Failed { error, .. } => return Err(error.into()),
         }
+    }
+}
+
+/// Tells whether an application says that it can't serve: itself, or for one behind it.
+fn is_gateway_failure(status: StatusCode) -> bool {
+    matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
+}
+
+/// Notes how an endpoint that has company did.
+fn judge(worker: &Worker, target: &Target, claim: &Claim, place: usize, failed: bool) {
+    if target.endpoints.len() > 1 && worker.balance.judge(target.run.id(), place, failed) {
+        claim.tally(Tally::Ejected);
     }
 }
 
@@ -134,31 +166,46 @@ enum Reuse {
     Fresh,
 }
 
+/// Where a request may go.
+#[derive(Clone, Copy)]
+struct Way<'w> {
+    target: &'w Target,
+    claim: &'w Claim,
+    /// For connecting.
+    timeout: Duration,
+    /// The endpoint to try first.
+    wanted: Option<usize>,
+}
+
 /// A connection to an endpoint of a run.
 struct Connected {
     connection: Box<Connection>,
     key: Key,
+    /// The endpoint's.
+    place: usize,
     /// Where the endpoint has company.
     busy: Option<Busy>,
 }
 
 /// Returns a connection to an endpoint of the run: the first that takes one, in the order of
 /// [`Balance::order`](crate::upstream::balance::Balance::order).
-async fn connect(worker: &Worker, target: &Target, reuse: Reuse) -> Result<Connected, Error> {
+async fn connect(worker: &Worker, way: Way<'_>, reuse: Reuse) -> Result<Connected, Error> {
+    let target = way.target;
     if let [endpoint] = &target.endpoints[..] {
-        let (connection, key) = connect_endpoint(worker, target, endpoint, reuse).await?;
-        return Ok(Connected { connection, key, busy: None });
+        let (connection, key) = connect_endpoint(worker, way, endpoint, reuse).await?;
+        return Ok(Connected { connection, key, place: 0, busy: None });
     }
     let run = target.run.id();
     let healthy: Vec<bool> = target.endpoints.iter().map(|endpoint| endpoint.healthy).collect();
     let mut failure = None;
-    for place in worker.balance.order(run, &healthy, worker.turn()) {
+    for place in worker.balance.order(run, &healthy, worker.turn(), way.wanted) {
         // Counted while it connects too: a slow connect is the first sign of trouble.
         let busy = worker.balance.busy(run, place);
-        match connect_endpoint(worker, target, &target.endpoints[place], reuse).await {
-            Ok((connection, key)) => return Ok(Connected { connection, key, busy: Some(busy) }),
+        match connect_endpoint(worker, way, &target.endpoints[place], reuse).await {
+            Ok((connection, key)) => return Ok(Connected { connection, key, place, busy: Some(busy) }),
             Err(error) => {
                 worker.balance.eject(run, place);
+                way.claim.tally(Tally::Ejected);
                 failure = Some(error);
             }
         }
@@ -168,11 +215,11 @@ async fn connect(worker: &Worker, target: &Target, reuse: Reuse) -> Result<Conne
 
 async fn connect_endpoint(
     worker: &Worker,
-    target: &Target,
+    way: Way<'_>,
     endpoint: &Endpoint,
     reuse: Reuse,
 ) -> Result<(Box<Connection>, Key), Error> {
-    let run = target.run.id();
+    let (run, timeout) = (way.target.run.id(), way.timeout);
     let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in &endpoint.addresses {
         let key = (run, *address);
@@ -181,7 +228,7 @@ async fn connect_endpoint(
         {
             return Ok((connection, key));
         }
-        match Connection::open(*address, worker.connect_timeout()).await {
+        match Connection::open(*address, timeout).await {
             Ok(connection) => return Ok((connection, key)),
             Err(error) => failure = error,
         }
@@ -194,7 +241,7 @@ async fn connect_endpoint(
             if endpoint.addresses.contains(&address) {
                 continue;
             }
-            match Connection::open(address, worker.connect_timeout()).await {
+            match Connection::open(address, timeout).await {
                 Ok(connection) => return Ok((connection, (run, address))),
                 Err(error) => failure = error,
             }

@@ -1,25 +1,27 @@
 //! The life of one request, step by step: connection -> **handler** -> forward. Each step is one call.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Request, Response, StatusCode, Version};
+use http::{Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
 use crate::answer::{AnswerBody, Meter};
 use crate::client::{BodyWatch, Client, Serving};
 use crate::error::{Error, Side};
-use crate::forward::{self, Failure, Request as Forward};
+use crate::forward::{self, Failure, Request as Forward, Sent};
 use crate::headers::{self, Authority, Forwarded, RequestHead};
 use crate::hold::Hold;
 use crate::respond;
 use crate::routing::table::{Matched, Service, escapes};
+use crate::sticky;
 use crate::telemetry::record::Record;
-use crate::upstream::exchange::RequestFraming;
 use crate::upstream::request_body::RequestBody;
 use crate::upstream::run::{Claim, Tally};
 use crate::upstream::tunnel::Tunnel;
@@ -38,10 +40,16 @@ pub(crate) async fn handle(
     let began = Instant::now();
     let (parts, body) = request.into_parts();
     let request_id = request_id(worker, &parts);
-    let peer = client.peer.ip().to_canonical();
-    let mut record = worker.log.as_ref().map(|log| Record::new(log, peer, &parts, &request_id));
-    let received =
-        Received { request: &parts, request_id: &request_id, incoming: body, began, record: record.as_deref_mut() };
+    let address = worker.trust().client(client.peer(), &parts.headers);
+    let mut record = Record::new(&worker.log, worker.access(), address, &parts, &request_id);
+    let received = Received {
+        request: &parts,
+        request_id: &request_id,
+        address,
+        incoming: body,
+        began,
+        record: record.as_deref_mut(),
+    };
     match answer(worker, client, received).await {
         Ok(response) => {
             if let Some(record) = &mut record {
@@ -49,7 +57,7 @@ pub(crate) async fn handle(
             }
             response.map(|body| body.until_end(serving).recorded(record))
         }
-        Err(error) => {
+        Err(Refusal { error, service }) => {
             if let Some(record) = &mut record {
                 record.is_answered(error.status());
                 record.has_failed(&error);
@@ -62,11 +70,24 @@ pub(crate) async fn handle(
                     "the application failed a request"
                 );
             }
-            tracing::debug!(peer = %client.peer, method = %parts.method, path = parts.uri.path(), status = error.status().as_u16(), %error, "answered by ourselves");
-            let mut response = respond::error(&error, &parts, serving);
+            tracing::debug!(peer = %client.peer(), method = %parts.method, path = parts.uri.path(), status = error.status().as_u16(), %error, "answered by ourselves");
+            let options = service.as_ref().map(|service| &*service.options);
+            let mut response = respond::error(&error, &parts, &request_id, options, serving);
             response.headers_mut().insert(X_REQUEST_ID, request_id);
             response.map(|body| body.recorded(record))
         }
+    }
+}
+
+/// Why we answer ourselves, and for which service.
+struct Refusal {
+    error: Error,
+    service: Option<Arc<Service>>,
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self { error, service: None }
     }
 }
 
@@ -74,6 +95,8 @@ pub(crate) async fn handle(
 struct Received<'r> {
     request: &'r Parts,
     request_id: &'r HeaderValue,
+    /// The client's address, as far as it is to be believed.
+    address: IpAddr,
     incoming: Incoming,
     began: Instant,
     record: Option<&'r mut Record>,
@@ -82,23 +105,36 @@ struct Received<'r> {
 async fn answer(
     worker: &Rc<Worker>,
     client: &Rc<Client>,
-    Received { request, request_id, incoming, began, mut record }: Received<'_>,
-) -> Result<Response<AnswerBody>, Error> {
+    Received { request, request_id, address, incoming, began, mut record }: Received<'_>,
+) -> Result<Response<AnswerBody>, Refusal> {
     // The parser of HTTP/1 counts them itself, that of HTTP/2 does not.
     if request.headers.len() > worker.limits.header_fields {
-        return Err(Error::TooManyFields);
+        return Err(Error::TooManyFields.into());
     }
     let authority = headers::check(request, worker.limits.target_bytes)?;
-    let websocket = asks_for_websocket(request);
-    let framing = framing(request, incoming.is_end_stream());
-    let expects_continue = expects_continue(request);
+    let websocket = headers::asks_for_websocket(request);
+    let framing = headers::framing(request, incoming.is_end_stream());
+    let expects_continue = headers::expects_continue(request);
     let mut body = (!incoming.is_end_stream()).then(|| RequestBody::new(incoming, BodyWatch::new(client)));
     let mut hold = Hold::new();
-    let (claim, head, exchange) = loop {
+    let (claim, sent, cookie) = loop {
         let Routed { service, claim, target } = route(worker, request, &authority)?;
+        let refused = |error| Refusal { error, service: Some(Arc::clone(&service)) };
+        if let (Some(body), Some(most)) = (&mut body, service.options.request_bytes)
+            && !body.limit(most)
+        {
+            return Err(refused(Error::BodyOverLimit));
+        }
         client.is_sent_to(claim.run().id());
         if let Some(record) = &mut record {
             record.is_sent_to(service.name.as_str(), claim.run().slot());
+            if !service.options.access_log {
+                record.is_unwanted();
+            }
+        }
+        // Held, it was admitted before it was.
+        if let Some(rate) = service.rate().filter(|_| !hold.has_begun()) {
+            service.rates.admit(address, rate, began).map_err(|wait| refused(Error::TooManyRequests { wait }))?;
         }
         let head = RequestHead {
             request,
@@ -108,16 +144,30 @@ async fn answer(
             websocket,
             expects_continue,
             forwarded: Forwarded {
-                peer: client.peer.ip().to_canonical(),
-                trusted: worker.trusts(client.peer),
+                peer: client.peer(),
+                client: address,
+                trusted: worker.trust().believes(client.peer()),
                 request_id,
             },
         }
         .encode();
-        let outbound = Forward { method: request.method.clone(), head, body: body.take(), framing, expects_continue };
         let live = service.live.as_ref().ok_or(Error::NoVersion)?;
-        match forward::send(worker, live, &claim, outbound).await {
-            Ok((head, exchange)) => break (claim, head, exchange),
+        let is_sticky = service.options.sticky && live.endpoints.len() > 1;
+        let outbound = Forward {
+            method: request.method.clone(),
+            head,
+            body: body.take(),
+            framing,
+            expects_continue,
+            wanted: is_sticky.then(|| sticky::wanted(&request.headers, &service.name, live)).flatten(),
+        };
+        let wanted = outbound.wanted;
+        match forward::send(worker, live, &service.options, &claim, outbound).await {
+            Ok(sent) => {
+                let is_new = is_sticky && wanted != Some(sent.place);
+                let cookie = is_new.then(|| sticky::cookie(&service.name, &live.endpoints[sent.place]));
+                break (claim, sent, cookie);
+            }
             Err(Failure { unsent: Some(unsent), .. }) if hold.is_allowed(&service, live) => {
                 hold.wait(claim).await;
                 body = unsent;
@@ -126,20 +176,24 @@ async fn answer(
                 claim.tally(match error {
                     Error::CutOff => Tally::Cut,
                     // The client broke its own request off.
-                    Error::RequestBody(_) => Tally::Answered,
+                    _ if error.side() == Side::Client => Tally::Answered,
                     _ => Tally::Failed,
                 });
                 claim.end(Meter { began, status: error.status().as_u16(), bytes: 0 }.ended());
-                return Err(error);
+                return Err(refused(error));
             }
         }
     };
+    let Sent { mut head, exchange, .. } = sent;
+    if let Some(cookie) = cookie {
+        head.headers.append(header::SET_COOKIE, cookie);
+    }
     claim.tally(Tally::Answered);
     let meter = Meter { began, status: head.status.as_u16(), bytes: 0 };
 
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         let connection = exchange.into_connection().filter(|_| websocket);
-        let Some(connection) = connection else { return Err(Error::Malformed("it switches protocols unasked")) };
+        let Some(connection) = connection else { return Err(Error::Malformed("it switches protocols unasked").into()) };
         claim.end(meter.ended());
         let (stream, read) = connection.into_parts();
         client.leave_tunnel(Tunnel { stream, read, claim });
@@ -151,7 +205,7 @@ async fn answer(
 
 /// A request's way, and its place on the run.
 struct Routed<'r> {
-    service: std::sync::Arc<Service>,
+    service: Arc<Service>,
     claim: Claim,
     target: Cow<'r, str>,
 }
@@ -171,7 +225,7 @@ fn route<'r>(worker: &Worker, request: &'r Parts, authority: &Authority<'_>) -> 
         if let Some(claim) = live.run.claim(worker.index) {
             let target = request.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
             let target = if service.strip_path { strip(target, prefix.trimmed()) } else { Cow::Borrowed(target) };
-            return Ok(Routed { service: std::sync::Arc::clone(service), claim, target });
+            return Ok(Routed { service: Arc::clone(service), claim, target });
         }
     }
 }
@@ -190,32 +244,4 @@ fn request_id(worker: &Worker, request: &Parts) -> HeaderValue {
         Some(id) if !id.is_empty() && id.len() <= 128 => id.clone(),
         _ => HeaderValue::try_from(worker.request_id()).expect("hexadecimal digits are a field value"),
     }
-}
-
-fn framing(request: &Parts, is_empty: bool) -> RequestFraming {
-    // HTTP/2 frames its bodies itself, and need not say how long they are.
-    let is_open = request.version == Version::HTTP_2 && !is_empty;
-    if is_open && !request.headers.contains_key(header::CONTENT_LENGTH)
-        || request.headers.contains_key(header::TRANSFER_ENCODING)
-    {
-        RequestFraming::Chunked
-    } else {
-        RequestFraming::Length
-    }
-}
-
-/// RFC 9110 section 10.1.1; of HTTP/1.0 clients the field is not heard.
-fn expects_continue(request: &Parts) -> bool {
-    let says = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    request.version != Version::HTTP_10 && request.headers.get(header::EXPECT).is_some_and(says)
-}
-
-/// Only a WebSocket may leave HTTP, and only by the client's explicit wish (RFC 6455 section 4.1).
-fn asks_for_websocket(request: &Parts) -> bool {
-    let says = |name, wanted: &str| {
-        request.headers.get_all(name).iter().any(|value| {
-            value.to_str().unwrap_or_default().split(',').any(|option| option.trim().eq_ignore_ascii_case(wanted))
-        })
-    };
-    says(header::UPGRADE, "websocket") && says(header::CONNECTION, "upgrade")
 }

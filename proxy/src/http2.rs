@@ -43,7 +43,7 @@ const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs
 pub(crate) async fn serve(stream: ClientStream, client: Rc<Client>, worker: Rc<Worker>) {
     client.speaks_http2();
     let header_bytes = u32::try_from(worker.limits.header_bytes).unwrap_or(u32::MAX);
-    let stuck_after = worker.exchange_limits().body_idle;
+    let stuck_after = worker.body_idle_timeout();
     let service = Service { client: Rc::clone(&client), worker };
     let streams = Streams { client: Rc::clone(&client), next: Rc::default(), stuck_after };
     let mut http = http2::Builder::new(streams)

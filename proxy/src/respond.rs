@@ -1,5 +1,6 @@
 //! Answers made here: a short page for each error, HTML or JSON as the client asks.
 
+use config::options::ServiceOptions;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Response, StatusCode};
@@ -8,15 +9,25 @@ use crate::answer::AnswerBody;
 use crate::client::Serving;
 use crate::error::Error;
 
-/// Answers an error.
-pub(crate) fn error(error: &Error, request: &Parts, serving: Serving) -> Response<AnswerBody> {
+/// Answers an error; `options` are those of the service, where one was found.
+pub(crate) fn error(
+    error: &Error,
+    request: &Parts,
+    request_id: &HeaderValue,
+    options: Option<&ServiceOptions>,
+    serving: Serving,
+) -> Response<AnswerBody> {
     let status = error.status();
     let sentence = sentence(error);
     let (kind, page) = if prefers_json(&request.headers) {
         let page = serde_json::json!({ "status": status.as_u16(), "error": sentence }).to_string();
         ("application/json", page)
     } else {
-        ("text/html; charset=utf-8", html(status, sentence))
+        let page = match options.and_then(|options| options.error_page(status.as_u16())) {
+            Some(page) => fill(page, status, request_id),
+            None => html(status, sentence),
+        };
+        ("text/html; charset=utf-8", page)
     };
     let mut response = Response::new(AnswerBody::bytes(page).until_end(serving));
     *response.status_mut() = status;
@@ -26,8 +37,15 @@ pub(crate) fn error(error: &Error, request: &Parts, serving: Serving) -> Respons
     if error.closes() {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+    match error {
+        // In whole seconds (RFC 9110 section 10.2.3): rounded up, or the next would be too early.
+        Error::TooManyRequests { wait } => {
+            headers.insert(header::RETRY_AFTER, (wait.as_secs() + 1).into());
+        }
+        _ if status == StatusCode::SERVICE_UNAVAILABLE => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        }
+        _ => {}
     }
     response
 }
@@ -39,6 +57,8 @@ fn sentence(error: &Error) -> &'static str {
         Error::TargetTooLong => "The address is too long",
         Error::TooManyFields => "The request has too many header fields",
         Error::BodyTooLong => "The body is too long to be sent without a Content-Length",
+        Error::TooManyRequests { .. } => "Too many requests; try again in a moment",
+        Error::BodyOverLimit => "The body is longer than this service takes",
         Error::RequestBody(_) => "The body of the request could not be read",
         Error::NoRoute => "No service is set up for this address",
         Error::NoVersion => "The service is not running yet",
@@ -46,6 +66,16 @@ fn sentence(error: &Error) -> &'static str {
         Error::Silent => "The application did not answer in time",
         Error::CutOff => "The version that served this request was switched off; try again",
     }
+}
+
+/// Fills a service's own page in: an operator finds the request in the log by the id that a visitor reads out.
+fn fill(page: &str, status: StatusCode, request_id: &HeaderValue) -> String {
+    // The id may be a client's own, and stands in HTML.
+    let is_plain = |c: &char| c.is_ascii_alphanumeric() || "-_.:".contains(*c);
+    let id: String = request_id.to_str().unwrap_or_default().chars().filter(is_plain).collect();
+    page.replace("{{status}}", status.as_str())
+        .replace("{{reason}}", status.canonical_reason().unwrap_or_default())
+        .replace("{{request_id}}", &id)
 }
 
 fn html(status: StatusCode, sentence: &str) -> String {

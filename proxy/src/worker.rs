@@ -1,22 +1,24 @@
 //! One worker from the inside: its upstream pool, its clients, and its view of what all workers share, which in the request
 //! path is the routing table and nothing else.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use config::model::Limits;
+use config::model::{Access, Limits};
 use config::name::EndpointAddr;
-use ipnet::IpNet;
+use config::options::ServiceOptions;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::client::{Client, ClientLimits, Order};
+use crate::crowd::{Crowd, Place};
+use crate::headers::Trust;
 use crate::routing::live::{Live, Reader};
 use crate::routing::table::Table;
 use crate::telemetry::access_log::{Lines, WorkerLog};
@@ -44,8 +46,10 @@ pub(crate) struct Shared {
     pub(crate) below_cap: Notify,
     /// Requests served by each worker.
     pub(crate) requests: Box<[AtomicU64]>,
-    /// Where access lines go; `None`: nowhere.
-    pub(crate) access: Option<Lines>,
+    /// Where access lines go.
+    pub(crate) access: Lines,
+    /// How many connections each client address has.
+    pub(crate) crowd: Arc<Crowd>,
 }
 
 /// What a reload can change in the request path.
@@ -54,7 +58,9 @@ pub(crate) struct Settings {
     /// Limits and time-outs.
     pub(crate) limits: Limits,
     /// Networks whose forwarded headers are believed.
-    pub(crate) trusted: Arc<[IpNet]>,
+    pub(crate) trust: Trust,
+    /// What is written of requests.
+    pub(crate) access: Arc<Access>,
 }
 
 /// The life of the process, as workers follow it.
@@ -86,8 +92,8 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     /// Idle upstream connections.
     pub(crate) pool: Rc<Pool>,
-    /// The lines of its requests; `None`: none are written.
-    pub(crate) log: Option<Rc<WorkerLog>>,
+    /// The lines of its requests.
+    pub(crate) log: Rc<WorkerLog>,
     /// Which of several endpoints is next.
     pub(crate) balance: Rc<Balance>,
     /// Limits of what is parsed, as they stood when the worker started.
@@ -108,7 +114,7 @@ impl Worker {
         let limits = settings.limits.clone();
         Self {
             index,
-            log: shared.access.clone().map(|lines| Rc::new(WorkerLog::new(lines))),
+            log: Rc::new(WorkerLog::new(shared.access.clone())),
             balance: Rc::default(),
             pool: Rc::new(Pool::new(limits.upstream_idle, limits.upstream_idle_connections)),
             limits,
@@ -128,29 +134,40 @@ impl Worker {
         self.table.borrow_mut().current()
     }
 
-    /// Tells whether a peer's forwarded headers are believed.
-    pub(crate) fn trusts(&self, peer: SocketAddr) -> bool {
-        let settings = self.settings.borrow();
-        !settings.trusted.is_empty() && {
-            let address = peer.ip().to_canonical();
-            settings.trusted.iter().any(|network| network.contains(&address))
+    /// Returns whom to believe about clients behind a peer.
+    pub(crate) fn trust(&self) -> Ref<'_, Trust> {
+        Ref::map(self.settings.borrow(), |settings| &settings.trust)
+    }
+
+    /// Returns what is written of requests.
+    pub(crate) fn access(&self) -> Arc<Access> {
+        Arc::clone(&self.settings.borrow().access)
+    }
+
+    /// Takes a place for a connection among those of its address; `None` where it has as many as it may.
+    pub(crate) fn enter(&self, peer: IpAddr) -> Option<Option<Place>> {
+        let most = self.settings.borrow().limits.connections_per_address;
+        match most.filter(|_| !self.trust().believes(peer)) {
+            Some(most) => self.shared.crowd.enter(peer, most).map(Some),
+            None => Some(None),
         }
     }
 
     /// Returns the limits of an exchange with an application.
-    pub(crate) fn exchange_limits(&self) -> ExchangeLimits {
+    pub(crate) fn exchange_limits(&self, options: &ServiceOptions) -> ExchangeLimits {
         let limits = &self.settings.borrow().limits;
         ExchangeLimits {
-            response: limits.response_timeout,
-            body_idle: limits.body_idle_timeout,
+            connect: options.connect_timeout.unwrap_or(limits.connect_timeout),
+            response: options.response_timeout.unwrap_or(limits.response_timeout),
+            body_idle: options.body_idle_timeout.unwrap_or(limits.body_idle_timeout),
             header_bytes: limits.header_bytes,
             header_fields: limits.header_fields,
         }
     }
 
-    /// Returns how long connecting to an application may take.
-    pub(crate) fn connect_timeout(&self) -> Duration {
-        self.settings.borrow().limits.connect_timeout
+    /// Returns how long a client may take nothing of an answer.
+    pub(crate) fn body_idle_timeout(&self) -> Duration {
+        self.settings.borrow().limits.body_idle_timeout
     }
 
     /// Returns the most client connections that all workers may have.
@@ -248,9 +265,7 @@ impl Worker {
         let table = self.table();
         self.pool.sweep(|run| table.has_run(run));
         self.balance.sweep(|run| table.has_run(run));
-        if let Some(log) = &self.log {
-            log.flush();
-        }
+        self.log.flush();
     }
 }
 

@@ -94,6 +94,14 @@ impl Proxy {
         self
     }
 
+    /// Puts another `bgproxy.toml` in the place of the one it has, as an editor does.
+    pub fn rewrite_config(&self, config: &str) {
+        let file = self.folder.path().join("bgproxy.toml");
+        let new = self.folder.path().join("bgproxy.toml.new");
+        std::fs::write(&new, config).unwrap();
+        std::fs::rename(new, file).unwrap();
+    }
+
     /// Lets it open so many files, before the start.
     pub fn with_files(mut self, files: u64) -> Self {
         self.files = Some(files);

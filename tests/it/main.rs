@@ -35,6 +35,8 @@ mod recovery;
 mod switch;
 // Flips under load: no failure, no request twice, no connection lost.
 mod switching;
+// Options of a service.
+mod options;
 // HTTP/1 on the wire, bytes on both sides.
 mod wire;
 // The access log and the metrics.

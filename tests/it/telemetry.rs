@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -232,4 +232,78 @@ async fn a_log_that_nobody_takes_drops_lines_and_counts_them_and_no_request_wait
     proxy.signal(Signal::TERM);
     assert_eq!(proxy.ended().await, Some(0));
     assert!(told.elapsed() < Duration::from_secs(5), "{:?}", told.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_access_log_changes_while_it_runs_and_keeps_secrets_and_noise_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (folder.path().join("first.log"), folder.path().join("second.log"));
+    let app = upstream("v1").await;
+    let mut proxy = logged(&first, "off");
+    proxy.start().await;
+    proxy.serve("shop", app.address()).await;
+    let ask = async |target: &str| {
+        let mut visitor = client(proxy.address()).await.unwrap();
+        visitor.get("shop.test", target).await.unwrap().unwrap().status
+    };
+    let config =
+        |file: &Path, more: &str| format!("[log]\naccess = \"json\"\naccess_file = \"{}\"\n{more}", file.display());
+    ask("/unlogged").await;
+    proxy.rewrite_config(&config(&second, "access_redact = [\"token\"]\naccess_exclude = [\"/static\"]\n"));
+    eventually("the log is on", async || {
+        ask("/knock").await;
+        std::fs::read_to_string(&second).ok().filter(|text| text.contains("/knock")).map(drop)
+    })
+    .await;
+    for target in ["/static/a.css", "/login?token=s3cret&x=1", "/staticx"] {
+        ask(target).await;
+    }
+    let text = eventually("the last is logged", async || {
+        std::fs::read_to_string(&second).ok().filter(|text| text.contains("\"/staticx\""))
+    })
+    .await;
+    assert!(text.contains("/login?token=REDACTED&x=1") && !text.contains("s3cret"), "{text}");
+    assert!(!text.contains("/static/") && !text.contains("/unlogged"), "{text}");
+    assert!(!first.exists() || std::fs::read_to_string(&first).unwrap().is_empty());
+    // A file that can't be opened is told, and the log goes on where it was.
+    proxy.rewrite_config(&config(&folder.path().join("no/such.log"), ""));
+    eventually("the bad file is told", async || {
+        let status = proxy.call("GET", "/v1/status", json!({})).await.lines[0]["warnings"].to_string();
+        status.contains("no/such.log can't be opened").then_some(())
+    })
+    .await;
+    ask("/still").await;
+    let in_second = async |word: &str| {
+        eventually(&format!("{word} is logged"), async || {
+            std::fs::read_to_string(&second).unwrap().contains(word).then_some(())
+        })
+        .await;
+    };
+    in_second("\"/still\"").await;
+    // One of so many, and all that fail. One connection is one worker, whose lines come in order.
+    proxy.rewrite_config(&config(&second, "access_one_in = 1000000\n"));
+    let mut visitor = client(proxy.address()).await.unwrap();
+    let mut round = 0;
+    let mut logged_of = async |target: &str| {
+        round += 1;
+        for _ in 0..3 {
+            visitor.get("shop.test", &format!("{target}/{round}")).await.unwrap().unwrap();
+        }
+        assert_eq!(visitor.get("nobody.test", &format!("/failed/{round}")).await.unwrap().unwrap().status, 404);
+        in_second(&format!("\"/failed/{round}\"")).await;
+        std::fs::read_to_string(&second).unwrap().matches(&format!("{target}/{round}\"")).count()
+    };
+    let until = Instant::now() + Duration::from_secs(10);
+    while logged_of("/sampled").await > 1 {
+        assert!(Instant::now() < until, "every request is still logged");
+    }
+    // A service that wants no lines has none.
+    proxy.rewrite_config(&config(&second, ""));
+    let until = Instant::now() + Duration::from_secs(10);
+    while logged_of("/all").await < 3 {
+        assert!(Instant::now() < until, "not every request is logged again");
+    }
+    let options = json!({ "domains": ["shop.test"], "options": { "access_log": false } });
+    assert_eq!(proxy.call("PUT", "/v1/services/shop", options).await.status, 200);
+    assert_eq!(logged_of("/unwanted").await, 0);
 }

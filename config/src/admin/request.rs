@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::defaults;
 use crate::health::HealthCheck;
 use crate::name::{EndpointAddr, HostPattern, PathPrefix, Slot};
+use crate::options::ServiceOptions;
 
-/// The routes of a service: every domain with every path.
+/// The routes of a service, every domain with every path, and its options.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServiceSettings {
@@ -18,6 +19,17 @@ pub struct ServiceSettings {
     pub paths: Vec<PathPrefix>,
     /// Whether the prefix is taken off before the request goes to the application.
     pub strip_path: bool,
+    /// How its requests are served; where absent the present options stay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub options: Option<ServiceOptions>,
+}
+
+impl ServiceSettings {
+    /// Returns these settings with what they leave open taken from others.
+    #[must_use]
+    pub fn or(self, present: &Self) -> Self {
+        Self { options: self.options.or_else(|| present.options.clone()), ..self }
+    }
 }
 
 /// Puts endpoints into a slot that is not live, and probes them until they are healthy.

@@ -23,7 +23,6 @@ use tokio::sync::{OnceCell, mpsc, oneshot};
 use super::stream::{self, EventBody};
 use crate::control::reload::Order;
 use crate::control::{self, Change, Handle, IfMatch};
-use crate::telemetry::access_log::Lines;
 use crate::telemetry::metrics::{self, ProxyMetrics, SlotMetrics};
 use crate::worker::Shared;
 
@@ -164,7 +163,8 @@ impl Context {
             started: started.as_secs(),
             connections: self.shared.connections.load(Ordering::Relaxed),
             received: self.requests(),
-            log_dropped: self.shared.access.as_ref().map_or(0, Lines::dropped),
+            refused: self.shared.crowd.refused(),
+            log_dropped: self.shared.access.dropped(),
             flips: counted.iter().map(|(name, flips, _)| (name.to_string(), *flips)).collect(),
         };
         metrics::render(&proxy, &slots.collect::<Vec<_>>())

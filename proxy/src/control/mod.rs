@@ -222,6 +222,7 @@ impl Control {
         change: &Change,
     ) -> Result<ServiceStatus, AdminError> {
         self.admit(name, change, Origin::Admin)?;
+        let settings = self.complete(name, settings);
         let index = self.compile_index(name, Some(&settings))?;
         let mut saved = self
             .services
@@ -363,6 +364,14 @@ impl Control {
         service.compile();
         self.recompile();
         Ok(())
+    }
+
+    /// Returns settings with what they leave open taken from those in force.
+    fn complete(&self, name: &ServiceName, settings: ServiceSettings) -> ServiceSettings {
+        match self.services.get(name) {
+            Some(service) => settings.or(&service.settings),
+            None => settings,
+        }
     }
 
     /// Checks that a change is allowed now.

@@ -8,12 +8,14 @@ use std::sync::Arc;
 use config::diff::Diff;
 use config::error::Problem;
 use config::load::{self, Presence};
-use config::model::Model;
+use config::model::{Log, Model};
 use config::paths;
 use config::watch::{self, Watch};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Handle, flip};
+use crate::headers::Trust;
+use crate::telemetry::access_log::Target;
 use crate::worker::{Settings, Shared};
 
 /// What the control thread is told from outside.
@@ -53,7 +55,11 @@ impl ConfigFile {
 
 /// Returns what workers take from a configuration.
 pub(crate) fn settings(model: &Model) -> Settings {
-    Settings { limits: model.limits.clone(), trusted: model.trusted_proxies.clone().into() }
+    Settings {
+        limits: model.limits.clone(),
+        trust: Trust::new(&model.trusted_proxies),
+        access: Arc::new(model.log.access.clone()),
+    }
 }
 
 /// Applies the configuration file, at the start and whenever it changes.
@@ -98,11 +104,20 @@ impl Reloader {
     /// Returns the problems; where there is one, the limits of the old file stay too.
     fn apply(&mut self, model: Model) -> Vec<String> {
         let diff = Diff::between(&self.model, &model);
+        let file = &model.log.access.file;
+        let target = match (*file != self.model.log.access.file).then(|| Target::open(file.clone())).transpose() {
+            Ok(target) => target,
+            Err(error) => {
+                let file = file.clone().unwrap_or_default();
+                return vec![format!("the access log {} can't be opened: {error}", file.display())];
+            }
+        };
         let problems = flip::apply_file(&self.handle, &model.services);
         // One service's fault does not keep the others from being applied.
         if !problems.is_empty() {
             return problems;
         }
+        target.into_iter().for_each(|target| self.shared.access.write_to(target));
         self.shared.settings.send_replace(settings(&model));
         tracing::info!(applied = diff.live.join(" "), "the configuration was read again");
         if !diff.restart.is_empty() {
@@ -110,7 +125,8 @@ impl Reloader {
         }
         // What waits is told again after the next change: the model in force keeps what was there at the start.
         let (listen, admin, state) = (self.model.listen.clone(), self.model.admin.clone(), self.model.state.clone());
-        let (workers, log) = (self.model.workers, self.model.log.clone());
+        let workers = self.model.workers;
+        let log = Log { access: model.log.access.clone(), ..self.model.log.clone() };
         self.model = Model { listen, admin, state, workers, log, ..model };
         Vec::new()
     }

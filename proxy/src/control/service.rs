@@ -12,7 +12,6 @@ use super::lease::Holder;
 use super::store::{Saved, SavedSlot};
 use crate::health::Streak;
 use crate::routing::table::{Endpoint, Service as Compiled, Target};
-use crate::routing::waiting::Waiting;
 use crate::telemetry::counters::ServiceCounters;
 use crate::upstream::inflight::Progress;
 use crate::upstream::run::{Run, RunCounts};
@@ -35,8 +34,6 @@ pub(crate) struct Service {
     pub(crate) prepared: Option<Saved>,
     /// As requests see it.
     pub(crate) compiled: Arc<Compiled>,
-    /// Requests that wait for it to come back; the same over all changes.
-    pub(crate) waiting: Arc<Waiting>,
     /// Flips since the start.
     pub(crate) flips: u64,
     /// What was counted of its requests since the start.
@@ -177,24 +174,18 @@ impl SlotRun {
 }
 
 fn endpoints(addresses: Vec<EndpointAddr>, healthy: bool) -> Vec<EndpointHealth> {
-    let known = |address: &EndpointAddr| address.literal().into_iter().collect();
     addresses
         .into_iter()
-        .map(|address| EndpointHealth {
-            endpoint: Endpoint { addresses: known(&address), address, healthy, unhealthy_since: None },
-            streak: Streak::new(healthy),
-        })
+        .map(|address| EndpointHealth { endpoint: Endpoint::new(address, healthy), streak: Streak::new(healthy) })
         .collect()
 }
 
 impl Service {
     pub(crate) fn new(name: ServiceName, origin: Origin, workers: usize) -> Self {
-        let waiting = Arc::default();
-        let compiled = Compiled { name: name.clone(), live: None, strip_path: false, waiting: Arc::clone(&waiting) };
         Self {
             flips: 0,
             counters: Arc::new(ServiceCounters::new(workers)),
-            waiting,
+            compiled: Arc::new(Compiled::new(name.clone())),
             name,
             generation: 0,
             origin,
@@ -206,7 +197,6 @@ impl Service {
             green: None,
             lease: Holder::default(),
             prepared: None,
-            compiled: Arc::new(compiled),
         }
     }
 
@@ -235,7 +225,9 @@ impl Service {
             name: self.name.clone(),
             live: self.live.and_then(|live| self.slot(live)).map(SlotRun::target),
             strip_path: self.settings.strip_path,
-            waiting: Arc::clone(&self.waiting),
+            options: self.settings.options.clone().map(Arc::new).unwrap_or_default(),
+            waiting: Arc::clone(&self.compiled.waiting),
+            rates: Arc::clone(&self.compiled.rates),
         });
     }
 
@@ -261,7 +253,7 @@ impl Service {
         saved.generation += 1;
         saved.live = Some(to);
         if let Some(settings) = self.next_settings.as_ref().filter(|_| !self.was_live(to)) {
-            saved.settings = settings.clone();
+            saved.settings = settings.clone().or(&saved.settings);
         }
         let slot = self.slot(to).map(SlotRun::saved);
         match to {

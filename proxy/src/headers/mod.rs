@@ -3,10 +3,14 @@
 mod authority;
 mod request;
 mod response;
+mod trust;
+mod wishes;
 
 pub(crate) use authority::{Authority, check};
 pub(crate) use request::{Forwarded, RequestHead};
 pub(crate) use response::prepare;
+pub(crate) use trust::Trust;
+pub(crate) use wishes::{asks_for_websocket, expects_continue, framing};
 
 #[cfg(test)]
 mod tests;

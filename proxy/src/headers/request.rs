@@ -14,6 +14,8 @@ use crate::upstream::exchange::RequestFraming;
 pub(crate) struct Forwarded<'r> {
     /// The client's address, or the trusted proxy's.
     pub(crate) peer: IpAddr,
+    /// The address of the client behind it, as far as that is to be believed.
+    pub(crate) client: IpAddr,
     /// Whether what the peer says of its own client is believed.
     pub(crate) trusted: bool,
     /// The request's id.
@@ -113,7 +115,7 @@ impl RequestHead<'_> {
     }
 
     fn encode_forwarded(&self, out: &mut BytesMut, claims: Claims) {
-        let Forwarded { peer, trusted, request_id } = &self.forwarded;
+        let Forwarded { peer, client: address, trusted, request_id } = &self.forwarded;
         let headers = &self.request.headers;
         put(out, &["x-forwarded-for: "]);
         let mut client = None;
@@ -127,7 +129,7 @@ impl RequestHead<'_> {
         write!(out, "{peer}\r\nx-real-ip: ").expect("a buffer in memory takes all that is written");
         match client {
             Some(client) => out.extend_from_slice(client.as_bytes()),
-            None => write!(out, "{peer}").expect("a buffer in memory takes all that is written"),
+            None => write!(out, "{address}").expect("a buffer in memory takes all that is written"),
         }
         put(out, &["\r\n"]);
         if !claims.proto {

@@ -23,7 +23,12 @@ fn encode(request: &http::request::Parts, trusted: bool) -> String {
         framing: RequestFraming::Length,
         websocket: false,
         expects_continue: false,
-        forwarded: Forwarded { peer: [10, 0, 0, 9].into(), trusted, request_id: &HeaderValue::from_static("id-1") },
+        forwarded: Forwarded {
+            peer: [10, 0, 0, 9].into(),
+            client: [10, 0, 0, 9].into(),
+            trusted,
+            request_id: &HeaderValue::from_static("id-1"),
+        },
     };
     String::from_utf8(head.encode().to_vec()).unwrap()
 }

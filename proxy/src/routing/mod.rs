@@ -1,6 +1,7 @@
 //! From host and path to the service that takes a request: one immutable table, swapped as a whole.
 
 pub mod live;
+pub mod rate;
 pub mod table;
 pub mod waiting;
 

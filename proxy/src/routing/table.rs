@@ -7,7 +7,11 @@ use std::time::Instant;
 
 use config::admin::request::ServiceSettings;
 use config::name::{EndpointAddr, HostPattern, PathPrefix, ServiceName};
+use config::options::ServiceOptions;
 
+use sha2::{Digest, Sha256};
+
+use super::rate::{Rate, Rates};
 use super::waiting::Waiting;
 use crate::upstream::run::{Run, RunId};
 
@@ -32,8 +36,32 @@ pub struct Service {
     pub live: Option<Target>,
     /// Whether a route's prefix is taken off.
     pub strip_path: bool,
+    /// How its requests are served.
+    pub options: Arc<ServiceOptions>,
     /// Requests that wait for it to come back.
     pub waiting: Arc<Waiting>,
+    /// What each client address has used of its rate.
+    pub rates: Arc<Rates>,
+}
+
+impl Service {
+    /// Returns a service without a live run, whose options are the defaults.
+    pub fn new(name: ServiceName) -> Self {
+        Self {
+            name,
+            live: None,
+            strip_path: false,
+            options: Arc::default(),
+            waiting: Arc::default(),
+            rates: Arc::default(),
+        }
+    }
+
+    /// Returns the rate of one client address, where it has one.
+    pub fn rate(&self) -> Option<Rate> {
+        let per_second = self.options.requests_per_second?;
+        Some(Rate { per_second, burst: self.options.burst.unwrap_or(per_second) })
+    }
 }
 
 /// A run and where it listens.
@@ -56,6 +84,18 @@ pub struct Endpoint {
     pub healthy: bool,
     /// Since when it is not healthy, where it was before.
     pub unhealthy_since: Option<Instant>,
+    /// What a visitor's cookie calls it.
+    pub mark: Arc<str>,
+}
+
+impl Endpoint {
+    /// Returns an endpoint whose name is yet to be resolved, unless it is an address.
+    pub fn new(address: EndpointAddr, healthy: bool) -> Self {
+        let digest = Sha256::digest(address.to_string().as_bytes());
+        let mark: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let addresses = address.literal().into_iter().collect();
+        Self { address, addresses, healthy, unhealthy_since: None, mark: mark.into() }
+    }
 }
 
 /// What is known about the routes of one service.

@@ -14,19 +14,14 @@ fn compile(services: &[(&str, &[&str], &[&str])]) -> Result<Table, Taken> {
             let settings = ServiceSettings {
                 domains: domains.iter().map(|domain| domain.parse().unwrap()).collect(),
                 paths: paths.iter().map(|path| path.parse().unwrap()).collect(),
-                strip_path: false,
+                ..ServiceSettings::default()
             };
             (name.parse().unwrap(), settings)
         })
         .collect();
     let routes: Vec<_> = named.iter().map(|(name, settings)| Routes { name, settings: Some(settings) }).collect();
     let index = Index::compile(&routes)?;
-    let services = named
-        .iter()
-        .map(|(name, _)| {
-            Arc::new(Service { name: name.clone(), live: None, strip_path: false, waiting: Arc::default() })
-        })
-        .collect();
+    let services = named.iter().map(|(name, _)| Arc::new(Service::new(name.clone()))).collect();
     Ok(Table::new(Arc::new(index), services, Vec::new(), false))
 }
 

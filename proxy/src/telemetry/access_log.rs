@@ -1,17 +1,18 @@
 //! The access log: workers hand over finished lines in pieces, a thread of its own writes them. A request never waits for it:
 //! what does not fit is dropped and counted.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use config::model::AccessFormat;
+use rustix::fs::{OFlags, fcntl_setfl};
 
 /// A worker hands its lines over at this many bytes, and at each of its ticks.
 const PIECE: usize = 32 * 1024;
@@ -33,7 +34,6 @@ pub(crate) struct AccessLog {
 /// What workers share of it.
 #[derive(Clone)]
 pub(crate) struct Lines {
-    format: AccessFormat,
     sender: SyncSender<Piece>,
     shared: Arc<Shared>,
 }
@@ -41,7 +41,9 @@ pub(crate) struct Lines {
 #[derive(Default)]
 struct Shared {
     dropped: AtomicU64,
+    /// The target is to be opened anew, or another is to take its place.
     reopen: AtomicBool,
+    next: Mutex<Option<Target>>,
     ends: AtomicBool,
 }
 
@@ -55,7 +57,7 @@ impl AccessLog {
     ///
     /// # Errors
     /// Where the file can't be opened or the thread not started.
-    pub(crate) fn start(format: AccessFormat, file: Option<PathBuf>) -> io::Result<Self> {
+    pub(crate) fn start(file: Option<PathBuf>) -> io::Result<Self> {
         let target = Target::open(file)?;
         let (sender, receiver) = sync_channel(PIECES);
         let shared = Arc::new(Shared::default());
@@ -67,7 +69,7 @@ impl AccessLog {
                 write_all(target, &receiver, &shared);
             }
         })?;
-        Ok(Self { lines: Lines { format, sender, shared }, ended })
+        Ok(Self { lines: Lines { sender, shared }, ended })
     }
 }
 
@@ -83,9 +85,10 @@ impl Drop for AccessLog {
 }
 
 impl Lines {
-    /// Returns the form of a line.
-    pub(crate) fn format(&self) -> AccessFormat {
-        self.format
+    /// Writes elsewhere, soon.
+    pub(crate) fn write_to(&self, target: Target) {
+        *self.shared.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(target);
+        self.reopen();
     }
 
     /// Opens the file anew, soon: it was moved away.
@@ -112,16 +115,19 @@ impl Lines {
 pub(crate) struct WorkerLog {
     lines: Lines,
     piece: RefCell<(Vec<u8>, u64)>,
+    turn: Cell<u32>,
 }
 
 impl WorkerLog {
     pub(crate) fn new(lines: Lines) -> Self {
-        Self { lines, piece: RefCell::default() }
+        Self { lines, piece: RefCell::default(), turn: Cell::new(0) }
     }
 
-    /// Returns the form of a line.
-    pub(crate) fn format(&self) -> AccessFormat {
-        self.lines.format()
+    /// Counts requests, to tell the one of so many that is written.
+    pub(crate) fn is_turn(&self, one_in: u32) -> bool {
+        let turn = self.turn.get();
+        self.turn.set((turn + 1) % one_in.max(1));
+        turn == 0
     }
 
     /// Adds a line, which brings its own end.
@@ -152,17 +158,24 @@ impl Drop for WorkerLog {
 }
 
 /// Where lines go.
-enum Target {
+pub(crate) enum Target {
     Stdout,
     File(PathBuf, File),
 }
 
 impl Target {
-    fn open(file: Option<PathBuf>) -> io::Result<Self> {
+    /// Opens a file, or stdout where there is none.
+    ///
+    /// # Errors
+    /// Those of opening.
+    pub(crate) fn open(file: Option<PathBuf>) -> io::Result<Self> {
         match file {
             None => Ok(Self::Stdout),
             Some(path) => {
-                let file = File::options().append(true).create(true).open(&path)?;
+                // A pipe without a reader is told, not waited for; once open it is written like any file.
+                let flags = OFlags::NONBLOCK.bits().cast_signed();
+                let file = File::options().append(true).create(true).custom_flags(flags).open(&path)?;
+                fcntl_setfl(&file, OFlags::APPEND)?;
                 Ok(Self::File(path, file))
             }
         }
@@ -193,7 +206,10 @@ fn write_all(mut target: Target, receiver: &Receiver<Piece>, shared: &Shared) {
     loop {
         let piece = receiver.recv_timeout(LISTEN);
         if shared.reopen.swap(false, Ordering::Relaxed) {
-            target.reopen();
+            match shared.next.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                Some(next) => target = next,
+                None => target.reopen(),
+            }
         }
         match piece {
             Ok(Piece::Lines(lines, count)) => {

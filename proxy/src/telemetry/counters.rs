@@ -31,6 +31,7 @@ struct SlotCounters {
     micros: AtomicU64,
     held: AtomicU64,
     retried: AtomicU64,
+    ejected: AtomicU64,
     cut: AtomicU64,
     failed: AtomicU64,
 }
@@ -51,6 +52,7 @@ pub(crate) struct Ended {
 pub(crate) enum Event {
     Held,
     Retried,
+    Ejected,
     Cut,
     Failed,
 }
@@ -65,6 +67,7 @@ pub(crate) struct Sums {
     pub(crate) seconds: f64,
     pub(crate) held: u64,
     pub(crate) retried: u64,
+    pub(crate) ejected: u64,
     pub(crate) cut: u64,
     pub(crate) failed: u64,
 }
@@ -94,6 +97,7 @@ impl ServiceCounters {
         let counter = match event {
             Event::Held => &counters.held,
             Event::Retried => &counters.retried,
+            Event::Ejected => &counters.ejected,
             Event::Cut => &counters.cut,
             Event::Failed => &counters.failed,
         };
@@ -117,6 +121,7 @@ impl ServiceCounters {
             micros += load(&counters.micros);
             sums.held += load(&counters.held);
             sums.retried += load(&counters.retried);
+            sums.ejected += load(&counters.ejected);
             sums.cut += load(&counters.cut);
             sums.failed += load(&counters.failed);
         }

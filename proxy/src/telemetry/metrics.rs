@@ -36,6 +36,8 @@ pub(crate) struct ProxyMetrics {
     pub(crate) connections: u64,
     /// Requests whose heads came.
     pub(crate) received: u64,
+    /// Client connections that were refused, for their address had too many.
+    pub(crate) refused: u64,
     /// Lines of the access log that were dropped.
     pub(crate) log_dropped: u64,
     /// Flips of each service.
@@ -51,6 +53,8 @@ pub(crate) fn render(proxy: &ProxyMetrics, slots: &[SlotMetrics]) -> String {
     family(out, "bgproxy_start_time_seconds", "gauge", "When it started, in seconds since 1970.")
         .value("", proxy.started);
     family(out, "bgproxy_connections", "gauge", "Client connections open now.").value("", proxy.connections);
+    family(out, "bgproxy_connections_refused_total", "counter", "Connections beyond those that one address may have.")
+        .value("", proxy.refused);
     family(out, "bgproxy_requests_received_total", "counter", "Requests whose heads came.").value("", proxy.received);
     family(out, "bgproxy_access_log_dropped_total", "counter", "Lines of the access log that were dropped.")
         .value("", proxy.log_dropped);
@@ -78,6 +82,7 @@ pub(crate) fn render(proxy: &ProxyMetrics, slots: &[SlotMetrics]) -> String {
     for (name, help, value) in [
         ("bgproxy_requests_held_total", "Requests that waited for the application to come back.", held as Value),
         ("bgproxy_requests_retried_total", "Requests that were sent a second time.", retried),
+        ("bgproxy_ejections_total", "Endpoints that were left aside for failed requests.", ejected),
         ("bgproxy_requests_cut_total", "Requests that a drain deadline ended.", cut),
         ("bgproxy_requests_failed_total", "Requests that the application failed.", failed),
     ] {
@@ -102,6 +107,10 @@ fn held(slot: &SlotMetrics) -> u64 {
 
 fn retried(slot: &SlotMetrics) -> u64 {
     slot.sums.retried
+}
+
+fn ejected(slot: &SlotMetrics) -> u64 {
+    slot.sums.ejected
 }
 
 fn cut(slot: &SlotMetrics) -> u64 {

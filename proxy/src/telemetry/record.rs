@@ -1,11 +1,13 @@
 //! What is written of one request, at its end, whichever way it ended.
 
+use std::borrow::Cow;
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use config::model::AccessFormat;
+use config::model::{Access, AccessFormat};
 use config::name::Slot;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
@@ -17,6 +19,9 @@ use super::access_log::WorkerLog;
 /// One request; it is written when dropped.
 pub(crate) struct Record {
     log: Rc<WorkerLog>,
+    access: Arc<Access>,
+    /// Its service wants no line of it.
+    is_unwanted: bool,
     time: SystemTime,
     began: Instant,
     peer: IpAddr,
@@ -27,6 +32,7 @@ pub(crate) struct Record {
     referer: Option<HeaderValue>,
     user_agent: Option<HeaderValue>,
     request_id: HeaderValue,
+    traceparent: Option<HeaderValue>,
     status: StatusCode,
     bytes: u64,
     /// The service and slot that it was sent to.
@@ -36,11 +42,23 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// Begins the record of a request.
-    pub(crate) fn new(log: &Rc<WorkerLog>, peer: IpAddr, request: &Parts, request_id: &HeaderValue) -> Box<Self> {
+    /// Begins the record of a request; `None` where nothing is to be written of it.
+    pub(crate) fn new(
+        log: &Rc<WorkerLog>,
+        access: Arc<Access>,
+        peer: IpAddr,
+        request: &Parts,
+        request_id: &HeaderValue,
+    ) -> Option<Box<Self>> {
+        let path = request.uri.path();
+        if access.format == AccessFormat::Off || access.exclude.iter().any(|prefix| prefix.takes(path)) {
+            return None;
+        }
         let field = |name| request.headers.get(name).cloned();
-        Box::new(Self {
+        Some(Box::new(Self {
             log: Rc::clone(log),
+            access,
+            is_unwanted: false,
             time: SystemTime::now(),
             began: Instant::now(),
             peer,
@@ -51,11 +69,17 @@ impl Record {
             referer: field(header::REFERER),
             user_agent: field(header::USER_AGENT),
             request_id: request_id.clone(),
+            traceparent: request.headers.get("traceparent").cloned(),
             status: StatusCode::OK,
             bytes: 0,
             sent_to: None,
             cause: None,
-        })
+        }))
+    }
+
+    /// Notes that its service wants no line of it.
+    pub(crate) fn is_unwanted(&mut self) {
+        self.is_unwanted = true;
     }
 
     /// Notes whom it was sent to.
@@ -79,7 +103,7 @@ impl Record {
     }
 
     fn line(&self) -> Vec<u8> {
-        match self.log.format() {
+        match self.access.format {
             AccessFormat::Off => Vec::new(),
             AccessFormat::Combined => self.combined(),
             AccessFormat::Json => self.json(),
@@ -89,17 +113,17 @@ impl Record {
     /// `host ident user [time] "request" status bytes "referer" "user agent"`.
     fn combined(&self) -> Vec<u8> {
         let mut line = Vec::with_capacity(256);
-        let (target, status, bytes) = (self.target.as_ref().map_or("/", PathAndQuery::as_str), self.status, self.bytes);
+        let (target, status, bytes) = (self.target(), self.status, self.bytes);
         let Self { peer, method, version, .. } = self;
         let written = write!(line, "{peer} - - [{}] \"{method} ", clf_time(self.time)).and_then(|()| {
             escape(&mut line, target.as_bytes());
             write!(line, " {version:?}\" {} {bytes} \"", status.as_u16())
         });
         written.expect("a buffer in memory takes all that is written");
-        for (number, field) in [&self.referer, &self.user_agent].into_iter().enumerate() {
-            escape(&mut line, field.as_ref().map_or(b"-", |value| value.as_bytes()));
-            line.extend_from_slice(if number == 0 { b"\" \"" } else { b"\"\n" });
-        }
+        escape(&mut line, self.referer().as_deref().unwrap_or("-").as_bytes());
+        line.extend_from_slice(b"\" \"");
+        escape(&mut line, self.user_agent.as_ref().map_or(b"-", |value| value.as_bytes()));
+        line.extend_from_slice(b"\"\n");
         line
     }
 
@@ -114,13 +138,14 @@ impl Record {
             "slot": self.sent_to.as_ref().map(|(_, slot)| slot.lower()),
             "method": self.method.as_str(),
             "host": text(&self.host),
-            "target": self.target.as_ref().map_or("/", PathAndQuery::as_str),
+            "target": self.target(),
             "protocol": format!("{:?}", self.version),
             "status": self.status.as_u16(),
             "bytes": self.bytes,
             "seconds": self.began.elapsed().as_secs_f64(),
             "request_id": text(&Some(self.request_id.clone())),
-            "referer": text(&self.referer),
+            "trace_id": self.traceparent.as_ref().and_then(trace_id),
+            "referer": self.referer(),
             "user_agent": text(&self.user_agent),
             "cause": self.cause,
         });
@@ -130,10 +155,64 @@ impl Record {
     }
 }
 
+impl Record {
+    /// Returns the target without what is not to be written.
+    fn target(&self) -> Cow<'_, str> {
+        redact(self.target.as_ref().map_or("/", PathAndQuery::as_str), &self.access.redact)
+    }
+
+    /// Returns the page that the client came from: its query may hold the same.
+    fn referer(&self) -> Option<String> {
+        let referer = self.referer.as_ref()?;
+        let text = String::from_utf8_lossy(referer.as_bytes());
+        Some(redact(&text, &self.access.redact).into_owned())
+    }
+}
+
 impl Drop for Record {
     fn drop(&mut self) {
-        self.log.add(&self.line());
+        let has_failed = self.status.is_server_error() || self.cause.is_some();
+        let is_turn = self.log.is_turn(self.access.one_in);
+        if !self.is_unwanted && (has_failed || is_turn) {
+            self.log.add(&self.line());
+        }
     }
+}
+
+/// Returns a target or an address with the values of these query parameters left out.
+fn redact<'t>(target: &'t str, names: &[String]) -> Cow<'t, str> {
+    let is_secret = |pair: &str| {
+        let name = pair.split('=').next().unwrap_or_default();
+        names.iter().any(|secret| secret.eq_ignore_ascii_case(name))
+    };
+    let Some((path, query)) = target.split_once('?') else { return Cow::Borrowed(target) };
+    if !query.split('&').any(is_secret) {
+        return Cow::Borrowed(target);
+    }
+    let (query, fragment) = match query.split_once('#') {
+        Some((query, fragment)) => (query, format!("#{fragment}")),
+        None => (query, String::new()),
+    };
+    let shown: Vec<Cow<'_, str>> = query
+        .split('&')
+        .map(|pair| match pair.split_once('=') {
+            Some((name, _)) if is_secret(pair) => Cow::Owned(format!("{name}=REDACTED")),
+            _ => Cow::Borrowed(pair),
+        })
+        .collect();
+    Cow::Owned(format!("{path}?{}{fragment}", shown.join("&")))
+}
+
+/// Returns the trace that a request belongs to, where its `traceparent` is one (W3C Trace Context, section 3.2).
+fn trace_id(traceparent: &HeaderValue) -> Option<String> {
+    let text = traceparent.to_str().ok()?;
+    let parts: Vec<&str> = text.split('-').collect();
+    let is_hex = |part: &str, length: usize| {
+        part.len() == length && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
+    let [version, trace, parent, flags, ..] = parts[..] else { return None };
+    let valid = is_hex(version, 2) && is_hex(trace, 32) && is_hex(parent, 16) && is_hex(flags, 2);
+    (valid && version != "ff" && trace.bytes().any(|b| b != b'0')).then(|| trace.to_owned())
 }
 
 fn host(request: &Parts) -> Option<HeaderValue> {
@@ -173,6 +252,36 @@ mod tests {
     fn the_time_is_that_of_the_common_log_format() {
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_000_000);
         assert_eq!(clf_time(time), "18/Nov/2026:11:06:40 +0000");
+    }
+
+    #[test]
+    fn secrets_of_a_query_are_left_out_and_nothing_else() {
+        let names = ["token".to_owned(), "Key".to_owned()];
+        for (target, shown) in [
+            ("/a?token=s3cret&b=1", "/a?token=REDACTED&b=1"),
+            ("/a?b=1&key=x=y&TOKEN=z", "/a?b=1&key=REDACTED&TOKEN=REDACTED"),
+            ("https://x/a?token=s#top", "https://x/a?token=REDACTED#top"),
+            ("/token=1?tokens=2&a", "/token=1?tokens=2&a"),
+            ("/a?token", "/a?token"),
+        ] {
+            assert_eq!(redact(target, &names), shown);
+        }
+    }
+
+    #[test]
+    fn a_trace_is_told_where_its_field_is_one() {
+        let id = |text: &'static str| trace_id(&HeaderValue::from_static(text));
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        assert_eq!(id("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").as_deref(), Some(trace));
+        assert_eq!(id("cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-later").as_deref(), Some(trace));
+        for bad in [
+            "",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+        ] {
+            assert_eq!(id(bad), None, "{bad}");
+        }
     }
 
     proptest! {

@@ -10,7 +10,10 @@ use tokio::time::Instant;
 
 use super::run::RunId;
 
-/// An endpoint that refused a connection is not tried first for so long; the probes find out what is the matter.
+/// So many failed requests in a row and an endpoint is ejected (Envoy's consecutive_gateway_failure).
+const FAILURES: u32 = 5;
+/// An endpoint that refused a connection, or failed so often, is not tried first for so long; the probes find out what is
+/// the matter.
 const EJECTION: Duration = Duration::from_secs(5);
 
 /// One endpoint of a run, by its place in the slot's list.
@@ -26,6 +29,8 @@ pub(crate) struct Balance {
 struct Known {
     busy: u32,
     ejected: Option<Instant>,
+    /// Failed requests in a row.
+    failures: u32,
 }
 
 /// A request on its way to an endpoint; dropped with the end of its answer.
@@ -35,8 +40,9 @@ pub(crate) struct Busy {
 }
 
 impl Balance {
-    /// Returns the places of all endpoints in the order in which they are to be tried. `turn` goes round.
-    pub(crate) fn order(&self, run: RunId, healthy: &[bool], turn: usize) -> Vec<usize> {
+    /// Returns the places of all endpoints in the order in which they are to be tried. `turn` goes round; a good endpoint
+    /// that a visitor wants to stay with comes first.
+    pub(crate) fn order(&self, run: RunId, healthy: &[bool], turn: usize, wanted: Option<usize>) -> Vec<usize> {
         let now = Instant::now();
         let known = self.known.borrow();
         let of = |place: usize| known.get(&(run, place));
@@ -47,7 +53,9 @@ impl Balance {
         // Stable: those of one kind stay in turn.
         order.sort_by_key(|place| (!healthy[*place], is_ejected(*place)));
         let good = order.iter().filter(|place| healthy[**place] && !is_ejected(**place)).count();
-        if good > 1 {
+        if let Some(at) = wanted.and_then(|wanted| order[..good].iter().position(|place| *place == wanted)) {
+            order.swap(0, at);
+        } else if good > 1 {
             // The second is any of the others, each time another one.
             let other = 1 + (turn / count) % (good - 1);
             let busy = |place: usize| of(place).map_or(0, |known| known.busy);
@@ -68,6 +76,19 @@ impl Balance {
     /// Notes that an endpoint could not be connected to.
     pub(crate) fn eject(&self, run: RunId, place: usize) {
         self.known.borrow_mut().entry((run, place)).or_default().ejected = Some(Instant::now());
+    }
+
+    /// Notes how a request ended; true where the endpoint is ejected for it.
+    pub(crate) fn judge(&self, run: RunId, place: usize, failed: bool) -> bool {
+        let mut known = self.known.borrow_mut();
+        let known = known.entry((run, place)).or_default();
+        known.failures = if failed { known.failures + 1 } else { 0 };
+        let is_ejected = known.failures >= FAILURES;
+        if is_ejected {
+            known.failures = 0;
+            known.ejected = Some(Instant::now());
+        }
+        is_ejected
     }
 
     /// Forgets what is known of runs that `keeps` refuses.
@@ -100,7 +121,7 @@ mod tests {
         let (balance, run) = (Rc::new(Balance::default()), run());
         let _busy: Vec<Busy> = (0..3).map(|_| balance.busy(run, 0)).collect();
         for turn in 0..20 {
-            let mut order = balance.order(run, &[true, true], turn);
+            let mut order = balance.order(run, &[true, true], turn, None);
             assert_eq!(order[0], 1, "turn {turn}");
             order.sort_unstable();
             assert_eq!(order, [0, 1]);
@@ -112,7 +133,7 @@ mod tests {
         let (balance, run) = (Rc::new(Balance::default()), run());
         balance.eject(run, 1);
         for turn in 0..20 {
-            let order = balance.order(run, &[true, true, false, true], turn);
+            let order = balance.order(run, &[true, true, false, true], turn, None);
             assert!(matches!(order[..], [0 | 3, 0 | 3, 1, 2]), "{order:?}");
         }
     }
@@ -120,8 +141,25 @@ mod tests {
     #[test]
     fn idle_endpoints_are_used_in_turn() {
         let (balance, run) = (Rc::new(Balance::default()), run());
-        let firsts: Vec<usize> = (0..6).map(|turn| balance.order(run, &[true; 3], turn)[0]).collect();
+        let firsts: Vec<usize> = (0..6).map(|turn| balance.order(run, &[true; 3], turn, None)[0]).collect();
         assert_eq!(firsts, [0, 1, 2, 0, 1, 2]);
+    }
+
+    #[test]
+    fn a_visitor_stays_with_its_endpoint_while_that_is_good() {
+        let (balance, run) = (Rc::new(Balance::default()), run());
+        let _busy: Vec<Busy> = (0..3).map(|_| balance.busy(run, 2)).collect();
+        let first = |healthy: &[bool], turn| balance.order(run, healthy, turn, Some(2))[0];
+        assert!((0..9).all(|turn| first(&[true; 3], turn) == 2));
+        assert!((0..9).all(|turn| first(&[true, true, false], turn) != 2));
+        // Failures in a row eject it, and with an answer in between they don't.
+        for round in 0..3 {
+            assert!((0..4).all(|_| !balance.judge(run, 2, true)), "{round}");
+            assert!(!balance.judge(run, 2, false));
+        }
+        let ejected = (0..5).filter(|_| balance.judge(run, 2, true)).count();
+        assert_eq!(ejected, 1);
+        assert!((0..9).all(|turn| first(&[true; 3], turn) != 2));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::balance::Busy;
 use super::codec::{self, Chunked, Framing, Malformed, Piece, ResponseHead};
 use super::connection::{Connection, Outgoing};
 use super::pool::{Key, Pool};
-use crate::error::Error;
+use crate::error::{Error, Side};
 use crate::upstream::request_body::RequestBody;
 
 /// More interim answers than this to one request are not sane.
@@ -28,6 +28,8 @@ const CONTINUE: Duration = Duration::from_secs(1);
 /// The limits of an exchange.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ExchangeLimits {
+    /// Connecting.
+    pub(crate) connect: Duration,
     /// From the last byte of the request that could be sent until the head of the answer.
     pub(crate) response: Duration,
     /// Between two reads of the answer's body.
@@ -196,7 +198,9 @@ impl Exchange {
                     }));
                 }
                 Poll::Pending => {
-                    if let Poll::Ready(Err(error @ Error::RequestBody(_))) = sent {
+                    if let Poll::Ready(Err(error)) = sent
+                        && error.side() == Side::Client
+                    {
                         return Poll::Ready(Err(error));
                     }
                     if connection.poll_timer(cx).is_ready() {
@@ -214,7 +218,9 @@ impl Exchange {
         if self.connection.is_none() {
             return Poll::Ready(None);
         }
-        if let Poll::Ready(Err(error @ Error::RequestBody(_))) = self.poll_send(cx) {
+        if let Poll::Ready(Err(error)) = self.poll_send(cx)
+            && error.side() == Side::Client
+        {
             return Poll::Ready(Some(Err(error)));
         }
         loop {
@@ -307,7 +313,7 @@ impl Exchange {
             }
             match Pin::new(body).poll_frame(cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(Error::RequestBody(error))),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error.into())),
                 Poll::Ready(Some(Ok(frame))) => match (frame.into_data(), self.request_framing) {
                     (Ok(data), _) if data.is_empty() => {}
                     (Ok(data), RequestFraming::Length) => self.out.data = data,

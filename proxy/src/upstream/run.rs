@@ -62,6 +62,8 @@ pub enum Tally {
     Held,
     /// It was sent a second time.
     Retried,
+    /// For it and those before it an endpoint was ejected.
+    Ejected,
     /// It was ended at the drain deadline.
     Cut,
     /// It was answered by an error that we made, or its answer was broken off.
@@ -199,21 +201,18 @@ impl Claim {
     /// Counts what became of the request.
     pub fn tally(&self, tally: Tally) {
         let counters = &self.run.counters[self.worker];
-        let counter = match tally {
-            Tally::Answered => &counters.answered,
-            Tally::Held => &counters.held,
-            Tally::Retried => &counters.retried,
-            Tally::Cut => &counters.cut,
-            Tally::Failed => &counters.failed,
+        let (counter, event) = match tally {
+            Tally::Answered => (Some(&counters.answered), None),
+            Tally::Held => (Some(&counters.held), Some(Event::Held)),
+            Tally::Retried => (Some(&counters.retried), Some(Event::Retried)),
+            Tally::Ejected => (None, Some(Event::Ejected)),
+            Tally::Cut => (Some(&counters.cut), Some(Event::Cut)),
+            Tally::Failed => (Some(&counters.failed), Some(Event::Failed)),
         };
-        counter.fetch_add(1, Ordering::Relaxed);
-        let event = match tally {
-            Tally::Answered => return,
-            Tally::Held => Event::Held,
-            Tally::Retried => Event::Retried,
-            Tally::Cut => Event::Cut,
-            Tally::Failed => Event::Failed,
-        };
+        if let Some(counter) = counter {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+        let Some(event) = event else { return };
         self.run.service.note(self.worker, self.run.slot, event);
     }
 

@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::admin::request::ServiceSettings;
 use crate::error::{Problem, Source};
 use crate::file::{self, File, Number, Text};
-use crate::health::HealthCheck;
-use crate::model::{AccessFormat, FileService, Limits, Listen, Log, LogFormat, LogLevel, Model, Workers};
-use crate::name::PathPrefix;
+use crate::model::{Access, AccessFormat, FileService, Limits, Listen, Log, LogFormat, LogLevel, Model, Workers};
 use crate::{duration, paths};
+
+mod options;
+mod service;
 
 /// What `private` stands for: the networks that no visitor from outside can have.
 const PRIVATE: [&str; 8] = [
@@ -29,6 +29,32 @@ const PRIVATE: [&str; 8] = [
     "::1/128",
     "fc00::/7",
     "fe80::/10",
+];
+/// What `cloudflare` stands for: the networks that Cloudflare publishes at cloudflare.com/ips, as of 2026-11. They have not
+/// changed since 2021; where they do, the new ones can be listed beside the word.
+const CLOUDFLARE: [&str; 22] = [
+    "173.245.48.0/20",
+    "103.21.244.0/22",
+    "103.22.200.0/22",
+    "103.31.4.0/22",
+    "141.101.64.0/18",
+    "108.162.192.0/18",
+    "190.93.240.0/20",
+    "188.114.96.0/20",
+    "197.234.240.0/22",
+    "198.41.128.0/17",
+    "162.158.0.0/15",
+    "104.16.0.0/13",
+    "104.24.0.0/14",
+    "172.64.0.0/13",
+    "131.0.72.0/22",
+    "2400:cb00::/32",
+    "2606:4700::/32",
+    "2803:f800::/32",
+    "2405:b500::/32",
+    "2405:8100::/32",
+    "2a06:98c0::/29",
+    "2c0f:f248::/32",
 ];
 /// Longer than anybody waits; keeps sums of instants far from their end.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
@@ -116,13 +142,19 @@ impl Check<'_> {
             let word = text.get_ref().as_str();
             if word == "private" {
                 networks.extend(PRIVATE.iter().filter_map(|network| network.parse::<IpNet>().ok()));
+            } else if word == "cloudflare" {
+                networks.extend(CLOUDFLARE.iter().filter_map(|network| network.parse::<IpNet>().ok()));
             } else if let Ok(network) = word.parse::<IpNet>() {
                 networks.push(network.trunc());
             } else if let Ok(address) = word.parse::<std::net::IpAddr>() {
                 networks.push(address.into());
             } else {
                 let what = format!("`{}` is not a network", shorten(word));
-                self.refuse(text.span(), what, "write 10.0.0.0/8, 2001:db8::/32, a single address, or private");
+                self.refuse(
+                    text.span(),
+                    what,
+                    "write 10.0.0.0/8, 2001:db8::/32, a single address, private, or cloudflare",
+                );
             }
         }
         networks
@@ -132,6 +164,9 @@ impl Check<'_> {
         let default = Limits::default();
         Limits {
             connections: self.number("connections", file.connections, default.connections, 1..=1_000_000),
+            connections_per_address: file
+                .connections_per_address
+                .map(|number| self.number("connections_per_address", Some(number), 1, 1..=1_000_000)),
             header_timeout: self.duration("header_timeout", file.header_timeout, default.header_timeout),
             idle_timeout: self.duration("idle_timeout", file.idle_timeout, default.idle_timeout),
             body_idle_timeout: self.duration("body_idle_timeout", file.body_idle_timeout, default.body_idle_timeout),
@@ -199,12 +234,17 @@ impl Check<'_> {
                 ],
             ),
             format: self.choice("format", file.format, &[("text", LogFormat::Text), ("json", LogFormat::Json)]),
-            access: self.choice(
-                "access",
-                file.access,
-                &[("off", AccessFormat::Off), ("combined", AccessFormat::Combined), ("json", AccessFormat::Json)],
-            ),
-            access_file: file.access_file.map(|text| self.path("access_file", Some(text), "")),
+            access: Access {
+                format: self.choice(
+                    "access",
+                    file.access,
+                    &[("off", AccessFormat::Off), ("combined", AccessFormat::Combined), ("json", AccessFormat::Json)],
+                ),
+                file: file.access_file.map(|text| self.path("access_file", Some(text), "")),
+                redact: file.access_redact.into_iter().map(Text::into_inner).collect(),
+                exclude: file.access_exclude.iter().filter_map(|text| self.word(text, "")).collect(),
+                one_in: u32::try_from(self.number("access_one_in", file.access_one_in, 1, 1..=1_000_000)).unwrap_or(1),
+            },
         }
     }
 
@@ -214,7 +254,7 @@ impl Check<'_> {
             return *value;
         }
         let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-        let what = format!("`{}` is no {key} of the log", shorten(text.get_ref()));
+        let what = format!("`{}` is no {key}", shorten(text.get_ref()));
         self.refuse(text.span(), what, &format!("one of {}", words.join(", ")));
         T::default()
     }
@@ -229,101 +269,6 @@ impl Check<'_> {
         valid.sort_by(|a, b| a.name.cmp(&b.name));
         valid
     }
-
-    fn service(&mut self, name: &Text, file: file::Service, routes: &mut Routes) -> Option<FileService> {
-        let parsed_name = self.word(name, "it becomes a host name: `shop`, `web-2`");
-        if file.endpoints.is_empty() {
-            let what = format!("service `{}` has no endpoints", shorten(name.get_ref()));
-            self.refuse(name.span(), what, "add where it listens: endpoints = [\"127.0.0.1:3000\"]");
-        }
-        if let Some(strip) = file.strip_path.as_ref().filter(|strip| *strip.get_ref() && file.paths.is_empty()) {
-            self.refuse(strip.span(), "`strip_path` has no path to strip", "add paths = [\"/api\"]");
-        }
-        self.claim(name, &file, routes);
-        let settings = ServiceSettings {
-            domains: file.domains.iter().filter_map(|text| self.word(text, "")).collect(),
-            paths: file.paths.iter().filter_map(|text| self.word(text, "")).collect(),
-            strip_path: file.strip_path.is_some_and(serde_spanned::Spanned::into_inner),
-        };
-        let endpoints = file.endpoints.iter().filter_map(|text| self.word(text, "write host:port")).collect();
-        let health = self.health(file.health);
-        Some(FileService { name: parsed_name?, settings, endpoints, health })
-    }
-
-    /// Enters a service's routes; one that another service has is a problem with both places.
-    fn claim(&mut self, name: &Text, file: &file::Service, routes: &mut Routes) {
-        let whole = |span: &Range<usize>| vec![(String::new(), span.clone())];
-        let or_every = |texts: &[Text]| match texts {
-            [] => whole(&name.span()),
-            texts => texts.iter().map(|text| (text.get_ref().to_ascii_lowercase(), text.span())).collect(),
-        };
-        for (domain, domain_span) in or_every(&file.domains) {
-            for path in if file.paths.is_empty() { vec![None] } else { file.paths.iter().map(Some).collect() } {
-                let prefix = match path.map(|text| text.get_ref().parse::<PathPrefix>()) {
-                    None => PathPrefix::root(),
-                    Some(Ok(prefix)) => prefix,
-                    Some(Err(_)) => continue,
-                };
-                let span =
-                    if file.domains.is_empty() { path.map_or(name.span(), Text::span) } else { domain_span.clone() };
-                let key = (domain.clone(), prefix.trimmed().to_owned());
-                match routes.get(&key) {
-                    Some((owner, other)) if owner != name.get_ref() => {
-                        let shown = if domain.is_empty() { "every host" } else { domain.as_str() };
-                        let what = format!("`{}` has the same route as `{owner}`: {shown}{prefix}", name.get_ref());
-                        let problem = self
-                            .source
-                            .problem(span, what)
-                            .hint("give one of them another domain or path")
-                            .also(self.source, other.clone(), "first taken here");
-                        self.problems.push(problem);
-                    }
-                    Some(_) => {}
-                    None => {
-                        routes.insert(key, (name.get_ref().clone(), span));
-                    }
-                }
-            }
-        }
-    }
-
-    fn health(&mut self, file: file::Health) -> HealthCheck {
-        let default = HealthCheck::default();
-        if let Some(path) = file.path.as_ref().filter(|path| !is_probe_path(path.get_ref())) {
-            self.refuse(path.span(), "the probe's path can't be asked for", "begin it with `/`, without blanks");
-        }
-        for (name, value) in &file.headers {
-            let is_name = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-            if name.get_ref().is_empty() || !name.get_ref().bytes().all(is_name) {
-                self.refuse(name.span(), format!("`{}` is no header name", shorten(name.get_ref())), "");
-            }
-            if value.get_ref().bytes().any(|b| b.is_ascii_control() && b != b'\t') {
-                self.refuse(value.span(), "a header value holds a control character", "");
-            }
-        }
-        let host = file.host.map(|text| {
-            if text.get_ref().is_empty() || !text.get_ref().bytes().all(|b| b.is_ascii_graphic()) {
-                self.refuse(text.span(), "the probe's host can't stand in a header", "");
-            }
-            text.into_inner()
-        });
-        let port = file.port.map(|number| self.number("port", Some(number), 80, 1..=65_535));
-        HealthCheck {
-            enabled: file.enabled.unwrap_or(default.enabled),
-            path: file.path.map_or(default.path, Text::into_inner),
-            port: port.and_then(|port| port.try_into().ok()),
-            host,
-            headers: file.headers.into_iter().map(|(name, value)| (name.into_inner(), value.into_inner())).collect(),
-            status: file.status.and_then(|text| self.word(&text, "")).unwrap_or(default.status),
-            timeout: self.duration("timeout", file.timeout, default.timeout),
-            interval: self.duration("interval", file.interval, default.interval),
-            passes: u32::try_from(self.number("passes", file.passes, default.passes as usize, 1..=100)).unwrap_or(1),
-        }
-    }
-}
-
-fn is_probe_path(path: &str) -> bool {
-    path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b'#')
 }
 
 /// A message shows the beginning of what was written, however long that is.

@@ -1,0 +1,142 @@
+//! How requests of a service are served, its routes aside.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::num::NonZeroU32;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The options of a service; what is left out has its default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServiceOptions {
+    /// Connecting to an endpoint; where absent the proxy's own limit.
+    #[serde(with = "crate::duration::option")]
+    pub connect_timeout: Option<Duration>,
+    /// From the whole request sent to the head of the answer; where absent the proxy's own limit.
+    #[serde(with = "crate::duration::option")]
+    pub response_timeout: Option<Duration>,
+    /// An answer's body in which nothing moves; where absent the proxy's own limit.
+    #[serde(with = "crate::duration::option")]
+    pub body_idle_timeout: Option<Duration>,
+    /// The longest body of a request, in bytes; where absent there is no limit.
+    #[serde(with = "crate::size::option")]
+    pub request_bytes: Option<u64>,
+    /// Sends a visitor to the same one of several endpoints, by a cookie.
+    pub sticky: bool,
+    /// Requests of one client address in a second; where absent there is no limit.
+    pub requests_per_second: Option<NonZeroU32>,
+    /// How many may come at once before that counts; where absent as many as in a second.
+    pub burst: Option<NonZeroU32>,
+    /// Whether its requests are in the access log, where there is one.
+    pub access_log: bool,
+    /// HTML pages in the place of our own, by status.
+    pub error_pages: BTreeMap<StatusPattern, String>,
+}
+
+impl Default for ServiceOptions {
+    fn default() -> Self {
+        Self {
+            connect_timeout: None,
+            response_timeout: None,
+            body_idle_timeout: None,
+            request_bytes: None,
+            sticky: false,
+            requests_per_second: None,
+            burst: None,
+            access_log: true,
+            error_pages: BTreeMap::new(),
+        }
+    }
+}
+
+impl ServiceOptions {
+    /// Returns the page for a status: its own, else that of its class.
+    pub fn error_page(&self, status: u16) -> Option<&str> {
+        let class = StatusPattern::Class(u8::try_from(status / 100).unwrap_or(0));
+        let page = self.error_pages.get(&StatusPattern::Exact(status)).or_else(|| self.error_pages.get(&class));
+        page.map(String::as_str)
+    }
+}
+
+/// One status, or a class of them: `502`, `5xx`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StatusPattern {
+    /// This one.
+    Exact(u16),
+    /// All that begin with this digit.
+    Class(u8),
+}
+
+impl FromStr for StatusPattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is no status of an error, such as 502, or a class of them: 4xx, 5xx");
+        match text {
+            "4xx" => Ok(Self::Class(4)),
+            "5xx" => Ok(Self::Class(5)),
+            _ => text
+                .parse()
+                .ok()
+                .filter(|status| text.len() == 3 && (400..=599).contains(status))
+                .map(Self::Exact)
+                .ok_or_else(wrong),
+        }
+    }
+}
+
+impl fmt::Display for StatusPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(status) => status.fmt(f),
+            Self::Class(digit) => write!(f, "{digit}xx"),
+        }
+    }
+}
+
+impl Serialize for StatusPattern {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for StatusPattern {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back_and_what_is_left_out_has_its_default() {
+        let options = ServiceOptions {
+            response_timeout: Some(Duration::from_secs(300)),
+            request_bytes: Some(50 * 1024 * 1024),
+            error_pages: [(StatusPattern::Class(5), "<p>back soon".to_owned())].into(),
+            ..ServiceOptions::default()
+        };
+        let text = serde_json::to_string(&options).unwrap();
+        assert!(text.contains(r#""request_bytes":"50MiB""#) && text.contains(r#""5xx":"#), "{text}");
+        assert_eq!(serde_json::from_str::<ServiceOptions>(&text).unwrap(), options);
+        assert_eq!(serde_json::from_str::<ServiceOptions>("{}").unwrap(), ServiceOptions::default());
+        assert!(serde_json::from_str::<ServiceOptions>(r#"{"stiky":true}"#).is_err());
+    }
+
+    #[test]
+    fn a_page_of_the_status_wins_over_that_of_its_class() {
+        let mut options = ServiceOptions::default();
+        assert_eq!(options.error_page(502), None);
+        options.error_pages.insert("5xx".parse().unwrap(), "any".to_owned());
+        options.error_pages.insert("502".parse().unwrap(), "own".to_owned());
+        assert_eq!([502, 503, 404].map(|status| options.error_page(status)), [Some("own"), Some("any"), None]);
+        for bad in ["200", "3xx", "5XX", "0502", "502 ", "x"] {
+            assert!(bad.parse::<StatusPattern>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! The cookie that keeps a visitor with one of several endpoints of a slot.
+//!
+//! It names an endpoint by a hash of its address. After a flip there is no such endpoint any more, and the visitor gets
+//! another cookie with the first answer of the new version.
+
+use config::name::ServiceName;
+use http::HeaderValue;
+use http::header::{self, HeaderMap};
+
+use crate::routing::table::{Endpoint, Target};
+
+/// Returns the place of the endpoint that a visitor was with, where it is still there.
+pub(crate) fn wanted(headers: &HeaderMap, service: &ServiceName, target: &Target) -> Option<usize> {
+    let name = name(service);
+    let mark = headers.get_all(header::COOKIE).iter().find_map(|value| {
+        let pairs = value.to_str().ok()?.split(';');
+        pairs.filter_map(|pair| pair.trim().split_once('=')).find(|(key, _)| *key == name).map(|(_, mark)| mark)
+    })?;
+    target.endpoints.iter().position(|endpoint| *endpoint.mark == *mark)
+}
+
+/// Returns the cookie that keeps a visitor with an endpoint, for as long as the browser is open.
+pub(crate) fn cookie(service: &ServiceName, endpoint: &Endpoint) -> HeaderValue {
+    let text = format!("{}={}; Path=/; HttpOnly; SameSite=Lax", name(service), endpoint.mark);
+    HeaderValue::try_from(text).expect("a service's name and hexadecimal digits are a field value")
+}
+
+fn name(service: &ServiceName) -> String {
+    format!("bg-{service}")
+}

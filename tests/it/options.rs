@@ -1,0 +1,286 @@
+//! The options of a service: by the admin API and by the file, in force at once, kept over a switch.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tests::{Behaviour, Proxy, Response, Upstream, client, eventually, proxy, proxy_program, upstream};
+
+use crate::programs::PROGRAMS;
+
+async fn site(options: Value) -> (Proxy, Upstream) {
+    let (app, proxy) = (upstream("v1").await, proxy());
+    proxy.serve("shop", app.address()).await;
+    set(&proxy, options).await;
+    (proxy, app)
+}
+
+async fn set(proxy: &Proxy, options: Value) {
+    let answer = proxy.call("PUT", "/v1/services/shop", json!({ "domains": ["shop.test"], "options": options })).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+async fn send(proxy: &Proxy, request: impl AsRef<[u8]>) -> Response {
+    let mut visitor = client(proxy.address()).await.unwrap();
+    visitor.send(request).await.unwrap();
+    visitor.answer().await.unwrap().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_over_the_limit_is_413_whether_its_length_is_told_or_not() {
+    let (proxy, app) = site(json!({ "request_bytes": "1KiB" })).await;
+    let post = |framing: &str, body: &str| format!("POST / HTTP/1.1\r\nHost: shop.test\r\n{framing}\r\n\r\n{body}");
+    let (fits, too_long) = ("x".repeat(1024), "x".repeat(1025));
+    let answer = send(&proxy, post("Content-Length: 1024", &fits)).await;
+    assert_eq!(answer.status, 200);
+    let before = app.seen_count();
+    // Its length alone is enough: nothing of the body need come, and a client that asks first is told so.
+    for fields in ["Content-Length: 1025", "Content-Length: 1025\r\nExpect: 100-continue"] {
+        let answer = send(&proxy, post(fields, "")).await;
+        assert_eq!((answer.status, answer.closes()), (413, true), "{fields}");
+    }
+    let chunked = |body: &str| format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+    let answer = send(&proxy, post("Transfer-Encoding: chunked", &chunked(&too_long))).await;
+    assert_eq!((answer.status, answer.closes()), (413, true));
+    let arrived = app.seen_from(before).into_iter().filter(|seen| seen.first_line.starts_with("POST")).count();
+    assert_eq!(arrived, 0, "a body over the limit arrived whole");
+    assert_eq!(send(&proxy, post("Transfer-Encoding: chunked", &chunked(&fits))).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn error_pages_are_the_services_own_and_an_api_still_gets_json() {
+    let pages = json!({ "5xx": "<p>soon back: {{status}} {{reason}} {{request_id}}", "504": "slow" });
+    let (proxy, app) = site(json!({ "error_pages": pages })).await;
+    app.behave(Behaviour::Raw("nonsense\r\n\r\n"));
+    let ask = |more: &str| format!("GET / HTTP/1.1\r\nHost: shop.test\r\n{more}\r\n");
+    let answer = send(&proxy, ask("X-Request-Id: a-<b>1\r\n")).await;
+    assert_eq!((answer.status, answer.text().as_str()), (502, "<p>soon back: 502 Bad Gateway a-b1"));
+    assert_eq!(answer.field("content-type"), Some("text/html; charset=utf-8"));
+    let answer = send(&proxy, ask("Accept: application/json\r\n")).await;
+    assert_eq!(serde_json::from_str::<Value>(&answer.text()).unwrap()["status"], 502);
+    // An answer of the application is its own, and what is no service's is ours.
+    app.behave(Behaviour::Status(503));
+    assert_eq!(send(&proxy, ask("")).await.text(), "v1");
+    let answer = send(&proxy, "GET / HTTP/1.1\r\nHost: nobody.test\r\n\r\n").await;
+    assert!(answer.status == 404 && answer.text().contains("No service"), "{}", answer.text());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_time_out_of_the_service_wins_over_the_proxys_own() {
+    let (proxy, app) = site(json!({ "response_timeout": "200ms" })).await;
+    app.behave(Behaviour::Hang);
+    let began = Instant::now();
+    assert_eq!(send(&proxy, "GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n").await.status, 504);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn options_stay_until_others_are_given() {
+    let (proxy, app) = site(json!({ "request_bytes": "1KiB", "response_timeout": "7s" })).await;
+    let options = async || {
+        let answer = proxy.call("GET", "/v1/services/shop", json!({})).await;
+        answer.lines[0]["settings"]["options"].clone()
+    };
+    // Routes alone, and a switch that says nothing of options.
+    proxy.call("PUT", "/v1/services/shop", json!({ "domains": ["shop.test", "other.test"] })).await;
+    proxy.serve("shop", app.address()).await;
+    let kept = options().await;
+    assert_eq!((&kept["request_bytes"], &kept["response_timeout"]), (&json!("1KiB"), &json!("7s")));
+    // Given, they are given whole.
+    set(&proxy, json!({ "sticky": true })).await;
+    let given = options().await;
+    assert_eq!((&given["sticky"], &given["request_bytes"]), (&json!(true), &Value::Null));
+    for wrong in [json!({ "stiky": true }), json!({ "request_bytes": "1x" }), json!({ "error_pages": { "200": "" } })] {
+        let body = json!({ "domains": ["shop.test"], "options": wrong });
+        let refused = proxy.call("PUT", "/v1/services/shop", body).await;
+        assert_eq!((refused.status, &refused.lines[0]["code"]), (400, &json!("bad_request")), "{wrong}");
+    }
+    assert_eq!(options().await, given);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_file_sets_options_and_a_change_of_it_is_in_force_at_once() {
+    let app = upstream("v1").await;
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("413.html");
+    std::fs::write(&page, "our own page").unwrap();
+    let config = |bytes: &str| {
+        format!(
+            "[services.shop]\ndomains = [\"shop.test\"]\nendpoints = [\"{}\"]\n[services.shop.options]\n\
+             request_bytes = \"{bytes}\"\nerror_pages = {{ \"413\" = \"{}\" }}\n",
+            app.address(),
+            page.display()
+        )
+    };
+    let mut proxy = proxy_program(PROGRAMS.bgproxy).with_config(&config("1k"));
+    proxy.start().await;
+    let ask = async || {
+        let body = "x".repeat(2048);
+        send(&proxy, format!("POST / HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 2048\r\n\r\n{body}")).await
+    };
+    assert_eq!(ask().await.text(), "our own page");
+    proxy.rewrite_config(&config("1x"));
+    eventually("the bad file is told", async || {
+        let status = proxy.call("GET", "/v1/status", json!({})).await;
+        let warnings = status.lines[0]["warnings"].to_string();
+        warnings.contains("bgproxy.toml:5:17").then_some(())
+    })
+    .await;
+    assert_eq!(ask().await.status, 413);
+    proxy.rewrite_config(&config("1m"));
+    eventually("the good file is in force", async || (ask().await.status == 200).then_some(())).await;
+}
+
+/// Stages several endpoints and flips to them.
+async fn serve_all(proxy: &Proxy, apps: &[&Upstream], options: Value) {
+    let endpoints: Vec<_> = apps.iter().map(|app| app.address()).collect();
+    let body = json!({
+        "endpoints": endpoints, "settings": { "domains": ["shop.test"], "options": options },
+        "health": { "interval": "10ms" },
+    });
+    let staged = proxy.call("POST", "/v1/services/shop/stage", body).await;
+    assert_eq!(staged.lines.last().unwrap()["event"], "healthy", "{staged:?}");
+    assert_eq!(proxy.flip("shop").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_visitor_with_the_cookie_stays_with_an_endpoint_until_that_is_gone() {
+    let (one, two, three) = (upstream("one").await, upstream("two").await, upstream("three").await);
+    let proxy = proxy();
+    serve_all(&proxy, &[&one, &two], json!({ "sticky": true })).await;
+    let ask = async |cookie: &str| {
+        send(&proxy, format!("GET / HTTP/1.1\r\nHost: shop.test\r\nCookie: a=b; {cookie}; c=d\r\n\r\n")).await
+    };
+    for _ in 0..4 {
+        let first = ask("x=y").await;
+        let set = first.field("set-cookie").unwrap().to_owned();
+        assert!(set.starts_with("bg-shop=") && set.ends_with("; Path=/; HttpOnly; SameSite=Lax"), "{set}");
+        let cookie = set.split(';').next().unwrap();
+        for _ in 0..10 {
+            let again = ask(cookie).await;
+            assert_eq!((again.text(), again.field("set-cookie")), (first.text(), None));
+        }
+    }
+    // It is the first answer of the other version that tells the new one.
+    let old = ask("x=y").await.field("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    serve_all(&proxy, &[&three, &two], json!({ "sticky": true })).await;
+    drop(one);
+    let moved = ask(&old).await;
+    assert_eq!(moved.status, 200);
+    // And without the wish for it, or a choice, there is no cookie.
+    serve_all(&proxy, &[&three], json!({ "sticky": true })).await;
+    assert_eq!(ask("x=y").await.field("set-cookie"), None);
+    serve_all(&proxy, &[&three, &two], json!({})).await;
+    assert_eq!(ask("x=y").await.field("set-cookie"), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endpoint_that_fails_in_a_row_is_left_aside_though_its_probes_pass() {
+    let (good, bad) = (upstream("good").await, upstream("bad").await);
+    let proxy = proxy();
+    serve_all(&proxy, &[&good, &bad], json!({})).await;
+    bad.behave(Behaviour::Status(503));
+    let mut visitor = client(proxy.address()).await.unwrap();
+    let mut answers = Vec::new();
+    for _ in 0..60 {
+        answers.push(visitor.get("shop.test", "/").await.unwrap().unwrap().text());
+    }
+    let failed = answers.iter().filter(|text| *text == "bad").count();
+    // Five in a row, whoever else was asked between them; one worker serves the connection.
+    assert_eq!(failed, 5, "{answers:?}");
+    assert!(answers[30..].iter().all(|text| text == "good"), "{answers:?}");
+    let metrics = proxy.text("/metrics").await;
+    assert!(metrics.contains("bgproxy_ejections_total{service=\"shop\",slot=\"blue\"} 1\n"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_has_its_rate_and_is_told_when_to_come_back() {
+    let (proxy, app) = site(json!({ "requests_per_second": 1, "burst": 3 })).await;
+    let mut visitor = client(proxy.address()).await.unwrap();
+    let mut statuses = Vec::new();
+    for _ in 0..5 {
+        statuses.push(visitor.get("shop.test", "/").await.unwrap().unwrap().status);
+    }
+    assert_eq!(statuses, [200, 200, 200, 429, 429]);
+    let seen = app.seen().iter().filter(|seen| !seen.head.contains("bgproxy-health")).count();
+    assert_eq!(seen, 3);
+    let refused = visitor.get("shop.test", "/").await.unwrap().unwrap();
+    assert_eq!((refused.status, refused.field("retry-after")), (429, Some("1")));
+    // The same connection goes on, and after a while so does its address.
+    let passes = async || (visitor.get("shop.test", "/").await.unwrap().unwrap().status == 200).then_some(());
+    eventually_mut("the rate lets one through again", passes).await;
+}
+
+async fn eventually_mut(what: &str, mut check: impl AsyncFnMut() -> Option<()>) {
+    let until = Instant::now() + Duration::from_secs(10);
+    while check().await.is_none() {
+        assert!(Instant::now() < until, "{what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_a_trusted_proxy_the_rate_and_the_log_are_those_of_the_client_that_it_names() {
+    let app = upstream("v1").await;
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("access.log");
+    let config = format!(
+        "trusted_proxies = [\"private\"]\n[log]\naccess = \"json\"\naccess_file = \"{}\"\n[services.shop]\n\
+         domains = [\"shop.test\"]\nendpoints = [\"{}\"]\n[services.shop.options]\nrequests_per_second = 1\n",
+        log.display(),
+        app.address()
+    );
+    let mut proxy = proxy_program(PROGRAMS.bgproxy).with_config(&config);
+    proxy.start().await;
+    let ask = async |forwarded: &str| {
+        send(
+            &proxy,
+            format!("GET /{forwarded} HTTP/1.1\r\nHost: shop.test\r\nX-Forwarded-For: 6.6.6.6, {forwarded}\r\n\r\n"),
+        )
+        .await
+        .status
+    };
+    assert_eq!([ask("192.0.2.1").await, ask("192.0.2.2").await, ask("192.0.2.1").await], [200, 200, 429]);
+    let line = eventually("the request is logged", async || {
+        let text = std::fs::read_to_string(&log).unwrap();
+        text.lines().find(|line| line.contains("\"target\":\"/192.0.2.2\"")).map(str::to_owned)
+    })
+    .await;
+    assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["client"], "192.0.2.2");
+    let head = app.seen().into_iter().map(|seen| seen.head).find(|head| head.contains("GET /192.0.2.2")).unwrap();
+    let lower = head.to_lowercase();
+    assert!(lower.contains("\r\nx-real-ip: 192.0.2.2\r\n"), "{head}");
+    assert!(lower.contains("\r\nx-forwarded-for: 6.6.6.6, 192.0.2.2, 127.0.0.1\r\n"), "{head}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_has_so_many_connections_and_no_more() {
+    let app = upstream("v1").await;
+    let config = format!(
+        "[limits]\nconnections_per_address = 3\n[services.shop]\ndomains = [\"shop.test\"]\nendpoints = [\"{}\"]\n",
+        app.address()
+    );
+    let mut proxy = proxy_program(PROGRAMS.bgproxy).with_config(&config);
+    proxy.start().await;
+    // The one that waited for the start may not have been given back yet.
+    let visitors = eventually("there are three places", async || {
+        let mut visitors = Vec::new();
+        for _ in 0..3 {
+            let mut visitor = client(proxy.address()).await.unwrap();
+            let answer = visitor.get("shop.test", "/").await.ok().flatten()?;
+            assert_eq!(answer.status, 200);
+            visitors.push(visitor);
+        }
+        Some(visitors)
+    })
+    .await;
+    let mut beyond = client(proxy.address()).await.unwrap();
+    assert!(!matches!(beyond.get("shop.test", "/").await, Ok(Some(_))), "a fourth connection was served");
+    let metrics = proxy.text("/metrics").await;
+    assert!(!metrics.contains("bgproxy_connections_refused_total 0\n"), "{metrics}");
+    drop(visitors);
+    eventually("places are given again", async || {
+        let mut visitor = client(proxy.address()).await.unwrap();
+        visitor.get("shop.test", "/").await.ok().flatten().map(drop)
+    })
+    .await;
+}
