@@ -116,6 +116,8 @@ pub struct Service {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
+    /// What is spoken to the application.
+    pub protocol: Option<Text>,
     /// Connecting to an endpoint.
     pub connect_timeout: Option<Text>,
     /// From the request to the head of its answer.
@@ -124,6 +126,8 @@ pub struct Options {
     pub body_idle_timeout: Option<Text>,
     /// The longest body of a request.
     pub request_bytes: Option<Text>,
+    /// Whether a request's body is taken whole first.
+    pub buffer_requests: Option<bool>,
     /// Whether a visitor stays with an endpoint.
     pub sticky: Option<bool>,
     /// Requests of one client address in a second.

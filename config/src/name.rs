@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -226,33 +227,59 @@ impl FromStr for PathPrefix {
     }
 }
 
-/// Where an application listens: a name or an address, and a port.
+/// Where an application listens: a name or an address, and a port; or a Unix socket of the proxy's own host.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct EndpointAddr {
-    host: String,
-    port: u16,
+pub struct EndpointAddr(Endpoint);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Endpoint {
+    Network { host: String, port: u16 },
+    Unix(PathBuf),
 }
 
+/// The longest path that the kernel takes as the address of a socket (unix(7)), without the byte that ends it.
+const SOCKET_PATH: usize = 107;
+
 impl EndpointAddr {
-    /// Returns the name or the address, without brackets.
+    /// Returns the name or the address, without brackets; of a Unix socket `localhost`.
     pub fn host(&self) -> &str {
-        &self.host
+        match &self.0 {
+            Endpoint::Network { host, .. } => host,
+            Endpoint::Unix(_) => "localhost",
+        }
     }
 
-    /// Returns the port.
+    /// Returns the port; 0 of a Unix socket.
     pub fn port(&self) -> u16 {
-        self.port
+        match &self.0 {
+            Endpoint::Network { port, .. } => *port,
+            Endpoint::Unix(_) => 0,
+        }
     }
 
-    /// Returns the same host with another port.
+    /// Returns the path of a Unix socket.
+    pub fn socket(&self) -> Option<&Path> {
+        match &self.0 {
+            Endpoint::Network { .. } => None,
+            Endpoint::Unix(path) => Some(path),
+        }
+    }
+
+    /// Returns the same host with another port; a Unix socket has none.
     #[must_use]
     pub fn with_port(&self, port: u16) -> Self {
-        Self { host: self.host.clone(), port }
+        match &self.0 {
+            Endpoint::Network { host, .. } => Self(Endpoint::Network { host: host.clone(), port }),
+            Endpoint::Unix(_) => self.clone(),
+        }
     }
 
     /// Returns the socket address where the host is an IP address and nothing must be resolved.
     pub fn literal(&self) -> Option<SocketAddr> {
-        self.host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, self.port))
+        match &self.0 {
+            Endpoint::Network { host, port } => host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, *port)),
+            Endpoint::Unix(_) => None,
+        }
     }
 }
 
@@ -261,6 +288,17 @@ impl FromStr for EndpointAddr {
 
     fn from_str(text: &str) -> Result<Self, NameError> {
         const WHAT: &str = "address";
+        if let Some(path) = text.strip_prefix("unix:") {
+            // `unix:///run/app.sock` is written too.
+            let path = path.strip_prefix("//").unwrap_or(path);
+            return if !path.starts_with('/') || path.ends_with('/') || path.contains('\0') {
+                refuse(WHAT, text, "a Unix socket is written unix:/run/app.sock")
+            } else if path.len() > SOCKET_PATH {
+                refuse(WHAT, text, "the path of a Unix socket has at most 107 bytes")
+            } else {
+                Ok(Self(Endpoint::Unix(path.into())))
+            };
+        }
         let text_without_scheme = text.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
         let Some((host, port)) = text_without_scheme.unwrap_or(text).rsplit_once(':') else {
             return refuse(WHAT, text, "it has no port; write HOST:PORT");
@@ -275,7 +313,7 @@ impl FromStr for EndpointAddr {
         // A container's name may be upper case and Docker's DNS doesn't mind, so the case is kept.
         parse_host(host).map_err(|error| NameError { what: WHAT, text: text.to_owned(), why: error.why })?;
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        Ok(Self { host, port })
+        Ok(Self(Endpoint::Network { host, port }))
     }
 }
 
@@ -311,10 +349,10 @@ impl fmt::Display for PathPrefix {
 
 impl fmt::Display for EndpointAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
+        match &self.0 {
+            Endpoint::Network { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Endpoint::Network { host, port } => write!(f, "{host}:{port}"),
+            Endpoint::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -355,7 +393,7 @@ mod tests {
         for text in ["shop.example", "*.shop.example", "*", "[::1]", "127.0.0.1"] {
             assert_eq!(text.parse::<HostPattern>().unwrap().to_string(), text);
         }
-        for text in ["[::1]:80", "127.0.0.1:8080", "uptimer_BLUE:9000"] {
+        for text in ["[::1]:80", "127.0.0.1:8080", "uptimer_BLUE:9000", "unix:/run/app.sock"] {
             assert_eq!(text.parse::<EndpointAddr>().unwrap().to_string(), text);
         }
         assert_eq!("/api/".parse::<PathPrefix>().unwrap().to_string(), "/api");
@@ -381,7 +419,7 @@ mod tests {
         for bad in ["shop:80", "http://shop", "a..b", "*.10.0.0.1", "", "ü.de"] {
             assert!(bad.parse::<HostPattern>().is_err(), "{bad}");
         }
-        for bad in ["8080", "host", "host:0", "host:99999", "::1:80", "a b:1"] {
+        for bad in ["8080", "host", "host:0", "host:99999", "::1:80", "a b:1", "unix:app.sock", "unix:", "unix:/run/"] {
             assert!(bad.parse::<EndpointAddr>().is_err(), "{bad}");
         }
         for bad in ["api", "/a//b", "/a/../b", "/a?b", "/a b"] {

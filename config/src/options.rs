@@ -12,6 +12,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServiceOptions {
+    /// What is spoken to the application.
+    pub protocol: Protocol,
     /// Connecting to an endpoint; where absent the proxy's own limit.
     #[serde(with = "crate::duration::option")]
     pub connect_timeout: Option<Duration>,
@@ -24,6 +26,8 @@ pub struct ServiceOptions {
     /// The longest body of a request, in bytes; where absent there is no limit.
     #[serde(with = "crate::size::option")]
     pub request_bytes: Option<u64>,
+    /// Takes a request's whole body before the application is asked, so that a slow uploader keeps nothing of it busy.
+    pub buffer_requests: bool,
     /// Sends a visitor to the same one of several endpoints, by a cookie.
     pub sticky: bool,
     /// Requests of one client address in a second; where absent there is no limit.
@@ -39,10 +43,12 @@ pub struct ServiceOptions {
 impl Default for ServiceOptions {
     fn default() -> Self {
         Self {
+            protocol: Protocol::default(),
             connect_timeout: None,
             response_timeout: None,
             body_idle_timeout: None,
             request_bytes: None,
+            buffer_requests: false,
             sticky: false,
             requests_per_second: None,
             burst: None,
@@ -59,6 +65,17 @@ impl ServiceOptions {
         let page = self.error_pages.get(&StatusPattern::Exact(status)).or_else(|| self.error_pages.get(&class));
         page.map(String::as_str)
     }
+}
+
+/// What is spoken to an application.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// HTTP/1.1, and HTTP/2 for gRPC alone, which needs it.
+    #[default]
+    Http1,
+    /// HTTP/2 by prior knowledge for everything but WebSockets.
+    H2c,
 }
 
 /// One status, or a class of them: `502`, `5xx`.

@@ -11,7 +11,7 @@ use crate::client::Serving;
 use crate::error::{Error, Side};
 use crate::telemetry::counters::Ended;
 use crate::telemetry::record::Record;
-use crate::upstream::exchange::{AnswerFrame, Exchange};
+use crate::upstream::answering::Answering;
 use crate::upstream::run::{Claim, Tally};
 
 /// An answer's body. Its end, however it comes, is the end of the request.
@@ -31,7 +31,7 @@ enum Content {
 }
 
 struct Upstream {
-    exchange: Exchange,
+    answering: Answering,
     /// Held until the body has ended: the run counts as in use so long.
     claim: Claim,
     /// Whether an end before its time was counted.
@@ -63,7 +63,7 @@ impl Meter {
 impl Drop for Upstream {
     fn drop(&mut self) {
         // Its client took nothing until the deadline, so nobody asked it for more.
-        if !self.counted && !self.exchange.is_finished() && self.claim.run().is_cut_off() {
+        if !self.counted && !self.answering.is_finished() && self.claim.run().is_cut_off() {
             self.claim.tally(Tally::Cut);
         }
         self.claim.end(self.meter.ended());
@@ -84,14 +84,14 @@ impl AnswerBody {
     }
 
     /// Returns the body of an application's answer.
-    pub(crate) fn upstream(mut exchange: Exchange, claim: Claim, meter: Meter) -> Self {
-        exchange.finish_empty();
-        if exchange.is_finished() {
+    pub(crate) fn upstream(mut answering: Answering, claim: Claim, meter: Meter) -> Self {
+        answering.finish_empty();
+        if answering.is_finished() {
             claim.end(meter.ended());
             return Self::bytes(Bytes::new());
         }
         Self {
-            content: Content::Upstream(Box::new(Upstream { exchange, claim, counted: false, broken: None, meter })),
+            content: Content::Upstream(Box::new(Upstream { answering, claim, counted: false, broken: None, meter })),
             serving: None,
             record: None,
         }
@@ -126,13 +126,12 @@ impl Upstream {
             self.claim.tally(Tally::Cut);
             return Poll::Ready(Some(Err(Error::CutOff)));
         }
-        self.exchange.poll_frame(cx).map(|frame| {
+        self.answering.poll_frame(cx).map(|frame| {
             frame.map(|frame| match frame {
-                Ok(AnswerFrame::Data(data)) => {
-                    self.meter.bytes += data.len() as u64;
-                    Ok(Frame::data(data))
+                Ok(frame) => {
+                    self.meter.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+                    Ok(frame)
                 }
-                Ok(AnswerFrame::Trailers(trailers)) => Ok(Frame::trailers(trailers)),
                 Err(error) => {
                     self.counted = true;
                     if error.side() != Side::Client {
@@ -171,14 +170,14 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Bytes(bytes) => bytes.is_empty(),
-            Content::Upstream(upstream) => upstream.exchange.is_finished(),
+            Content::Upstream(upstream) => upstream.answering.is_finished(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
             Content::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Upstream(upstream) => match upstream.exchange.remaining() {
+            Content::Upstream(upstream) => match upstream.answering.remaining() {
                 Some(left) => SizeHint::with_exact(left),
                 None => SizeHint::default(),
             },

@@ -104,6 +104,7 @@ pub struct Bound {
     config: Option<ConfigFile>,
     model: Model,
     state: (Store, Restored),
+    spool: PathBuf,
     lock: File,
     access: AccessLog,
     orders: (mpsc::UnboundedSender<Order>, mpsc::UnboundedReceiver<Order>),
@@ -140,6 +141,7 @@ impl App {
         let model =
             config.as_ref().map_or_else(|| Ok(Model::default()), ConfigFile::load).map_err(StartError::Config)?;
         let workers = if workers == 0 { model.workers.count() } else { workers };
+        let spool = state.clone();
         let (lock, state) = open_state(&state)?;
         let wanted = if listen.is_empty() { model.listen.clone() } else { Listen::Asked(listen) };
         let sockets = bind_all(&wanted, workers)?;
@@ -147,7 +149,20 @@ impl App {
         let made = make_folder(admin.parent().unwrap_or(Path::new(""))).and_then(|()| AdminSocket::bind(&admin));
         let admin_socket = made.map_err(|source| StartError::Admin { path: admin.clone(), source })?;
         let access = open_access_log(&model.log.access)?;
-        Ok(Bound { addresses, admin, sockets, workers, admin_socket, config, model, state, lock, access, orders })
+        Ok(Bound {
+            addresses,
+            admin,
+            sockets,
+            workers,
+            admin_socket,
+            config,
+            model,
+            state,
+            spool,
+            lock,
+            access,
+            orders,
+        })
     }
 }
 
@@ -157,14 +172,27 @@ impl Bound {
     /// # Errors
     /// Where a thread can't be started; those that were are ended.
     pub fn start(self) -> Result<Running, StartError> {
-        let Self { addresses, admin, sockets, workers, admin_socket, config, model, state, lock, access, orders } =
-            self;
+        let Self {
+            addresses,
+            admin,
+            sockets,
+            workers,
+            admin_socket,
+            config,
+            model,
+            state,
+            spool,
+            lock,
+            access,
+            orders,
+        } = self;
         let (orders, receiver) = orders;
         let (ready, shared) = sync_channel(1);
         let setup = ControlSetup {
             config,
             model,
             state,
+            spool,
             workers,
             addresses: addresses.clone(),
             access: access.lines.clone(),
@@ -345,6 +373,7 @@ struct ControlSetup {
     config: Option<ConfigFile>,
     model: Model,
     state: (Store, Restored),
+    spool: PathBuf,
     workers: usize,
     addresses: Vec<SocketAddr>,
     access: Lines,
@@ -358,8 +387,19 @@ struct ControlSetup {
 fn run_control(setup: ControlSetup) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     runtime.block_on(async move {
-        let ControlSetup { config, model, state, workers, addresses, access, listener, orders, mut receiver, ready } =
-            setup;
+        let ControlSetup {
+            config,
+            model,
+            state,
+            spool,
+            workers,
+            addresses,
+            access,
+            listener,
+            orders,
+            mut receiver,
+            ready,
+        } = setup;
         let listener = tokio::net::UnixListener::from_std(listener)?;
         let (mut control, live) = Control::open(state.0, state.1, workers);
         let (resolver, resolves) = mpsc::unbounded_channel();
@@ -371,6 +411,7 @@ fn run_control(setup: ControlSetup) -> io::Result<()> {
             connections: AtomicU64::new(0),
             below_cap: Notify::new(),
             access,
+            spool,
             crowd: Arc::default(),
             requests: (0..workers).map(|_| AtomicU64::new(0)).collect(),
         });

@@ -28,9 +28,9 @@ pub(crate) enum Error {
     /// The head has more fields than the limit.
     #[error("the head has too many fields")]
     TooManyFields,
-    /// The application has to know the body's length first, and it is longer than we keep.
-    #[error("the body comes without a length and is too long to be kept for an HTTP/1.0 application")]
-    BodyTooLong,
+    /// The body was to be taken whole first, and the disk refuses it.
+    #[error("the request's body can't be kept on disk")]
+    NotKept(#[source] io::Error),
     /// The body is longer than the service takes.
     #[error("the body is longer than the service takes")]
     BodyOverLimit,
@@ -82,13 +82,12 @@ impl Error {
             Self::BadRequest(_)
             | Self::TargetTooLong
             | Self::TooManyFields
-            | Self::BodyTooLong
             | Self::BodyOverLimit
             | Self::TooManyRequests { .. }
             | Self::NotImplemented(_)
             | Self::RequestBody(_) => Side::Client,
             Self::Connect { .. } | Self::Broken(_) | Self::Malformed(_) | Self::Silent => Side::Upstream,
-            Self::NoRoute | Self::NoVersion | Self::CutOff => Side::Us,
+            Self::NotKept(_) | Self::NoRoute | Self::NoVersion | Self::CutOff => Side::Us,
         }
     }
 
@@ -98,11 +97,11 @@ impl Error {
             Self::BadRequest(_) | Self::RequestBody(_) => StatusCode::BAD_REQUEST,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::BodyTooLong | Self::BodyOverLimit => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyOverLimit => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooManyRequests { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::NoVersion | Self::CutOff => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoVersion | Self::NotKept(_) | Self::CutOff => StatusCode::SERVICE_UNAVAILABLE,
             Self::Connect { .. } | Self::Broken(_) | Self::Malformed(_) => StatusCode::BAD_GATEWAY,
             Self::Silent => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -114,10 +113,10 @@ impl Error {
             Self::BadRequest(_)
             | Self::TargetTooLong
             | Self::TooManyFields
-            | Self::BodyTooLong
             | Self::BodyOverLimit
             | Self::NotImplemented(_)
             | Self::RequestBody(_)
+            | Self::NotKept(_)
             | Self::CutOff => true,
             Self::NoRoute
             | Self::NoVersion
@@ -140,13 +139,13 @@ mod tests {
         let errors = [
             (Error::BadRequest("x"), 400),
             (Error::TargetTooLong, 414),
-            (Error::BodyTooLong, 413),
             (Error::BodyOverLimit, 413),
             (Error::TooManyFields, 431),
             (Error::TooManyRequests { wait: Duration::ZERO }, 429),
             (Error::NotImplemented("x"), 501),
             (Error::NoRoute, 404),
             (Error::NoVersion, 503),
+            (Error::NotKept(io()), 503),
             (Error::Connect { address: "a:1".to_owned(), source: io() }, 502),
             (Error::Broken(io()), 502),
             (Error::Malformed("x"), 502),

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use config::options::Protocol;
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
@@ -15,18 +16,22 @@ use hyper::body::Incoming;
 use crate::answer::{AnswerBody, Meter};
 use crate::client::{BodyWatch, Client, Serving};
 use crate::error::{Error, Side};
-use crate::forward::{self, Failure, Request as Forward, Sent};
+use crate::forward::{self, Failure, Head, Request as Forward, Sent};
 use crate::headers::{self, Authority, Forwarded, RequestHead};
 use crate::hold::Hold;
 use crate::respond;
 use crate::routing::table::{Matched, Service, escapes};
 use crate::sticky;
 use crate::telemetry::record::Record;
+use crate::upstream::exchange::RequestFraming;
 use crate::upstream::request_body::RequestBody;
 use crate::upstream::run::{Claim, Tally};
+use crate::upstream::spool::Spool;
 use crate::upstream::tunnel::Tunnel;
 use crate::worker::Worker;
 
+/// A body that is taken whole is in memory up to this (nginx's client_body_buffer_size), and on disk beyond.
+const BUFFERED_BYTES: usize = 16 * 1024;
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Answers a request; every error leaves by the one door at the end.
@@ -114,6 +119,7 @@ async fn answer(
     let authority = headers::check(request, worker.limits.target_bytes)?;
     let websocket = headers::asks_for_websocket(request);
     let framing = headers::framing(request, incoming.is_end_stream());
+    let mut is_admitted = false;
     let expects_continue = headers::expects_continue(request);
     let mut body = (!incoming.is_end_stream()).then(|| RequestBody::new(incoming, BodyWatch::new(client)));
     let mut hold = Hold::new();
@@ -132,25 +138,38 @@ async fn answer(
                 record.is_unwanted();
             }
         }
-        // Held, it was admitted before it was.
-        if let Some(rate) = service.rate().filter(|_| !hold.has_begun()) {
+        if let Some(rate) = service.rate().filter(|_| !std::mem::replace(&mut is_admitted, true)) {
             service.rates.admit(address, rate, began).map_err(|wait| refused(Error::TooManyRequests { wait }))?;
         }
+        if service.options.buffer_requests
+            && !headers::is_grpc(request)
+            && let Some(unread) = body.take_if(|body| !body.is_whole())
+        {
+            // A slow upload keeps no version from draining: the claim is taken when there is something to send.
+            drop(claim);
+            let spool = Spool::new(BUFFERED_BYTES, worker.shared.spool.clone());
+            body = Some(Box::pin(unread.spool(spool)).await.map_err(|error| refused(error.into()))?);
+            continue;
+        }
+        let length = body.as_ref().filter(|body| body.is_whole()).map(|body| body.size_hint().lower());
+        let framing = if length.is_some() { RequestFraming::Length } else { framing };
+        let is_http2 = !websocket && (service.options.protocol == Protocol::H2c || headers::is_grpc(request));
         let head = RequestHead {
             request,
             authority: &authority,
             target: &target,
             framing,
+            length,
             websocket,
-            expects_continue,
+            expects_continue: expects_continue && !is_http2 && length.is_none(),
             forwarded: Forwarded {
                 peer: client.peer(),
                 client: address,
                 trusted: worker.trust().believes(client.peer()),
                 request_id,
             },
-        }
-        .encode();
+        };
+        let head = if is_http2 { Head::Http2(head.http2()) } else { Head::Http1(head.encode()) };
         let live = service.live.as_ref().ok_or(Error::NoVersion)?;
         let is_sticky = service.options.sticky && live.endpoints.len() > 1;
         let outbound = Forward {
@@ -158,7 +177,7 @@ async fn answer(
             head,
             body: body.take(),
             framing,
-            expects_continue,
+            expects_continue: expects_continue && length.is_none(),
             wanted: is_sticky.then(|| sticky::wanted(&request.headers, &service.name, live)).flatten(),
         };
         let wanted = outbound.wanted;
@@ -184,23 +203,23 @@ async fn answer(
             }
         }
     };
-    let Sent { mut head, exchange, .. } = sent;
+    let Sent { status, mut headers, answering, .. } = sent;
     if let Some(cookie) = cookie {
-        head.headers.append(header::SET_COOKIE, cookie);
+        headers.append(header::SET_COOKIE, cookie);
     }
     claim.tally(Tally::Answered);
-    let meter = Meter { began, status: head.status.as_u16(), bytes: 0 };
+    let meter = Meter { began, status: status.as_u16(), bytes: 0 };
 
-    if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        let connection = exchange.into_connection().filter(|_| websocket);
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        let connection = answering.into_connection().filter(|_| websocket);
         let Some(connection) = connection else { return Err(Error::Malformed("it switches protocols unasked").into()) };
         claim.end(meter.ended());
         let (stream, read) = connection.into_parts();
         client.leave_tunnel(Tunnel { stream, read, claim });
-        return Ok(headers::prepare(head, request_id, AnswerBody::bytes("")));
+        return Ok(headers::prepare(status, headers, request_id, AnswerBody::bytes("")));
     }
-    let body = AnswerBody::upstream(exchange, claim, meter);
-    Ok(headers::prepare(head, request_id, body))
+    let body = AnswerBody::upstream(answering, claim, meter);
+    Ok(headers::prepare(status, headers, request_id, body))
 }
 
 /// A request's way, and its place on the run.

@@ -34,11 +34,6 @@ impl Hold {
         Self { since: None, place: None, counted: false }
     }
 
-    /// Tells whether it has waited, or tried to.
-    pub(crate) fn has_begun(&self) -> bool {
-        self.since.is_some()
-    }
-
     /// Takes a place, where the application was healthy until a moment ago, there is room, and the time is not over.
     pub(crate) fn is_allowed(&mut self, service: &Service, live: &Target) -> bool {
         let began = *self.since.get_or_insert_with(Instant::now);

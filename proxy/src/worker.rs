@@ -4,7 +4,8 @@
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,8 +25,10 @@ use crate::routing::table::Table;
 use crate::telemetry::access_log::{Lines, WorkerLog};
 use crate::upstream::balance::Balance;
 use crate::upstream::exchange::ExchangeLimits;
+use crate::upstream::http2::Links;
 use crate::upstream::pool::Pool;
 use crate::upstream::run::RunId;
+use crate::upstream::socket::Address;
 
 /// How often a worker looks at its clients and idle upstream connections.
 const TICK: Duration = Duration::from_millis(500);
@@ -48,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) requests: Box<[AtomicU64]>,
     /// Where access lines go.
     pub(crate) access: Lines,
+    /// The folder of bodies that are too long for memory.
+    pub(crate) spool: PathBuf,
     /// How many connections each client address has.
     pub(crate) crowd: Arc<Crowd>,
 }
@@ -81,7 +86,7 @@ pub(crate) struct Resolve {
     /// The endpoint.
     pub(crate) endpoint: EndpointAddr,
     /// Takes the addresses; none where the name has none.
-    pub(crate) reply: oneshot::Sender<Vec<SocketAddr>>,
+    pub(crate) reply: oneshot::Sender<Vec<Address>>,
 }
 
 /// One worker.
@@ -92,6 +97,8 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     /// Idle upstream connections.
     pub(crate) pool: Rc<Pool>,
+    /// Connections that speak HTTP/2.
+    pub(crate) links: Links,
     /// The lines of its requests.
     pub(crate) log: Rc<WorkerLog>,
     /// Which of several endpoints is next.
@@ -116,6 +123,7 @@ impl Worker {
             index,
             log: Rc::new(WorkerLog::new(shared.access.clone())),
             balance: Rc::default(),
+            links: Links::new(limits.upstream_idle),
             pool: Rc::new(Pool::new(limits.upstream_idle, limits.upstream_idle_connections)),
             limits,
             table: RefCell::new(shared.live.reader()),
@@ -264,6 +272,7 @@ impl Worker {
         }
         let table = self.table();
         self.pool.sweep(|run| table.has_run(run));
+        self.links.sweep(|run| table.has_run(run));
         self.balance.sweep(|run| table.has_run(run));
         self.log.flush();
     }

@@ -23,6 +23,8 @@ mod programs;
 mod hold;
 // Clients that mean harm.
 mod hostile;
+// Applications that speak HTTP/2: gRPC.
+mod h2c;
 // HTTP/2 by prior knowledge.
 mod http2;
 // The claim and drain word in the model checker.

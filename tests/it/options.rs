@@ -284,3 +284,104 @@ async fn an_address_has_so_many_connections_and_no_more() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_application_may_listen_on_a_unix_socket() {
+    use tokio::io::AsyncWriteExt as _;
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("app.sock");
+    let (app, listener) = (upstream("v1").await, tokio::net::UnixListener::bind(&path).unwrap());
+    // The fake listens on TCP; this is its other door.
+    let address = app.address();
+    let door = tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut far = tokio::net::TcpStream::connect(address).await.unwrap();
+                drop(tokio::io::copy_bidirectional(&mut near, &mut far).await);
+                drop(far.shutdown().await);
+            });
+        }
+    });
+    let proxy = proxy();
+    let endpoint = format!("unix:{}", path.display());
+    let body = json!({
+        "endpoints": [&endpoint], "settings": { "domains": ["shop.test"] }, "health": { "interval": "10ms" },
+    });
+    let staged = proxy.call("POST", "/v1/services/shop/stage", body).await;
+    assert_eq!(staged.lines.last().unwrap()["event"], "healthy", "{staged:?}");
+    proxy.flip("shop").await;
+    let mut visitor = client(proxy.address()).await.unwrap();
+    for _ in 0..5 {
+        assert_eq!(visitor.get("shop.test", "/").await.unwrap().unwrap().text(), "v1");
+    }
+    let status = proxy.call("GET", "/v1/services/shop", json!({})).await;
+    assert_eq!(status.lines[0]["slots"]["blue"]["endpoints"][0]["address"], endpoint);
+    // Two for probes, one for the visitor.
+    assert!(app.connections() <= 4, "{}", app.connections());
+    door.abort();
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_buffered_upload_reaches_the_application_whole_and_keeps_no_version_from_draining() {
+    let (proxy, blue) = site(json!({ "buffer_requests": true })).await;
+    let green = upstream("v2").await;
+    for app in [&blue, &green] {
+        app.behave(Behaviour::Echo);
+    }
+    let posts =
+        |app: &Upstream| app.seen().into_iter().filter(|seen| seen.first_line.starts_with("POST")).collect::<Vec<_>>();
+    let mut slow = client(proxy.address()).await.unwrap();
+    slow.send("POST / HTTP/1.1\r\nHost: shop.test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n").await.unwrap();
+    let mut asking = client(proxy.address()).await.unwrap();
+    asking
+        .send("POST / HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        .await
+        .unwrap();
+    assert_eq!(asking.answer().await.unwrap().unwrap().status, 100);
+    proxy.serve("shop", green.address()).await;
+    assert_eq!(proxy.drain("shop").await["event"], "drained");
+    assert_eq!(posts(&blue).len(), 0);
+    slow.send("2\r\nde\r\n0\r\n\r\n").await.unwrap();
+    assert_eq!(slow.answer().await.unwrap().unwrap().text(), "abcde");
+    asking.send("xy").await.unwrap();
+    assert_eq!(asking.answer().await.unwrap().unwrap().text(), "xy");
+    let seen = posts(&green);
+    let head = seen[0].head.to_lowercase();
+    assert!(head.contains("\r\ncontent-length: 5\r\n") && !head.contains("transfer-encoding"), "{head}");
+    // What is too long for memory goes over the disk, and nothing of it stays there.
+    let body: String = (0..400_000).map(|n| format!("{n:06}\n")).collect();
+    let framings = [
+        format!("Content-Length: {}\r\n\r\n{body}", body.len()),
+        format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len()),
+    ];
+    for framed in framings {
+        let answer = send(&proxy, format!("POST / HTTP/1.1\r\nHost: shop.test\r\n{framed}")).await;
+        assert!(answer.text() == body, "{} bytes of {}", answer.body.len(), body.len());
+    }
+    let names: Vec<_> = std::fs::read_dir(proxy.state()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 2, "the lock and the services: {names:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_body_without_a_length_reaches_an_application_of_http_1_0_with_one() {
+    let (proxy, app) = site(json!({})).await;
+    app.behave(Behaviour::Http10);
+    // Its first answer tells that it knows no chunked coding.
+    assert_eq!(send(&proxy, "GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n").await.status, 200);
+    // Two workers, each of which has to be told.
+    let body = "x".repeat(3_000_000);
+    let post = format!(
+        "GET / HTTP/1.1\r\nHost: shop.test\r\n\r\nPOST / HTTP/1.1\r\nHost: shop.test\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
+        body.len()
+    );
+    let mut visitor = client(proxy.address()).await.unwrap();
+    visitor.send(post).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(visitor.answer().await.unwrap().unwrap().status, 200);
+    }
+    let seen = app.seen().pop().unwrap();
+    assert_eq!(seen.body_bytes, 3_000_000);
+    assert!(seen.head.to_lowercase().contains("\r\ncontent-length: 3000000\r\n"), "{}", seen.head);
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Check, shorten};
 use crate::file::{self, Number, Text};
-use crate::options::{ServiceOptions, StatusPattern};
+use crate::options::{Protocol, ServiceOptions, StatusPattern};
 use crate::size;
 
 impl Check<'_> {
@@ -16,10 +16,12 @@ impl Check<'_> {
             self.refuse(burst.span(), "`burst` has no rate that it could exceed", "add requests_per_second = 10");
         }
         ServiceOptions {
+            protocol: self.choice("protocol", file.protocol, &[("http1", Protocol::Http1), ("h2c", Protocol::H2c)]),
             connect_timeout: self.timeout("connect_timeout", file.connect_timeout),
             response_timeout: self.timeout("response_timeout", file.response_timeout),
             body_idle_timeout: self.timeout("body_idle_timeout", file.body_idle_timeout),
             request_bytes: file.request_bytes.and_then(|text| self.size(&text)),
+            buffer_requests: file.buffer_requests.unwrap_or(default.buffer_requests),
             sticky: file.sticky.unwrap_or(default.sticky),
             requests_per_second: self.rate("requests_per_second", file.requests_per_second),
             burst: self.rate("burst", file.burst),

@@ -71,10 +71,13 @@ fn watched(service: &super::Service, state: &SlotRun) -> Vec<Watched> {
         HostPattern::Wildcard(_) | HostPattern::Any => None,
     });
     let host = state.health.host.clone().or(domain).unwrap_or_else(|| service.name.to_string());
+    let options = settings.options.as_ref().or(service.settings.options.as_ref());
+    let protocol = options.map(|options| options.protocol).unwrap_or_default();
     let watch = |endpoint: &super::service::EndpointHealth| Watched {
         run: state.run.id(),
         endpoint: endpoint.endpoint.address.clone(),
         check: state.health.clone(),
+        protocol,
         host: host.clone(),
         settled: state.was_live,
     };

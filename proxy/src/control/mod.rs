@@ -11,7 +11,6 @@ pub mod store;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -32,6 +31,7 @@ use crate::routing::live::Live;
 use crate::routing::table::{Index, Routes, Table};
 use crate::telemetry::counters::ServiceCounters;
 use crate::upstream::run::{Run, RunId};
+use crate::upstream::socket::Address;
 use crate::worker::Shared;
 
 /// Events that a slow listener may fall behind by.
@@ -520,7 +520,7 @@ impl Control {
     }
 
     /// Keeps new addresses of an endpoint that was looked up because it could not be connected to.
-    pub(crate) fn resolved(&mut self, run: RunId, address: &EndpointAddr, addresses: &[SocketAddr]) {
+    pub(crate) fn resolved(&mut self, run: RunId, address: &EndpointAddr, addresses: &[Address]) {
         let Some((name, slot)) = self.find_run(run) else { return };
         let Some(service) = self.services.get_mut(&name) else { return };
         let endpoints = service.slot_mut(slot).as_mut().map(|state| &mut state.endpoints);
@@ -553,7 +553,7 @@ pub(crate) struct Probed {
     /// Which endpoint.
     pub(crate) endpoint: EndpointAddr,
     /// What its name resolved to; `None`: not asked, or no answer.
-    pub(crate) addresses: Option<Vec<SocketAddr>>,
+    pub(crate) addresses: Option<Vec<Address>>,
     /// The outcome.
     pub(crate) outcome: crate::health::Outcome,
 }

@@ -32,6 +32,8 @@ pub(crate) struct RequestHead<'r> {
     pub(crate) target: &'r str,
     /// How the body is framed.
     pub(crate) framing: RequestFraming,
+    /// How long it is, where that is known and the client may not have told.
+    pub(crate) length: Option<u64>,
     /// Whether it asks for a WebSocket.
     pub(crate) websocket: bool,
     /// Whether the client waits for `100 Continue`.
@@ -85,7 +87,9 @@ impl RequestHead<'_> {
         // HTTP/2 may send them apart, HTTP/1 may not (RFC 9113 section 8.2.3).
         let cookies = Cookies::of(headers);
         for (name, value) in headers {
-            if *name == header::COOKIE && cookies.is_apart() {
+            let is_ours = *name == header::COOKIE && cookies.is_apart()
+                || *name == header::CONTENT_LENGTH && self.length.is_some();
+            if is_ours {
                 continue;
             }
             match fate(name) {
@@ -99,6 +103,9 @@ impl RequestHead<'_> {
         }
         cookies.encode(&mut out);
         self.encode_forwarded(&mut out, claims);
+        if let Some(length) = self.length {
+            write!(out, "content-length: {length}\r\n").expect("a buffer in memory takes all that is written");
+        }
         if self.framing == RequestFraming::Chunked {
             put(&mut out, &["transfer-encoding: chunked\r\n"]);
         }

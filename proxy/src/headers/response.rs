@@ -1,21 +1,19 @@
 //! The head of an answer as the client gets it. Hop-by-hop fields were left out when it was read.
 
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
-
-use crate::upstream::codec::ResponseHead;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Makes the client's answer out of the application's.
-pub(crate) fn prepare<B>(head: ResponseHead, request_id: &HeaderValue, body: B) -> Response<B> {
+pub(crate) fn prepare<B>(status: StatusCode, headers: HeaderMap, request_id: &HeaderValue, body: B) -> Response<B> {
     let mut response = Response::new(body);
-    *response.status_mut() = head.status;
-    *response.headers_mut() = head.headers;
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
     response.headers_mut().insert(X_REQUEST_ID, request_id.clone());
-    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+    if status == StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    } else if head.status == StatusCode::NOT_MODIFIED {
+    } else if status == StatusCode::NOT_MODIFIED {
         // It tells the length that another answer would have had; optional, and easily mistaken for this one's.
         response.headers_mut().remove(header::CONTENT_LENGTH);
     }

@@ -20,6 +20,7 @@ fn encode(request: &http::request::Parts, trusted: bool) -> String {
         request,
         authority: &authority,
         target: "/x?q=1",
+        length: None,
         framing: RequestFraming::Length,
         websocket: false,
         expects_continue: false,

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use config::defaults;
 use config::health::HealthCheck;
 use config::name::EndpointAddr;
+use config::options::Protocol;
 use tokio::time::{Duration, Instant};
 
 use super::{Outcome, probe};
@@ -25,6 +26,8 @@ pub(crate) struct Watched {
     pub(crate) check: HealthCheck,
     /// The `Host` of the probe.
     pub(crate) host: String,
+    /// What is spoken to it.
+    pub(crate) protocol: Protocol,
     /// Whether it has been live before: then it is probed at leisure.
     pub(crate) settled: bool,
 }
@@ -43,8 +46,8 @@ pub(crate) async fn watch(handle: Rc<Handle>, mut watched: Watched) {
             _ if !watched.check.enabled => Outcome::Passed("not probed".to_owned()),
             Err(error) => Outcome::Failed(format!("{} has no address: {error}", watched.endpoint.host())),
             Ok(addresses) => {
-                let address = std::net::SocketAddr::new(addresses[0].ip(), probed.port());
-                probe::probe(address, &watched.host, &watched.check).await
+                let address = addresses[0].with_port(probed.port());
+                probe::probe(&address, &watched.host, &watched.check, watched.protocol).await
             }
         };
         let passed = outcome.passed();

@@ -1,6 +1,9 @@
 //! Health: what probes find, and when that makes an endpoint healthy.
 
 mod checker;
+mod http1;
+mod http2;
+mod judge;
 mod probe;
 
 pub(crate) use checker::{Watched, watch};

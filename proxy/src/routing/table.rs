@@ -1,7 +1,6 @@
 //! The compiled routing table: host and path to service, and each service's live run.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,7 +12,9 @@ use sha2::{Digest, Sha256};
 
 use super::rate::{Rate, Rates};
 use super::waiting::Waiting;
+use crate::upstream::resolve::literal;
 use crate::upstream::run::{Run, RunId};
+use crate::upstream::socket::Address;
 
 /// Everything a request needs to find its way, in one immutable piece.
 ///
@@ -79,7 +80,7 @@ pub struct Endpoint {
     /// As it was staged.
     pub address: EndpointAddr,
     /// What its name resolves to, as far as is known.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<Address>,
     /// The last verdict of its probe.
     pub healthy: bool,
     /// Since when it is not healthy, where it was before.
@@ -93,8 +94,13 @@ impl Endpoint {
     pub fn new(address: EndpointAddr, healthy: bool) -> Self {
         let digest = Sha256::digest(address.to_string().as_bytes());
         let mark: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        let addresses = address.literal().into_iter().collect();
+        let addresses = literal(&address).into_iter().collect();
         Self { address, addresses, healthy, unhealthy_since: None, mark: mark.into() }
+    }
+
+    /// Tells whether its name must be resolved.
+    pub fn is_name(&self) -> bool {
+        literal(&self.address).is_none()
     }
 }
 

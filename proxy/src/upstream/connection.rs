@@ -1,15 +1,15 @@
-//! One TCP connection to an application: buffered reads, gathered writes, one timer.
+//! One connection to an application: buffered reads, gathered writes, one timer.
 
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
+
+use super::socket::Socket;
 
 /// The first read of an answer; most answers fit.
 const SMALL_READ: usize = 8 * 1024;
@@ -18,7 +18,7 @@ const LARGE_READ: usize = 128 * 1024;
 
 /// A connection to an application.
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Socket,
     /// What was read and not yet taken.
     pub(crate) read: BytesMut,
     read_size: usize,
@@ -56,25 +56,16 @@ impl Outgoing {
 }
 
 impl Connection {
-    /// Connects to an address within the time-out.
-    ///
-    /// # Errors
-    /// The kernel's reason, or `TimedOut`.
-    ///
-    /// # Cancel safety
-    /// Dropping it closes the socket.
-    pub(crate) async fn open(address: SocketAddr, timeout: Duration) -> io::Result<Box<Self>> {
-        let stream = tokio::time::timeout(timeout, TcpStream::connect(address))
-            .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        stream.set_nodelay(true)?;
-        Ok(Box::new(Self {
+    /// Returns a connection that has carried nothing yet.
+    pub(crate) fn new(stream: Socket) -> Self {
+        Self {
             stream,
             read: BytesMut::new(),
             read_size: SMALL_READ,
-            timer: Box::pin(tokio::time::sleep(timeout)),
+            // Set anew by each exchange before it counts.
+            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             reused: false,
-        }))
+        }
     }
 
     /// Tells whether an idle connection can carry another request: the application has neither closed it nor sent
@@ -136,7 +127,7 @@ impl Connection {
     }
 
     /// Gives up HTTP on this connection: the socket, and what was read beyond the answer.
-    pub(crate) fn into_parts(self) -> (TcpStream, BytesMut) {
+    pub(crate) fn into_parts(self) -> (Socket, BytesMut) {
         (self.stream, self.read)
     }
 }

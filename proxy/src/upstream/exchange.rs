@@ -175,7 +175,7 @@ impl Exchange {
                         self.has_head = true;
                         self.framing = head.framing;
                         self.keep_alive = head.keep_alive;
-                        self.pool.note_version(self.key, head.http10);
+                        self.pool.note_version(&self.key, head.http10);
                         connection.set_timer(self.limits.body_idle);
                         return Poll::Ready(Ok(head));
                     }
@@ -372,7 +372,7 @@ impl Exchange {
         let sent =
             self.body.is_none() && self.out.head.is_empty() && self.out.data.is_empty() && self.out.tail.is_empty();
         if self.keep_alive && sent && connection.read.is_empty() {
-            self.pool.put(self.key, connection);
+            self.pool.put(self.key.clone(), connection);
         }
     }
 

@@ -2,16 +2,16 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::run::RunId;
+use super::socket::Address;
 
 /// Whose connections may stand in for one another.
-pub(crate) type Key = (RunId, SocketAddr);
+pub(crate) type Key = (RunId, Address);
 
 /// Idle connections of one worker.
 pub(crate) struct Pool {
@@ -35,9 +35,9 @@ impl Pool {
     }
 
     /// Takes the connection that was used last and still can carry a request.
-    pub(crate) fn take(&self, key: Key) -> Option<Box<Connection>> {
+    pub(crate) fn take(&self, key: &Key) -> Option<Box<Connection>> {
         let mut idle = self.idle.borrow_mut();
-        let connections = idle.get_mut(&key)?;
+        let connections = idle.get_mut(key)?;
         while let Some(Idle { connection, since }) = connections.pop() {
             if since.elapsed() < self.timeout && connection.is_quiet() {
                 return Some(connection);
@@ -47,23 +47,23 @@ impl Pool {
     }
 
     /// Notes which version of HTTP an application answered in.
-    pub(crate) fn note_version(&self, key: Key, http10: bool) {
+    pub(crate) fn note_version(&self, key: &Key, http10: bool) {
         // A look-up is all that it costs where nobody speaks 1.0.
-        let known = !self.http10.borrow().is_empty() && self.http10.borrow().contains(&key);
+        let known = !self.http10.borrow().is_empty() && self.http10.borrow().contains(key);
         if known == http10 {
             return;
         }
         let mut speakers = self.http10.borrow_mut();
         if http10 {
-            speakers.insert(key)
+            speakers.insert(key.clone())
         } else {
-            speakers.remove(&key)
+            speakers.remove(key)
         };
     }
 
     /// Tells whether an application answered in HTTP/1.0 last: then it does not know chunked coding.
-    pub(crate) fn speaks_http10(&self, key: Key) -> bool {
-        self.http10.borrow().contains(&key)
+    pub(crate) fn speaks_http10(&self, key: &Key) -> bool {
+        self.http10.borrow().contains(key)
     }
 
     /// Keeps a connection for the next request.

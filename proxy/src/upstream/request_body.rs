@@ -1,14 +1,19 @@
 //! A request's body on its way from the client to the application.
 
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::spool::{Spool, Spooled};
 use crate::client::BodyWatch;
 use crate::error::Error;
+
+/// What is taken whole is no longer than this, whatever the service takes: a disk has an end.
+const SPOOLED_BYTES: u64 = 1024 * 1024 * 1024;
 
 /// Why a request's body can't be read to its end.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +24,9 @@ pub(crate) enum BodyError {
     /// It is longer than the service takes.
     #[error("the body is longer than the service takes")]
     TooLong,
+    /// The disk refuses what was to be kept of it.
+    #[error("the body can't be kept on disk")]
+    Disk(#[source] io::Error),
 }
 
 impl From<BodyError> for Error {
@@ -26,6 +34,7 @@ impl From<BodyError> for Error {
         match error {
             BodyError::Client(error) => Self::RequestBody(error),
             BodyError::TooLong => Self::BodyOverLimit,
+            BodyError::Disk(error) => Self::NotKept(error),
         }
     }
 }
@@ -41,8 +50,8 @@ pub(crate) struct RequestBody {
 
 enum Content {
     Incoming(Incoming, BodyWatch),
-    /// What was collected before it is sent.
-    Collected(Bytes),
+    /// What was taken whole before it is sent.
+    Spooled(Spooled),
 }
 
 impl RequestBody {
@@ -61,26 +70,26 @@ impl RequestBody {
         self.touched
     }
 
-    /// Reads all of it, for an application that has to know its length first.
+    /// Tells whether it was taken whole already.
+    pub(crate) fn is_whole(&self) -> bool {
+        matches!(self.content, Content::Spooled(_))
+    }
+
+    /// Takes all of it, so that its length is known before it is sent.
     ///
     /// # Errors
-    /// Where it is longer than `most`, or the client breaks it off.
-    pub(crate) async fn collect(mut self, most: usize) -> Result<Bytes, Error> {
-        let mut all = BytesMut::new();
+    /// Where the client breaks it off, it is longer than it may be, or the disk refuses it.
+    ///
+    /// # Cancel safety
+    /// Dropping it loses what was taken.
+    pub(crate) async fn spool(mut self, mut spool: Spool) -> Result<Self, BodyError> {
+        self.allowed = self.allowed.min(SPOOLED_BYTES);
         while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut self).poll_frame(cx)).await {
             let Ok(data) = frame?.into_data() else { continue };
-            if all.len() + data.len() > most {
-                return Err(Error::BodyTooLong);
-            }
-            all.extend_from_slice(&data);
+            spool.add(&data).await.map_err(BodyError::Disk)?;
         }
-        Ok(all.freeze())
-    }
-}
-
-impl From<Bytes> for RequestBody {
-    fn from(collected: Bytes) -> Self {
-        Self { content: Content::Collected(collected), touched: false, allowed: u64::MAX }
+        let spooled = spool.finish().await.map_err(BodyError::Disk)?;
+        Ok(Self { content: Content::Spooled(spooled), touched: false, allowed: u64::MAX })
     }
 }
 
@@ -103,10 +112,11 @@ impl Body for RequestBody {
             Content::Incoming(incoming, watch) => {
                 let polled = Pin::new(incoming).poll_frame(cx);
                 watch.waits_for_client(polled.is_pending());
-                polled
+                polled.map_err(BodyError::Client)
             }
-            Content::Collected(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Content::Collected(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Content::Spooled(spooled) => {
+                spooled.poll_next(cx).map(|piece| piece.map(|piece| piece.map(Frame::data).map_err(BodyError::Disk)))
+            }
         };
         self.touched |= polled.is_ready();
         if let Poll::Ready(Some(Ok(frame))) = &polled {
@@ -116,20 +126,20 @@ impl Body for RequestBody {
                 None => return Poll::Ready(Some(Err(BodyError::TooLong))),
             }
         }
-        polled.map_err(BodyError::Client)
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Incoming(incoming, _) => incoming.is_end_stream(),
-            Content::Collected(bytes) => bytes.is_empty(),
+            Content::Spooled(spooled) => spooled.remaining() == 0,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
             Content::Incoming(incoming, _) => incoming.size_hint(),
-            Content::Collected(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Spooled(spooled) => SizeHint::with_exact(spooled.remaining()),
         }
     }
 }

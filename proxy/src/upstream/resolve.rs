@@ -1,10 +1,11 @@
 //! From an endpoint's name to its addresses, by the system's resolver: in a container that is Docker's DNS.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use config::name::EndpointAddr;
+
+use super::socket::Address;
 
 /// Docker's DNS answers in a millisecond; one that is silent for this long has no answer.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -13,16 +14,22 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// The resolver's reason: no answer means no endpoint.
-pub(crate) async fn resolve(endpoint: &EndpointAddr) -> io::Result<Vec<SocketAddr>> {
-    if let Some(address) = endpoint.literal() {
+pub(crate) async fn resolve(endpoint: &EndpointAddr) -> io::Result<Vec<Address>> {
+    if let Some(address) = literal(endpoint) {
         return Ok(vec![address]);
     }
     let lookup = tokio::net::lookup_host((endpoint.host(), endpoint.port()));
     let found = tokio::time::timeout(TIMEOUT, lookup).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-    let mut addresses: Vec<SocketAddr> = found.collect();
+    let mut addresses: Vec<Address> = found.map(Address::Tcp).collect();
     addresses.dedup();
     if addresses.is_empty() {
         return Err(io::Error::new(io::ErrorKind::NotFound, format!("{} has no address", endpoint.host())));
     }
     Ok(addresses)
+}
+
+/// Returns the address of an endpoint whose name is one, so that nothing must be resolved.
+pub(crate) fn literal(endpoint: &EndpointAddr) -> Option<Address> {
+    let tcp = || endpoint.literal().map(Address::Tcp);
+    endpoint.socket().map(|path| Address::Unix(path.into())).or_else(tcp)
 }
