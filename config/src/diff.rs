@@ -19,6 +19,7 @@ impl Diff {
             ("listen", old.listen != new.listen),
             ("admin", old.admin != new.admin),
             ("state", old.state != new.state),
+            ("metrics", old.metrics != new.metrics),
             ("workers", old.workers != new.workers),
             // Given to each worker's parser and pool when it starts.
             ("limits.header_bytes", a.header_bytes != b.header_bytes),
@@ -31,6 +32,7 @@ impl Diff {
         ];
         let live = [
             ("trusted_proxies", old.trusted_proxies != new.trusted_proxies),
+            ("proxy_protocol", old.proxy_protocol != new.proxy_protocol),
             ("limits.connections", a.connections != b.connections),
             ("limits.connections_per_address", a.connections_per_address != b.connections_per_address),
             ("log.access", old.log.access != new.log.access),

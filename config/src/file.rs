@@ -24,6 +24,10 @@ pub struct File {
     pub workers: Option<Number>,
     /// Networks whose forwarded headers are believed.
     pub trusted_proxies: Option<Vec<Text>>,
+    /// Networks whose connections begin with a PROXY header.
+    pub proxy_protocol: Option<Vec<Text>>,
+    /// Where the metrics are served besides the admin socket.
+    pub metrics: Option<Text>,
     /// Limits and time-outs.
     #[serde(default)]
     pub limits: Limits,

@@ -25,6 +25,10 @@ pub struct Model {
     pub workers: Workers,
     /// Networks whose `X-Forwarded-*` and `Forwarded` are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Networks whose connections begin with a PROXY header.
+    pub proxy_protocol: Vec<IpNet>,
+    /// Where the metrics are served besides the admin socket.
+    pub metrics: Option<SocketAddr>,
     /// Limits and time-outs.
     pub limits: Limits,
     /// What is logged, and where.
@@ -41,6 +45,8 @@ impl Default for Model {
             state: paths::STATE_DIR.into(),
             workers: Workers::PerCore,
             trusted_proxies: Vec::new(),
+            proxy_protocol: Vec::new(),
+            metrics: None,
             limits: Limits::default(),
             log: Log::default(),
             services: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -47,6 +47,8 @@ struct Upstream {
 pub(crate) struct Meter {
     /// When its head had come.
     pub(crate) began: Instant,
+    /// From its sending to the head of the application's answer; `None` where none came.
+    pub(crate) upstream: Option<Duration>,
     /// The status of its answer.
     pub(crate) status: u16,
     /// What was sent of the body so far.
@@ -56,7 +58,7 @@ pub(crate) struct Meter {
 impl Meter {
     /// Returns how the request ended, now.
     pub(crate) fn ended(self) -> Ended {
-        Ended { status: self.status, took: self.began.elapsed(), bytes: self.bytes }
+        Ended { status: self.status, took: self.began.elapsed(), upstream: self.upstream, bytes: self.bytes }
     }
 }
 

@@ -5,27 +5,23 @@ use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel, sync_channel};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use config::error::Problem;
 use config::model::{Access, Listen, Model};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
-use tokio::sync::{Notify, mpsc, watch as stages};
+use tokio::sync::{mpsc, watch as stages};
 
-use crate::admin::server::{self, Context};
 use crate::admin::socket::{AdminSocket, SocketFile};
-use crate::control::reload::{ConfigFile, Order, Reloader, settings};
+use crate::control::reload::{ConfigFile, Order};
 use crate::control::store::{Restored, Store};
-use crate::control::{self, Control, Handle};
-use crate::telemetry::access_log::{AccessLog, Lines};
+use crate::telemetry::access_log::AccessLog;
 use crate::worker::{Shared, Stage};
-use crate::{listener, thread as worker_thread};
+use crate::{control_thread, listener, thread as worker_thread};
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -107,6 +103,7 @@ pub struct Bound {
     spool: PathBuf,
     lock: File,
     access: AccessLog,
+    metrics: Option<TcpListener>,
     orders: (mpsc::UnboundedSender<Order>, mpsc::UnboundedReceiver<Order>),
 }
 
@@ -149,6 +146,7 @@ impl App {
         let made = make_folder(admin.parent().unwrap_or(Path::new(""))).and_then(|()| AdminSocket::bind(&admin));
         let admin_socket = made.map_err(|source| StartError::Admin { path: admin.clone(), source })?;
         let access = open_access_log(&model.log.access)?;
+        let metrics = model.metrics.map(bind_metrics).transpose()?;
         Ok(Bound {
             addresses,
             admin,
@@ -161,6 +159,7 @@ impl App {
             spool,
             lock,
             access,
+            metrics,
             orders,
         })
     }
@@ -184,11 +183,12 @@ impl Bound {
             spool,
             lock,
             access,
+            metrics,
             orders,
         } = self;
         let (orders, receiver) = orders;
         let (ready, shared) = sync_channel(1);
-        let setup = ControlSetup {
+        let setup = control_thread::Setup {
             config,
             model,
             state,
@@ -197,12 +197,13 @@ impl Bound {
             addresses: addresses.clone(),
             access: access.lines.clone(),
             listener: admin_socket.listener,
+            metrics,
             orders: orders.clone(),
             receiver,
             ready,
         };
         let control = thread::Builder::new().name("control".to_owned()).spawn(move || {
-            if let Err(error) = run_control(setup) {
+            if let Err(error) = control_thread::run(setup) {
                 tracing::error!(%error, "the control thread ended");
             }
         });
@@ -352,6 +353,11 @@ fn bind_all(listen: &Listen, workers: usize) -> Result<Vec<Vec<TcpListener>>, St
     Ok(sockets)
 }
 
+fn bind_metrics(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let bound = TcpListener::bind(address).and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
+    bound.map_err(|source| StartError::Listen { address, source })
+}
+
 fn is_without_ipv6(error: &io::Error) -> bool {
     error.kind() == ErrorKind::AddrNotAvailable
         || matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT))
@@ -366,77 +372,6 @@ fn by_worker(sockets: Vec<Vec<TcpListener>>, workers: usize) -> Vec<Vec<TcpListe
         }
     }
     each
-}
-
-/// What the control thread is made from.
-struct ControlSetup {
-    config: Option<ConfigFile>,
-    model: Model,
-    state: (Store, Restored),
-    spool: PathBuf,
-    workers: usize,
-    addresses: Vec<SocketAddr>,
-    access: Lines,
-    listener: std::os::unix::net::UnixListener,
-    orders: mpsc::UnboundedSender<Order>,
-    receiver: mpsc::UnboundedReceiver<Order>,
-    ready: SyncSender<Arc<Shared>>,
-}
-
-/// Runs control on the calling thread until [`Order::Stop`].
-fn run_control(setup: ControlSetup) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
-    runtime.block_on(async move {
-        let ControlSetup {
-            config,
-            model,
-            state,
-            spool,
-            workers,
-            addresses,
-            access,
-            listener,
-            orders,
-            mut receiver,
-            ready,
-        } = setup;
-        let listener = tokio::net::UnixListener::from_std(listener)?;
-        let (mut control, live) = Control::open(state.0, state.1, workers);
-        let (resolver, resolves) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared {
-            live,
-            settings: stages::Sender::new(settings(&model)),
-            cut: stages::Sender::new(Vec::new()),
-            resolver,
-            connections: AtomicU64::new(0),
-            below_cap: Notify::new(),
-            access,
-            spool,
-            crowd: Arc::default(),
-            requests: (0..workers).map(|_| AtomicU64::new(0)).collect(),
-        });
-        control.attach(Arc::clone(&shared));
-        let handle = Handle::new(control);
-        let mut reloader = Reloader { config, model, handle: Rc::clone(&handle), shared: Arc::clone(&shared) };
-        reloader.begin();
-        control::start(&handle, resolves);
-        let context = Context { handle, shared: Arc::clone(&shared), orders, addresses, started: SystemTime::now() };
-        tokio::task::spawn_local(server::accept(listener, Rc::new(context)));
-        if ready.send(shared).is_err() {
-            return Ok(());
-        }
-        while let Some(order) = receiver.recv().await {
-            match order {
-                Order::Reload(reply) => {
-                    let problems = reloader.reload();
-                    // Whoever asked may have gone.
-                    drop(reply.map(|reply| reply.send(problems)));
-                }
-                Order::Stop => break,
-            }
-        }
-        Ok(())
-    })
 }
 
 #[cfg(test)]

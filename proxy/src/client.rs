@@ -99,6 +99,7 @@ pub(crate) struct Client {
     waker: RefCell<Option<Waker>>,
     /// The tasks of HTTP/2 streams, which look again too.
     streams: RefCell<HashMap<u64, Waker>>,
+    next_stream: Cell<u64>,
     /// What takes the connection over after a 101.
     tunnel: RefCell<Option<Tunnel>>,
 }
@@ -126,6 +127,7 @@ impl Client {
             order: Cell::new(None),
             waker: RefCell::new(None),
             streams: RefCell::default(),
+            next_stream: Cell::new(0),
             tunnel: RefCell::new(None),
         })
     }
@@ -133,6 +135,11 @@ impl Client {
     /// Returns its address.
     pub(crate) fn peer(&self) -> IpAddr {
         self.peer.get().ip().to_canonical()
+    }
+
+    /// Notes whose connection it really is.
+    pub(crate) fn is_from(&self, peer: SocketAddr) {
+        self.peer.set(peer);
     }
 
     /// Notes that a request is being served, until the guard is dropped.
@@ -204,6 +211,13 @@ impl Client {
     pub(crate) fn speaks_http2(&self) {
         self.is_http2.set(true);
         self.phase.set(Phase::Idle(Instant::now()));
+    }
+
+    /// Returns a number for a stream's task, unlike that of any other.
+    pub(crate) fn next_stream(&self) -> u64 {
+        let number = self.next_stream.get();
+        self.next_stream.set(number + 1);
+        number
     }
 
     /// Keeps the waker of a stream's task, by the stream's number.

@@ -1,7 +1,7 @@
 //! One client connection from its first byte to its last: accept -> **connection** -> handler.
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use crate::client::{Client, ClientStream, HTTP2_PREFACE, Order};
 use crate::service::Service;
 use crate::worker::Worker;
-use crate::{http2, upgrade};
+use crate::{http2, proxy_header, upgrade};
 
 /// So long, and so much, is listened to a client that still sends a request that was answered.
 const LINGER: Duration = Duration::from_secs(2);
@@ -26,7 +26,10 @@ const LINGER_BYTES: u64 = 16 * 1024 * 1024;
 ///
 /// # Cancel safety
 /// Dropping it closes both sockets and gives the claim back.
-pub(crate) async fn serve(stream: TcpStream, client: Rc<Client>, worker: Rc<Worker>) {
+pub(crate) async fn serve(mut stream: TcpStream, client: Rc<Client>, worker: Rc<Worker>) {
+    if worker.awaits_proxy_header(client.peer()) && !learn_client(&mut stream, &client).await {
+        return;
+    }
     let Some(_place) = worker.enter(client.peer()) else { return };
     let mut stream = ClientStream::new(stream, Rc::clone(&client));
     // In a box of its own, so that nothing of it stays while the connection is parked.
@@ -35,6 +38,33 @@ pub(crate) async fn serve(stream: TcpStream, client: Rc<Client>, worker: Rc<Work
             return;
         }
         stream = ClientStream::again(parked, Rc::clone(&client));
+    }
+}
+
+/// Reads whose connection it is from what the load balancer says; false where the connection is to end. The time for it is
+/// that of a request's head.
+async fn learn_client(stream: &mut TcpStream, client: &Client) -> bool {
+    let mut header = pin!(proxy_header::read(stream));
+    let outcome = poll_fn(|cx| {
+        loop {
+            match client.poll_order(cx) {
+                Some(Order::Drop | Order::Finish) => return Poll::Ready(None),
+                Some(Order::Look | Order::Park) => {}
+                None => return header.as_mut().poll(cx).map(Some),
+            }
+        }
+    })
+    .await;
+    match outcome {
+        Some(Ok(address)) => {
+            address.into_iter().for_each(|address| client.is_from(address));
+            true
+        }
+        Some(Err(error)) => {
+            tracing::debug!(peer = %client.peer(), %error, "a connection without a good PROXY header is closed");
+            false
+        }
+        None => false,
     }
 }
 

@@ -9,9 +9,10 @@ use std::time::Instant;
 use config::options::Protocol;
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 
 use crate::answer::{AnswerBody, Meter};
 use crate::client::{BodyWatch, Client, Serving};
@@ -21,7 +22,6 @@ use crate::headers::{self, Authority, Forwarded, RequestHead};
 use crate::hold::Hold;
 use crate::respond;
 use crate::routing::table::{Matched, Service, escapes};
-use crate::sticky;
 use crate::telemetry::record::Record;
 use crate::upstream::exchange::RequestFraming;
 use crate::upstream::request_body::RequestBody;
@@ -29,6 +29,7 @@ use crate::upstream::run::{Claim, Tally};
 use crate::upstream::spool::Spool;
 use crate::upstream::tunnel::Tunnel;
 use crate::worker::Worker;
+use crate::{sticky, upgrade};
 
 /// A body that is taken whole is in memory up to this (nginx's client_body_buffer_size), and on disk beyond.
 const BUFFERED_BYTES: usize = 16 * 1024;
@@ -38,11 +39,13 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) async fn handle(
     worker: &Rc<Worker>,
     client: &Rc<Client>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     serving: Serving,
 ) -> Response<AnswerBody> {
     worker.count_request();
     let began = Instant::now();
+    // Only a stream of HTTP/2 is taken over through hyper; a connection of HTTP/1 is taken apart.
+    let upgrade = (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     let request_id = request_id(worker, &parts);
     let address = worker.trust().client(client.peer(), &parts.headers);
@@ -52,6 +55,7 @@ pub(crate) async fn handle(
         request_id: &request_id,
         address,
         incoming: body,
+        upgrade,
         began,
         record: record.as_deref_mut(),
     };
@@ -103,6 +107,8 @@ struct Received<'r> {
     /// The client's address, as far as it is to be believed.
     address: IpAddr,
     incoming: Incoming,
+    /// What a WebSocket on a stream of HTTP/2 becomes.
+    upgrade: Option<OnUpgrade>,
     began: Instant,
     record: Option<&'r mut Record>,
 }
@@ -110,7 +116,7 @@ struct Received<'r> {
 async fn answer(
     worker: &Rc<Worker>,
     client: &Rc<Client>,
-    Received { request, request_id, address, incoming, began, mut record }: Received<'_>,
+    Received { request, request_id, address, incoming, upgrade, began, mut record }: Received<'_>,
 ) -> Result<Response<AnswerBody>, Refusal> {
     // The parser of HTTP/1 counts them itself, that of HTTP/2 does not.
     if request.headers.len() > worker.limits.header_fields {
@@ -118,11 +124,14 @@ async fn answer(
     }
     let authority = headers::check(request, worker.limits.target_bytes)?;
     let websocket = headers::asks_for_websocket(request);
-    let framing = headers::framing(request, incoming.is_end_stream());
+    let framing = headers::framing(request, upgrade.is_some() || incoming.is_end_stream());
     let mut is_admitted = false;
     let expects_continue = headers::expects_continue(request);
-    let mut body = (!incoming.is_end_stream()).then(|| RequestBody::new(incoming, BodyWatch::new(client)));
+    // The stream of a tunnel is no body.
+    let mut body =
+        (upgrade.is_none() && !incoming.is_end_stream()).then(|| RequestBody::new(incoming, BodyWatch::new(client)));
     let mut hold = Hold::new();
+    let mut sent_at;
     let (claim, sent, cookie) = loop {
         let Routed { service, claim, target } = route(worker, request, &authority)?;
         let refused = |error| Refusal { error, service: Some(Arc::clone(&service)) };
@@ -181,6 +190,7 @@ async fn answer(
             wanted: is_sticky.then(|| sticky::wanted(&request.headers, &service.name, live)).flatten(),
         };
         let wanted = outbound.wanted;
+        sent_at = Instant::now();
         match forward::send(worker, live, &service.options, &claim, outbound).await {
             Ok(sent) => {
                 let is_new = is_sticky && wanted != Some(sent.place);
@@ -198,7 +208,7 @@ async fn answer(
                     _ if error.side() == Side::Client => Tally::Answered,
                     _ => Tally::Failed,
                 });
-                claim.end(Meter { began, status: error.status().as_u16(), bytes: 0 }.ended());
+                claim.end(Meter { began, upstream: None, status: error.status().as_u16(), bytes: 0 }.ended());
                 return Err(refused(error));
             }
         }
@@ -208,15 +218,30 @@ async fn answer(
         headers.append(header::SET_COOKIE, cookie);
     }
     claim.tally(Tally::Answered);
-    let meter = Meter { began, status: status.as_u16(), bytes: 0 };
+    let meter = Meter { began, upstream: Some(sent_at.elapsed()), status: status.as_u16(), bytes: 0 };
 
     if status == StatusCode::SWITCHING_PROTOCOLS {
         let connection = answering.into_connection().filter(|_| websocket);
         let Some(connection) = connection else { return Err(Error::Malformed("it switches protocols unasked").into()) };
         claim.end(meter.ended());
         let (stream, read) = connection.into_parts();
-        client.leave_tunnel(Tunnel { stream, read, claim });
+        let tunnel = Tunnel { stream, read, claim };
+        let status = match upgrade {
+            Some(upgrade) => {
+                tokio::task::spawn_local(upgrade::run_stream(upgrade, tunnel, Rc::clone(client)));
+                headers::without_handshake(&mut headers);
+                StatusCode::OK
+            }
+            None => {
+                client.leave_tunnel(tunnel);
+                status
+            }
+        };
         return Ok(headers::prepare(status, headers, request_id, AnswerBody::bytes("")));
+    }
+    if upgrade.is_some() && status.is_success() {
+        // To the client of a stream it would say that the tunnel is open.
+        return Err(Error::Malformed("it does not switch to the WebSocket that was asked for").into());
     }
     let body = AnswerBody::upstream(answering, claim, meter);
     Ok(headers::prepare(status, headers, request_id, body))

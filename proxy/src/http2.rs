@@ -2,7 +2,6 @@
 //!
 //! Each stream is a request of its own with a claim of its own; routing, drain and counters are those of HTTP/1.
 
-use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -45,7 +44,7 @@ pub(crate) async fn serve(stream: ClientStream, client: Rc<Client>, worker: Rc<W
     let header_bytes = u32::try_from(worker.limits.header_bytes).unwrap_or(u32::MAX);
     let stuck_after = worker.body_idle_timeout();
     let service = Service { client: Rc::clone(&client), worker };
-    let streams = Streams { client: Rc::clone(&client), next: Rc::default(), stuck_after };
+    let streams = Streams { client: Rc::clone(&client), stuck_after };
     let mut http = http2::Builder::new(streams)
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
@@ -55,6 +54,7 @@ pub(crate) async fn serve(stream: ClientStream, client: Rc<Client>, worker: Rc<W
         .max_send_buf_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(OWN_RESETS)
+        .enable_connect_protocol()
         .keep_alive_interval(PING.0)
         .keep_alive_timeout(PING.1)
         .serve_connection(TokioIo::new(stream), service);
@@ -77,19 +77,16 @@ pub(crate) async fn serve(stream: ClientStream, client: Rc<Client>, worker: Rc<W
 #[derive(Clone)]
 struct Streams {
     client: Rc<Client>,
-    next: Rc<Cell<u64>>,
     /// A stream whose client takes nothing of its answer for so long is ended.
     stuck_after: Duration,
 }
 
 impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        let number = self.next.get();
-        self.next.set(number + 1);
         let task = Stream {
             stream: Box::pin(stream),
             client: Rc::clone(&self.client),
-            number,
+            number: self.client.next_stream(),
             run: None,
             moved: None,
             stuck_after: self.stuck_after,

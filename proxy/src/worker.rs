@@ -64,6 +64,8 @@ pub(crate) struct Settings {
     pub(crate) limits: Limits,
     /// Networks whose forwarded headers are believed.
     pub(crate) trust: Trust,
+    /// Networks whose connections begin with a PROXY header.
+    pub(crate) balancers: Trust,
     /// What is written of requests.
     pub(crate) access: Arc<Access>,
 }
@@ -145,6 +147,11 @@ impl Worker {
     /// Returns whom to believe about clients behind a peer.
     pub(crate) fn trust(&self) -> Ref<'_, Trust> {
         Ref::map(self.settings.borrow(), |settings| &settings.trust)
+    }
+
+    /// Tells whether a peer's connection begins with a PROXY header.
+    pub(crate) fn awaits_proxy_header(&self, peer: IpAddr) -> bool {
+        self.settings.borrow().balancers.believes(peer)
     }
 
     /// Returns what is written of requests.

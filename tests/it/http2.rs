@@ -301,3 +301,107 @@ async fn too_many_fields_are_refused_and_the_preface_begins_only_a_connection() 
     visitor.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
     assert_eq!(visitor.rest().await.unwrap(), b"", "it is closed, and no SETTINGS frame comes");
 }
+
+/// An application that switches to a WebSocket and sends back what it gets; `/refuse` and `/plain` do not switch.
+async fn echo_socket() -> (std::net::SocketAddr, std::sync::Arc<std::sync::Mutex<Vec<String>>>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let heads = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = heads.clone();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let seen = seen.clone();
+            tokio::spawn(async move {
+                let mut head = String::new();
+                while !head.ends_with("\r\n\r\n") {
+                    head.push(char::from(socket.read_u8().await?));
+                }
+                let answer = match head.split(' ').nth(1) {
+                    Some("/refuse") => "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno",
+                    Some("/plain") => "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi",
+                    _ => {
+                        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                          Sec-WebSocket-Accept: x\r\nSec-WebSocket-Protocol: chat\r\n\r\nwelcome;"
+                    }
+                };
+                seen.lock().unwrap().push(head);
+                socket.write_all(answer.as_bytes()).await?;
+                let (mut read, mut write) = socket.split();
+                tokio::io::copy(&mut read, &mut write).await
+            });
+        }
+    });
+    (address, heads)
+}
+
+fn websocket(path: &str) -> Request<()> {
+    let request = Request::builder().method(Method::CONNECT).uri(format!("http://shop.test{path}"));
+    let protocol = h2::ext::Protocol::from_static("websocket");
+    request.header("sec-websocket-version", "13").extension(protocol).body(()).unwrap()
+}
+
+async fn serve_unprobed(proxy: &Proxy, address: std::net::SocketAddr) {
+    let body = json!({
+        "endpoints": [address], "health": { "enabled": false }, "settings": { "domains": ["shop.test"] },
+    });
+    proxy.call("POST", "/v1/services/shop/stage", body).await;
+    assert_eq!(proxy.call("POST", "/v1/services/shop/flip", json!({ "drain": "300ms" })).await.status, 200);
+}
+
+/// RFC 8441.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_websocket_on_a_stream_is_one_at_the_application_and_ends_with_its_drain() {
+    let (address, heads) = echo_socket().await;
+    let proxy = proxy();
+    serve_unprobed(&proxy, address).await;
+    let (mut sender, _connection) = connect(&proxy).await;
+    // Said in the settings, before the first request may ask for it.
+    eventually("the settings have come", async || sender.is_extended_connect_protocol_enabled().then_some(())).await;
+    let open = async |sender: &mut SendRequest<Bytes>, path: &str| {
+        let (answer, stream) = sender.clone().ready().await.unwrap().send_request(websocket(path), false).unwrap();
+        (answer.await.unwrap(), stream)
+    };
+    let (mut answer, mut stream) = open(&mut sender, "/chat?room=1").await;
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()["sec-websocket-protocol"]),
+        (200, &"chat".parse().unwrap())
+    );
+    for field in ["upgrade", "connection", "sec-websocket-accept", "content-length"] {
+        assert!(!answer.headers().contains_key(field), "{field}");
+    }
+    let mut said = Vec::new();
+    stream.send_data("hello".into(), false).unwrap();
+    while said.len() < "welcome;hello".len() {
+        said.extend_from_slice(&answer.body_mut().data().await.unwrap().unwrap());
+    }
+    assert_eq!(said, b"welcome;hello");
+    let head = heads.lock().unwrap()[0].clone();
+    assert!(head.starts_with("GET /chat?room=1 HTTP/1.1\r\nHost: shop.test\r\n"), "{head}");
+    let lower = head.to_lowercase();
+    for line in ["\r\nconnection: upgrade\r\n", "\r\nupgrade: websocket\r\n", "\r\nsec-websocket-version: 13\r\n"] {
+        assert_eq!(lower.matches(line).count(), 1, "{head}");
+    }
+    let key = head.lines().find_map(|line| line.strip_prefix("sec-websocket-key: ")).unwrap();
+    assert!(key.len() == 24 && key.ends_with("==") && !lower.contains("content-length"), "{head}");
+    assert!(!lower.contains("transfer-encoding"), "{head}");
+    // What is no switch is no tunnel.
+    let (refused, _) = open(&mut sender, "/refuse").await;
+    assert_eq!(refused.status(), 403);
+    let (plain, _) = open(&mut sender, "/plain").await;
+    assert_eq!(plain.status(), 502);
+    let another = Request::builder().method(Method::CONNECT).uri("http://shop.test/").body(());
+    let mut another = another.unwrap();
+    another.extensions_mut().insert(h2::ext::Protocol::from_static("chat"));
+    let (other, _) = sender.clone().ready().await.unwrap().send_request(another, false).unwrap();
+    assert_eq!(other.await.unwrap().status(), 501);
+    // It is in flight until it ends; at the drain deadline it is cut, and the connection goes on.
+    let green = upstream("v2").await;
+    serve_unprobed(&proxy, green.address()).await;
+    assert_eq!(get(&sender, "/").await, (200, "v2".to_owned()));
+    let drained = proxy.drain("shop").await;
+    assert_eq!((&drained["event"], &drained["counts"]["cut"]), (&json!("drained"), &json!(1)));
+    while let Some(Ok(data)) = answer.body_mut().data().await {
+        assert_eq!(data, "", "something came after the cut");
+    }
+    assert_eq!(get(&sender, "/").await.0, 200);
+}

@@ -385,3 +385,44 @@ async fn a_long_body_without_a_length_reaches_an_application_of_http_1_0_with_on
     assert_eq!(seen.body_bytes, 3_000_000);
     assert!(seen.head.to_lowercase().contains("\r\ncontent-length: 3000000\r\n"), "{}", seen.head);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_balancer_tells_whose_connection_it_is_and_has_to() {
+    let app = upstream("v1").await;
+    let config = |networks: &str| {
+        format!(
+            "proxy_protocol = [{networks}]\n[limits]\nheader_timeout = \"300ms\"\n[services.shop]\ndomains = [\"shop.test\"]\n\
+             endpoints = [\"{}\"]\n",
+            app.address()
+        )
+    };
+    let mut proxy = proxy_program(PROGRAMS.bgproxy).with_config(&config(""));
+    proxy.start().await;
+    proxy.rewrite_config(&config("\"127.0.0.0/8\""));
+    let request = "GET / HTTP/1.1\r\nHost: shop.test\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n";
+    let version2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x02\x0a\0\0\x01\x12\x67\0\x50";
+    let ask = async |header: &[u8]| {
+        let mut visitor = client(proxy.address()).await.unwrap();
+        // In two pieces, the first of which ends within the header.
+        let (first, second) = header.split_at(header.len() / 2);
+        visitor.send(first).await.unwrap();
+        visitor.send([second, request.as_bytes()].concat()).await.unwrap();
+        visitor.answer().await.ok().flatten().map(|answer| answer.status)
+    };
+    eventually("who says nothing is refused", async || (ask(b"").await.is_none()).then_some(())).await;
+    for (header, client) in [(&b"PROXY TCP4 192.0.2.1 10.0.0.1 4711 80\r\n"[..], "192.0.2.1"), (version2, "192.0.2.2")]
+    {
+        assert_eq!(ask(header).await, Some(200));
+        let head = app.seen().pop().unwrap().head.to_lowercase();
+        assert!(head.contains(&format!("\r\nx-forwarded-for: {client}\r\n")), "{head}");
+    }
+    for bad in [&b"PROXY TCP4 nonsense\r\n"[..], b"PROXY TCP4 192.0.2.1 10.0.0.1 4711 99999\r\n"] {
+        assert_eq!(ask(bad).await, None, "{}", bad.escape_ascii());
+    }
+    // Half a header is waited for as long as for a head.
+    let mut slow = client(proxy.address()).await.unwrap();
+    slow.send("PROXY TCP4 192").await.unwrap();
+    assert_eq!(slow.rest().await.unwrap(), b"");
+    proxy.rewrite_config(&config(""));
+    eventually("it is needed no more", async || (ask(b"").await == Some(200)).then_some(())).await;
+}

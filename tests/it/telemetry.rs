@@ -184,6 +184,11 @@ async fn the_metrics_are_what_clients_counted_over_flips() {
         assert_eq!(count, good + of("bgproxy_requests_total", slot, ",class=\"5xx\""));
         let buckets = metrics.iter().filter(|(name, _)| name.contains("_bucket") && name.contains(slot));
         assert!(buckets.map(|(_, count)| *count).all(|bucket| bucket <= count));
+        assert_eq!(of("bgproxy_upstream_duration_seconds_count", slot, ""), count);
+        assert!(
+            of("bgproxy_upstream_duration_seconds_sum", slot, "")
+                <= of("bgproxy_request_duration_seconds_sum", slot, "")
+        );
         assert_eq!(of("bgproxy_in_flight", slot, ""), 0.0);
         assert!(of("bgproxy_response_bytes_total", slot, "") > 0.0);
     }
@@ -306,4 +311,18 @@ async fn the_access_log_changes_while_it_runs_and_keeps_secrets_and_noise_out() 
     let options = json!({ "domains": ["shop.test"], "options": { "access_log": false } });
     assert_eq!(proxy.call("PUT", "/v1/services/shop", options).await.status, 200);
     assert_eq!(logged_of("/unwanted").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_metrics_have_a_port_of_their_own_where_one_is_named_and_nothing_else_is_there() {
+    let metrics = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut proxy = proxy_program(PROGRAMS.bgproxy).with_config(&format!("metrics = \"{metrics}\"\n"));
+    proxy.start().await;
+    let ask = async |path: &str| client(metrics).await.unwrap().get("proxy", path).await.unwrap().unwrap();
+    let answer = ask("/metrics").await;
+    assert_eq!((answer.status, answer.field("content-type")), (200, Some("text/plain; version=0.0.4")));
+    assert_eq!(parse(&answer.text())[&format!("bgproxy_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"))], 1.0);
+    for other in ["/v1/status", "/", "/v1/services"] {
+        assert_eq!(ask(other).await.status, 404);
+    }
 }

@@ -71,6 +71,8 @@ pub fn validate(file: File, source: &Source) -> Result<Model, Vec<Problem>> {
         state: check.path("state", file.state, paths::STATE_DIR),
         workers: check.workers(file.workers),
         trusted_proxies: check.networks(file.trusted_proxies.unwrap_or_default()),
+        proxy_protocol: check.networks(file.proxy_protocol.unwrap_or_default()),
+        metrics: file.metrics.and_then(|text| check.word(&text, "write an IP address and a port: 127.0.0.1:9100")),
         limits: check.limits(file.limits),
         log: check.log(file.log),
         services: check.services(file.services),

@@ -140,7 +140,8 @@ impl Context {
         self.shared.requests.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
-    fn metrics(&self) -> String {
+    /// Returns the metrics, in the text form of Prometheus.
+    pub(super) fn metrics(&self) -> String {
         let (services, counted) = self.handle.with(|control| (control.services(), control.counted()));
         let slots = counted.iter().flat_map(|(name, _, counters)| {
             let status = services.iter().find(|service| service.name == *name);

@@ -2,6 +2,7 @@
 
 mod api;
 pub mod relay;
+pub(crate) mod scrape;
 pub(crate) mod server;
 pub(crate) mod socket;
 mod stream;

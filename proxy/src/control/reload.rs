@@ -58,6 +58,7 @@ pub(crate) fn settings(model: &Model) -> Settings {
     Settings {
         limits: model.limits.clone(),
         trust: Trust::new(&model.trusted_proxies),
+        balancers: Trust::new(&model.proxy_protocol),
         access: Arc::new(model.log.access.clone()),
     }
 }
@@ -125,9 +126,9 @@ impl Reloader {
         }
         // What waits is told again after the next change: the model in force keeps what was there at the start.
         let (listen, admin, state) = (self.model.listen.clone(), self.model.admin.clone(), self.model.state.clone());
-        let workers = self.model.workers;
+        let (workers, metrics) = (self.model.workers, self.model.metrics);
         let log = Log { access: model.log.access.clone(), ..self.model.log.clone() };
-        self.model = Model { listen, admin, state, workers, log, ..model };
+        self.model = Model { listen, admin, state, workers, metrics, log, ..model };
         Vec::new()
     }
 }

@@ -6,6 +6,7 @@ use http::header::{self, HeaderMap};
 use http::request::Parts;
 use http::{Method, Version};
 
+use super::wishes::is_websocket_stream;
 use crate::error::Error;
 
 /// The host and port that a request names.
@@ -24,7 +25,7 @@ pub(crate) struct Authority<'r> {
 /// # Errors
 /// Where the request is ambiguous, or of a kind that a reverse proxy doesn't serve.
 pub(crate) fn check(request: &Parts, target_bytes: usize) -> Result<Authority<'_>, Error> {
-    if request.method == Method::CONNECT {
+    if request.method == Method::CONNECT && !is_websocket_stream(request) {
         return Err(Error::NotImplemented("CONNECT"));
     }
     if request.uri.path_and_query().is_some_and(|target| target.as_str().len() > target_bytes) {

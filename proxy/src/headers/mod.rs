@@ -10,7 +10,7 @@ mod wishes;
 pub(crate) use authority::{Authority, check};
 pub(crate) use http2::{Http2Head, is_grpc};
 pub(crate) use request::{Forwarded, RequestHead};
-pub(crate) use response::prepare;
+pub(crate) use response::{prepare, without_handshake};
 pub(crate) use trust::Trust;
 pub(crate) use wishes::{asks_for_websocket, expects_continue, framing};
 

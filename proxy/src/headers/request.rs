@@ -1,6 +1,7 @@
 //! The head of a request as the application gets it, written straight from the client's fields.
 
 use std::fmt::Write as _;
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 
 use bytes::{Bytes, BytesMut};
@@ -8,6 +9,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 
 use super::Authority;
+use super::wishes::is_websocket_stream;
 use crate::upstream::exchange::RequestFraming;
 
 /// What is told to the application about the client.
@@ -78,10 +80,9 @@ impl RequestHead<'_> {
     pub(crate) fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(1024);
         let headers = &self.request.headers;
-        put(
-            &mut out,
-            &[self.request.method.as_str(), " ", self.target, " HTTP/1.1\r\nHost: ", self.authority.text, "\r\n"],
-        );
+        let is_stream = is_websocket_stream(self.request);
+        let method = if is_stream { "GET" } else { self.request.method.as_str() };
+        put(&mut out, &[method, " ", self.target, " HTTP/1.1\r\nHost: ", self.authority.text, "\r\n"]);
         let listed = Listed::of(headers);
         let mut claims = Claims::default();
         // HTTP/2 may send them apart, HTTP/1 may not (RFC 9113 section 8.2.3).
@@ -111,6 +112,9 @@ impl RequestHead<'_> {
         }
         if self.expects_continue {
             put(&mut out, &["expect: 100-continue\r\n"]);
+        }
+        if is_stream {
+            put(&mut out, &["sec-websocket-key: ", &websocket_key(), "\r\n"]);
         }
         if self.websocket {
             put(&mut out, &["connection: upgrade\r\nupgrade: websocket\r\n"]);
@@ -155,6 +159,18 @@ impl RequestHead<'_> {
         }
         field(out, "x-request-id", request_id.as_bytes());
     }
+}
+
+/// Returns a nonce for a handshake (RFC 6455 section 4.1): a client of HTTP/2 sends none. What the application makes of it
+/// shows that it is no cache, and is not looked at: nothing is between us and the application.
+fn websocket_key() -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let random = [0, 1].map(|half| RandomState::new().hash_one(half));
+    let bits = u128::from(random[0]) << 64 | u128::from(random[1]);
+    // 16 bytes are 21 digits of six bits and one of two, which is padded.
+    let digit = |at: u32| char::from(DIGITS[(bits.rotate_left(6 * (at + 1)) & 63) as usize]);
+    let last = char::from(DIGITS[((bits & 3) << 4) as usize]);
+    (0..21).map(digit).chain([last, '=', '=']).collect()
 }
 
 fn put(out: &mut BytesMut, parts: &[&str]) {

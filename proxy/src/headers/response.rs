@@ -19,3 +19,9 @@ pub(crate) fn prepare<B>(status: StatusCode, headers: HeaderMap, request_id: &He
     }
     response
 }
+
+/// Takes out of an answer what only a handshake of HTTP/1 has (RFC 8441 section 5).
+pub(crate) fn without_handshake(headers: &mut HeaderMap) {
+    headers.remove(header::UPGRADE);
+    headers.remove(header::SEC_WEBSOCKET_ACCEPT);
+}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::header::HeaderMap;
 use ipnet::IpNet;
 
-/// The networks of proxies whose forwarded headers are believed.
+/// Networks of proxies: those whose forwarded headers are believed, or those that send a PROXY header.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Trust(Arc<[IpNet]>);
 
@@ -15,7 +15,7 @@ impl Trust {
         Self(networks.into())
     }
 
-    /// Tells whether what an address says of its own client is believed.
+    /// Tells whether an address is one of theirs, so that what it says of its client is believed.
     pub(crate) fn believes(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))

@@ -1,8 +1,9 @@
 //! What a request's fields ask of us: how its body is framed, whether it waits for a word, whether it leaves HTTP.
 
-use http::Version;
 use http::header::{self, HeaderValue};
 use http::request::Parts;
+use http::{Method, Version};
+use hyper::ext::Protocol;
 
 use crate::upstream::exchange::RequestFraming;
 
@@ -25,6 +26,12 @@ pub(crate) fn expects_continue(request: &Parts) -> bool {
     request.version != Version::HTTP_10 && request.headers.get(header::EXPECT).is_some_and(says)
 }
 
+/// Tells whether it asks for a WebSocket on one stream of HTTP/2 (RFC 8441 section 4).
+pub(crate) fn is_websocket_stream(request: &Parts) -> bool {
+    let is_websocket = |protocol: &Protocol| protocol.as_str() == "websocket";
+    request.method == Method::CONNECT && request.extensions.get().is_some_and(is_websocket)
+}
+
 /// Tells whether it asks for a WebSocket: only that may leave HTTP, and only by the client's explicit wish (RFC 6455 section 4.1).
 pub(crate) fn asks_for_websocket(request: &Parts) -> bool {
     let says = |name, wanted: &str| {
@@ -32,5 +39,5 @@ pub(crate) fn asks_for_websocket(request: &Parts) -> bool {
             value.to_str().unwrap_or_default().split(',').any(|option| option.trim().eq_ignore_ascii_case(wanted))
         })
     };
-    says(header::UPGRADE, "websocket") && says(header::CONNECTION, "upgrade")
+    is_websocket_stream(request) || says(header::UPGRADE, "websocket") && says(header::CONNECTION, "upgrade")
 }

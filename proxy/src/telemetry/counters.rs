@@ -26,14 +26,30 @@ struct WorkerCounters {
 struct SlotCounters {
     classes: [AtomicU64; CLASSES.len()],
     bytes: AtomicU64,
-    /// Each request in the one bucket that it belongs to; they are summed up when they are read.
-    buckets: [AtomicU64; BUCKETS.len() + 1],
-    micros: AtomicU64,
+    total: Durations,
+    upstream: Durations,
     held: AtomicU64,
     retried: AtomicU64,
     ejected: AtomicU64,
     cut: AtomicU64,
     failed: AtomicU64,
+}
+
+/// A histogram of durations.
+#[derive(Default)]
+struct Durations {
+    /// Each in the one bucket that it belongs to; they are summed up when they are read.
+    buckets: [AtomicU64; BUCKETS.len() + 1],
+    micros: AtomicU64,
+}
+
+impl Durations {
+    fn add(&self, duration: Duration) {
+        let seconds = duration.as_secs_f64();
+        let bucket = BUCKETS.iter().position(|bound| seconds <= *bound).unwrap_or(BUCKETS.len());
+        self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
+        self.micros.fetch_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
 }
 
 /// How a request ended.
@@ -43,6 +59,8 @@ pub(crate) struct Ended {
     pub(crate) status: u16,
     /// From its head to its end.
     pub(crate) took: Duration,
+    /// From its sending to the head of the application's answer; `None` where none came.
+    pub(crate) upstream: Option<Duration>,
     /// Of the answer's body.
     pub(crate) bytes: u64,
 }
@@ -62,14 +80,34 @@ pub(crate) enum Event {
 pub(crate) struct Sums {
     pub(crate) classes: [u64; CLASSES.len()],
     pub(crate) bytes: u64,
-    /// How many took no longer than each bound, and at the end all of them.
-    pub(crate) buckets: [u64; BUCKETS.len() + 1],
-    pub(crate) seconds: f64,
+    /// From head to end.
+    pub(crate) total: Histogram,
+    /// From sending to the head of the answer.
+    pub(crate) upstream: Histogram,
     pub(crate) held: u64,
     pub(crate) retried: u64,
     pub(crate) ejected: u64,
     pub(crate) cut: u64,
     pub(crate) failed: u64,
+}
+
+/// The sums of a histogram.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Histogram {
+    /// How many took no longer than each bound, and at the end all of them.
+    pub(crate) buckets: [u64; BUCKETS.len() + 1],
+    pub(crate) seconds: f64,
+}
+
+impl Histogram {
+    fn add(&mut self, durations: &Durations) {
+        let mut below = 0;
+        for (sum, counter) in self.buckets.iter_mut().zip(&durations.buckets) {
+            below += counter.load(Ordering::Relaxed);
+            *sum += below;
+        }
+        self.seconds += Duration::from_micros(durations.micros.load(Ordering::Relaxed)).as_secs_f64();
+    }
 }
 
 impl ServiceCounters {
@@ -82,13 +120,12 @@ impl ServiceCounters {
     pub(crate) fn end(&self, worker: usize, slot: Slot, ended: Ended) {
         let counters = self.of(worker, slot);
         let class = usize::from(ended.status / 100).saturating_sub(1).min(CLASSES.len() - 1);
-        let seconds = ended.took.as_secs_f64();
-        let bucket = BUCKETS.iter().position(|bound| seconds <= *bound).unwrap_or(BUCKETS.len());
-        let micros = u64::try_from(ended.took.as_micros()).unwrap_or(u64::MAX);
         counters.classes[class].fetch_add(1, Ordering::Relaxed);
         counters.bytes.fetch_add(ended.bytes, Ordering::Relaxed);
-        counters.buckets[bucket].fetch_add(1, Ordering::Relaxed);
-        counters.micros.fetch_add(micros, Ordering::Relaxed);
+        counters.total.add(ended.took);
+        if let Some(upstream) = ended.upstream {
+            counters.upstream.add(upstream);
+        }
     }
 
     /// Counts what happened to a request.
@@ -107,28 +144,21 @@ impl ServiceCounters {
     /// Returns the sums of one slot.
     pub(crate) fn sums(&self, slot: Slot) -> Sums {
         let mut sums = Sums::default();
-        let mut micros = 0;
         for index in 0..self.workers.len() {
             let counters = self.of(index, slot);
             let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
             for (sum, counter) in sums.classes.iter_mut().zip(&counters.classes) {
                 *sum += load(counter);
             }
-            for (sum, counter) in sums.buckets.iter_mut().zip(&counters.buckets) {
-                *sum += load(counter);
-            }
+            sums.total.add(&counters.total);
+            sums.upstream.add(&counters.upstream);
             sums.bytes += load(&counters.bytes);
-            micros += load(&counters.micros);
             sums.held += load(&counters.held);
             sums.retried += load(&counters.retried);
             sums.ejected += load(&counters.ejected);
             sums.cut += load(&counters.cut);
             sums.failed += load(&counters.failed);
         }
-        for place in 1..sums.buckets.len() {
-            sums.buckets[place] += sums.buckets[place - 1];
-        }
-        sums.seconds = Duration::from_micros(micros).as_secs_f64();
         sums
     }
 
@@ -148,15 +178,19 @@ mod tests {
     #[test]
     fn the_sums_of_all_workers_are_those_of_a_histogram() {
         let counters = ServiceCounters::new(2);
-        let ended = |status, millis, bytes| Ended { status, took: Duration::from_millis(millis), bytes };
+        let ended = |status, millis, bytes| {
+            let upstream = (status != 502).then(|| Duration::from_millis(millis / 2));
+            Ended { status, took: Duration::from_millis(millis), upstream, bytes }
+        };
         counters.end(0, Slot::Blue, ended(200, 1, 10));
         counters.end(1, Slot::Blue, ended(404, 30, 5));
         counters.end(1, Slot::Blue, ended(502, 60_000, 0));
         counters.note(0, Slot::Blue, Event::Held);
         let sums = counters.sums(Slot::Blue);
         assert_eq!((sums.classes, sums.bytes, sums.held), ([0, 1, 0, 1, 1], 15, 1));
-        assert_eq!(sums.buckets, [1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 3]);
-        assert!((sums.seconds - 60.031).abs() < 1e-9, "{}", sums.seconds);
+        assert_eq!(sums.total.buckets, [1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 3]);
+        assert!((sums.total.seconds - 60.031).abs() < 1e-9, "{}", sums.total.seconds);
+        assert_eq!(sums.upstream.buckets, [1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2]);
         assert_eq!(counters.sums(Slot::Green), Sums::default());
     }
 }

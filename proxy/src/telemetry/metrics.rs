@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::counters::{BUCKETS, CLASSES, Sums};
+use super::counters::{BUCKETS, CLASSES, Histogram, Sums};
 
 /// A metric and its values, written as they are added.
 struct Family<'t> {
@@ -75,7 +75,16 @@ pub(crate) fn render(proxy: &ProxyMetrics, slots: &[SlotMetrics]) -> String {
         "From the head of a request to the end of its answer.",
     );
     for slot in slots {
-        seconds.histogram(slot);
+        seconds.histogram(&slot.labels(), &slot.sums.total);
+    }
+    let mut seconds = family(
+        out,
+        "bgproxy_upstream_duration_seconds",
+        "histogram",
+        "From the sending of a request to the head of the application's answer.",
+    );
+    for slot in slots {
+        seconds.histogram(&slot.labels(), &slot.sums.upstream);
     }
     let bytes = |slot: &SlotMetrics| slot.sums.bytes;
     of_slots(out, slots, ("bgproxy_response_bytes_total", "counter", "Bytes of answers' bodies."), bytes);
@@ -152,14 +161,13 @@ impl Family<'_> {
         };
     }
 
-    fn histogram(&mut self, slot: &SlotMetrics) {
-        let (labels, sums) = (slot.labels(), &slot.sums);
+    fn histogram(&mut self, labels: &str, histogram: &Histogram) {
         let bounds = BUCKETS.iter().map(f64::to_string).chain(["+Inf".to_owned()]);
-        for (bound, count) in bounds.zip(sums.buckets) {
+        for (bound, count) in bounds.zip(histogram.buckets) {
             self.line("_bucket", &format!("{labels},le=\"{bound}\""), count);
         }
-        self.line("_sum", &labels, sums.seconds);
-        self.line("_count", &labels, sums.buckets[BUCKETS.len()]);
+        self.line("_sum", labels, histogram.seconds);
+        self.line("_count", labels, histogram.buckets[BUCKETS.len()]);
     }
 }
 

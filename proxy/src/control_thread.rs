@@ -1,0 +1,99 @@
+//! Control's thread: its runtime, the sockets that it answers on, the reloads, and its end.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::SyncSender;
+use std::time::SystemTime;
+
+use config::model::Model;
+use tokio::sync::{Notify, mpsc, watch as stages};
+
+use crate::admin::scrape;
+use crate::admin::server::{self, Context};
+use crate::control::reload::{ConfigFile, Order, Reloader, settings};
+use crate::control::store::{Restored, Store};
+use crate::control::{self, Control, Handle};
+use crate::telemetry::access_log::Lines;
+use crate::worker::Shared;
+
+/// What the control thread is made from.
+pub(crate) struct Setup {
+    pub(crate) config: Option<ConfigFile>,
+    pub(crate) model: Model,
+    pub(crate) state: (Store, Restored),
+    pub(crate) spool: PathBuf,
+    pub(crate) workers: usize,
+    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) access: Lines,
+    pub(crate) listener: std::os::unix::net::UnixListener,
+    pub(crate) metrics: Option<TcpListener>,
+    pub(crate) orders: mpsc::UnboundedSender<Order>,
+    pub(crate) receiver: mpsc::UnboundedReceiver<Order>,
+    pub(crate) ready: SyncSender<Arc<Shared>>,
+}
+
+/// Runs control on the calling thread until [`Order::Stop`].
+pub(crate) fn run(setup: Setup) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+    runtime.block_on(async move {
+        let Setup {
+            config,
+            model,
+            state,
+            spool,
+            workers,
+            addresses,
+            access,
+            listener,
+            metrics,
+            orders,
+            mut receiver,
+            ready,
+        } = setup;
+        let listener = tokio::net::UnixListener::from_std(listener)?;
+        let (mut control, live) = Control::open(state.0, state.1, workers);
+        let (resolver, resolves) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            live,
+            settings: stages::Sender::new(settings(&model)),
+            cut: stages::Sender::new(Vec::new()),
+            resolver,
+            connections: AtomicU64::new(0),
+            below_cap: Notify::new(),
+            access,
+            spool,
+            crowd: Arc::default(),
+            requests: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+        });
+        control.attach(Arc::clone(&shared));
+        let handle = Handle::new(control);
+        let mut reloader = Reloader { config, model, handle: Rc::clone(&handle), shared: Arc::clone(&shared) };
+        reloader.begin();
+        control::start(&handle, resolves);
+        let context = Context { handle, shared: Arc::clone(&shared), orders, addresses, started: SystemTime::now() };
+        let context = Rc::new(context);
+        if let Some(metrics) = metrics {
+            let metrics = tokio::net::TcpListener::from_std(metrics)?;
+            tokio::task::spawn_local(scrape::accept(metrics, Rc::clone(&context)));
+        }
+        tokio::task::spawn_local(server::accept(listener, context));
+        if ready.send(shared).is_err() {
+            return Ok(());
+        }
+        while let Some(order) = receiver.recv().await {
+            match order {
+                Order::Reload(reply) => {
+                    let problems = reloader.reload();
+                    // Whoever asked may have gone.
+                    drop(reply.map(|reply| reply.send(problems)));
+                }
+                Order::Stop => break,
+            }
+        }
+        Ok(())
+    })
+}
