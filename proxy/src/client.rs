@@ -24,6 +24,8 @@ use crate::upstream::tunnel::Tunnel;
 
 /// Long enough for whoever clicks again soon, short enough for the thousands who don't.
 const PARK_AFTER: Duration = Duration::from_secs(5);
+/// A client of HTTP/2 has so long to leave once it was told that its idle connection ends.
+const GOODBYE: Duration = Duration::from_secs(5);
 /// RFC 9113 section 3.4: what an HTTP/2 client begins with.
 pub(crate) const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -40,6 +42,26 @@ enum Phase {
     Serving,
     /// It became a tunnel: its own ends decide how long it lives.
     Tunnel,
+}
+
+/// What a request's body had when it was asked for more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BodyAsked {
+    /// Something, or its end.
+    Came,
+    /// Nothing yet: it waits for the client.
+    Waits,
+}
+
+/// What happened on a connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Traces {
+    /// The run that a request was sent to.
+    pub(crate) run: Option<RunId>,
+    /// An answer's body was asked for more.
+    pub(crate) answer_asked: bool,
+    /// A request's body was.
+    pub(crate) body_asked: Option<BodyAsked>,
 }
 
 /// What the worker wants of a connection; a later one takes the place of an earlier one.
@@ -91,8 +113,9 @@ pub(crate) struct Client {
     run: Cell<Option<RunId>>,
     /// Runs of which nothing may be left, as HTTP/2 streams find them.
     cut_runs: RefCell<Vec<RunId>>,
-    /// An answer's body was asked for more.
-    body_polled: Cell<bool>,
+    /// What the last poll left behind: see [`Client::take_traces`].
+    answer_asked: Cell<bool>,
+    body_asked: Cell<Option<BodyAsked>>,
     /// A request was served, so what begins now is not the beginning of HTTP/2.
     has_served: Cell<bool>,
     order: Cell<Option<Order>>,
@@ -122,7 +145,8 @@ impl Client {
             unread_body: Cell::new(false),
             run: Cell::new(None),
             cut_runs: RefCell::default(),
-            body_polled: Cell::new(false),
+            answer_asked: Cell::new(false),
+            body_asked: Cell::new(None),
             has_served: Cell::new(false),
             order: Cell::new(None),
             waker: RefCell::new(None),
@@ -156,10 +180,9 @@ impl Client {
         self.run.set(Some(run));
     }
 
-    /// Returns what happened on the connection since the last call: the run that a request was sent to, and whether an
-    /// answer's body was asked for more. Around the poll of one stream it is that stream's.
-    pub(crate) fn take_traces(&self) -> (Option<RunId>, bool) {
-        (self.run.take(), self.body_polled.take())
+    /// Returns what happened on the connection since the last call. Around the poll of one stream it is that stream's.
+    pub(crate) fn take_traces(&self) -> Traces {
+        Traces { run: self.run.take(), answer_asked: self.answer_asked.take(), body_asked: self.body_asked.take() }
     }
 
     /// Tells whether nothing may be left of a run.
@@ -250,15 +273,6 @@ impl Client {
         matches!(self.phase.get(), Phase::Idle(_)) && !self.write_blocked.get() && !self.is_http2.get()
     }
 
-    /// Tells whether it has been idle for so long that it should be parked.
-    pub(crate) fn is_to_be_parked(&self, now: Instant) -> bool {
-        let since = match self.phase.get() {
-            Phase::Idle(since) => since,
-            Phase::Parked(_) | Phase::Head(_) | Phase::Serving | Phase::Tunnel => return false,
-        };
-        self.is_idle() && now.duration_since(since) >= PARK_AFTER
-    }
-
     /// Notes that it is parked; the time that it has been idle goes on.
     pub(crate) fn park(&self) {
         if let Phase::Idle(since) = self.phase.get() {
@@ -275,28 +289,39 @@ impl Client {
         }
     }
 
-    /// Tells whether the connection has outlived its time-outs.
-    pub(crate) fn is_overdue(&self, now: Instant, limits: &ClientLimits) -> bool {
+    /// Returns what is to become of the connection, given how long it has done what it does.
+    pub(crate) fn judge(&self, now: Instant, limits: &ClientLimits) -> Option<Order> {
+        let after =
+            |since: Instant, limit: Duration, order: Order| (now.duration_since(since) >= limit).then_some(order);
         match self.phase.get() {
-            Phase::Idle(since) | Phase::Parked(since) => now.duration_since(since) >= limits.idle,
-            Phase::Head(since) => now.duration_since(since) >= limits.header,
-            Phase::Serving => {
-                let waits_for_client = self.write_blocked.get() || self.awaits_body.get();
-                let moved = self.moved.take();
-                if moved || !waits_for_client {
-                    self.last_move.set(now);
-                }
-                // Who has closed and is given nothing until the next look has gone; half-closed clients are few, and
-                // rarely wait longer.
-                if self.has_ended.get() && !moved {
-                    return true;
-                }
-                self.asks_for_end.set(true);
-                self.order(Order::Look);
-                now.duration_since(self.last_move.get()) >= limits.body_idle
+            // Told first, so that no request of its client meets the end (RFC 9113 section 6.8); then it is over.
+            Phase::Idle(since) if self.is_http2.get() => {
+                after(since, limits.idle + GOODBYE, Order::Drop).or_else(|| after(since, limits.idle, Order::Finish))
             }
-            Phase::Tunnel => false,
+            Phase::Idle(since) => after(since, limits.idle, Order::Drop)
+                .or_else(|| after(since, PARK_AFTER, Order::Park).filter(|_| self.is_idle())),
+            Phase::Parked(since) => after(since, limits.idle, Order::Drop),
+            Phase::Head(since) => after(since, limits.header, Order::Drop),
+            Phase::Serving => self.judge_serving(now, limits),
+            Phase::Tunnel => None,
         }
+    }
+
+    fn judge_serving(&self, now: Instant, limits: &ClientLimits) -> Option<Order> {
+        let moved = self.moved.take();
+        // Of many requests each is looked after by its stream; what they share is the way to the client.
+        let waits_for_client = self.write_blocked.get() || self.awaits_body.get() && !self.is_http2.get();
+        if moved || !waits_for_client {
+            self.last_move.set(now);
+        }
+        // Who has closed and is given nothing until the next look has gone; half-closed clients are few, and rarely wait
+        // longer.
+        if self.has_ended.get() && !moved {
+            return Some(Order::Drop);
+        }
+        self.asks_for_end.set(true);
+        let is_stuck = now.duration_since(self.last_move.get()) >= limits.body_idle;
+        Some(if is_stuck { Order::Drop } else { Order::Look })
     }
 
     /// Tells whether closing the socket now would reset it under an answer.
@@ -305,7 +330,10 @@ impl Client {
     }
 
     fn has_read(&self) {
-        self.moved.set(true);
+        // A client of HTTP/2 that asks whether we are there takes nothing by it.
+        if !self.is_http2.get() {
+            self.moved.set(true);
+        }
         if let (Phase::Idle(_), false) = (self.phase.get(), self.is_http2.get()) {
             self.phase.set(Phase::Head(Instant::now()));
         }
@@ -318,7 +346,7 @@ pub(crate) struct Serving(Rc<Client>);
 impl Serving {
     /// Notes that the answer's body was asked for more.
     pub(crate) fn asks_for_more(&self) {
-        self.0.body_polled.set(true);
+        self.0.answer_asked.set(true);
     }
 }
 
@@ -342,6 +370,7 @@ impl BodyWatch {
 
     pub(crate) fn waits_for_client(&self, waits: bool) {
         self.0.awaits_body.set(waits);
+        self.0.body_asked.set(Some(if waits { BodyAsked::Waits } else { BodyAsked::Came }));
     }
 
     pub(crate) fn is_left_unread(&self) {

@@ -12,7 +12,7 @@ use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
-use crate::client::{Client, ClientStream, Order};
+use crate::client::{BodyAsked, Client, ClientStream, Order, Traces};
 use crate::service::Service;
 use crate::upstream::run::RunId;
 use crate::worker::Worker;
@@ -89,6 +89,7 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
             number: self.client.next_stream(),
             run: None,
             moved: None,
+            awaited: None,
             stuck_after: self.stuck_after,
             last_polls: LAST_POLLS,
         };
@@ -97,7 +98,8 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
 }
 
 /// A stream's task, which an order to the connection wakes too. hyper asks an answer for more only while the client's window
-/// has room, so a client that takes nothing is found here: dropping the inner future resets the stream.
+/// has room, so a client that takes nothing is found here, and so is one that sends nothing of a body that is awaited:
+/// dropping the inner future resets the stream.
 struct Stream<F> {
     stream: Pin<Box<F>>,
     client: Rc<Client>,
@@ -106,6 +108,8 @@ struct Stream<F> {
     run: Option<RunId>,
     /// When its answer was last asked for more; `None` while there is no answer.
     moved: Option<Instant>,
+    /// Since when more of its request is awaited; `None` while it is not.
+    awaited: Option<Instant>,
     stuck_after: Duration,
     /// How often it may still be polled once its run is cut.
     last_polls: u32,
@@ -114,15 +118,21 @@ struct Stream<F> {
 impl<F> Stream<F> {
     /// Tells whether it is to be ended, given what its last poll left behind.
     fn is_stuck(&mut self) -> bool {
-        let (run, has_moved) = self.client.take_traces();
+        let Traces { run, answer_asked, body_asked } = self.client.take_traces();
         self.run = run.or(self.run);
-        if has_moved {
+        if answer_asked {
             self.moved = Some(Instant::now());
+        }
+        match body_asked {
+            Some(BodyAsked::Waits) => self.awaited = self.awaited.or_else(|| Some(Instant::now())),
+            Some(BodyAsked::Came) => self.awaited = None,
+            None => {}
         }
         if self.run.is_some_and(|run| self.client.has_cut(run)) {
             self.last_polls = self.last_polls.saturating_sub(1);
         }
-        self.last_polls == 0 || self.moved.is_some_and(|moved| moved.elapsed() >= self.stuck_after)
+        let mut since = [self.moved, self.awaited].into_iter().flatten();
+        self.last_polls == 0 || since.any(|since| since.elapsed() >= self.stuck_after)
     }
 }
 

@@ -271,10 +271,8 @@ impl Worker {
         };
         let now = Instant::now();
         for client in self.clients.borrow().values() {
-            if client.is_overdue(now, &limits) {
-                client.order(Order::Drop);
-            } else if client.is_to_be_parked(now) {
-                client.order(Order::Park);
+            if let Some(order) = client.judge(now, &limits) {
+                client.order(order);
             }
         }
         let table = self.table();

@@ -27,6 +27,8 @@ mod hostile;
 mod h2c;
 // HTTP/2 by prior knowledge.
 mod http2;
+// HTTP/2 frame by frame: what no honest client sends.
+mod http2_frames;
 // The claim and drain word in the model checker.
 mod inflight_model;
 // The examples of the admin protocol's page, run.
