@@ -27,7 +27,7 @@ const LINGER_BYTES: u64 = 16 * 1024 * 1024;
 /// # Cancel safety
 /// Dropping it closes both sockets and gives the claim back.
 pub(crate) async fn serve(mut stream: TcpStream, client: Rc<Client>, worker: Rc<Worker>) {
-    if worker.awaits_proxy_header(client.peer()) && !learn_client(&mut stream, &client).await {
+    if worker.awaits_proxy_header(client.peer()) && !Box::pin(learn_client(&mut stream, &client)).await {
         return;
     }
     let Some(_place) = worker.enter(client.peer()) else { return };

