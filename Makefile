@@ -1,5 +1,5 @@
 # The two commands of the README are `make demo` and `make test`.
-.PHONY: demo test static bench soak
+.PHONY: demo test static bench soak clients
 
 STATIC = -- -C target-feature=+crt-static
 
@@ -19,6 +19,14 @@ bench:
 	cargo bench -p benches
 	cargo build --release -p proxy
 	cargo run --release -p benches --bin swap-latency
+
+# The clients in Python that tests/it/clients.rs runs; the others are packages of the system.
+clients: target/clients/done
+
+target/clients/done: tests/clients/requirements.txt
+	python3 -m venv target/clients
+	target/clients/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
 
 # The long forms of the tests.
 soak:

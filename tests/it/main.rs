@@ -1,6 +1,8 @@
 //! Every integration test, in one program.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+// Programs that people really use, as clients.
+mod clients;
 // `bgctl demo` to its verdict, good and bad.
 mod demo;
 // The Docker engine by itself, on a real one: gateway, slots, exits, logs.
