@@ -37,6 +37,8 @@ mod inflight_model;
 mod protocol;
 // A proxy that is killed, finds its state damaged or its disk full.
 mod recovery;
+// Ten minutes of everything at once.
+mod soak;
 // `bgctl switch` and its kin on plain processes: failures, locks, signals, kills.
 mod switch;
 // Flips under load: no failure, no request twice, no connection lost.
