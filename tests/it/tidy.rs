@@ -160,6 +160,18 @@ fn every_configuration_key_is_documented_and_shown_in_the_full_example() {
 }
 
 #[test]
+fn every_limit_stands_in_the_table_of_limits() {
+    let (file, table) = (read("config/src/file.rs"), read("docs/limits.md"));
+    let limits = file.split("pub struct Limits {").nth(1).unwrap().split("\n}").next().unwrap();
+    let keys: Vec<&str> =
+        limits.lines().filter_map(|line| line.strip_prefix("    pub ")?.split_once(':').map(|(key, _)| key)).collect();
+    assert!(keys.len() > 10, "config/src/file.rs was not understood: {keys:?}");
+    for key in keys {
+        assert!(table.contains(&format!("`{key}`")), "docs/limits.md lacks `{key}`");
+    }
+}
+
+#[test]
 fn every_admin_call_and_error_code_is_documented() {
     let text = read("docs/admin-protocol.md");
     let service = "NAME".to_lowercase().parse::<config::name::ServiceName>().unwrap();
