@@ -1,5 +1,5 @@
 # The two commands of the README are `make demo` and `make test`.
-.PHONY: demo test static bench soak clients
+.PHONY: demo test static bench soak clients fuzz
 
 STATIC = -- -C target-feature=+crt-static
 
@@ -19,6 +19,14 @@ bench:
 	cargo bench -p benches
 	cargo build --release -p proxy
 	cargo run --release -p benches --bin swap-latency
+
+# Each fuzz target for so many seconds; needs nightly Rust and cargo-fuzz.
+FUZZ_SECONDS = 60
+fuzz:
+	set -e; for target in answer request path config admin; do \
+	  mkdir -p fuzz/target/corpus/$$target; \
+	  cargo +nightly fuzz run $$target fuzz/target/corpus/$$target fuzz/corpus/$$target -- -max_total_time=$(FUZZ_SECONDS); \
+	done
 
 # The clients in Python that tests/it/clients.rs runs; the others are packages of the system.
 clients: target/clients/done

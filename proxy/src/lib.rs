@@ -16,6 +16,8 @@ mod control_thread;
 mod crowd;
 mod error;
 mod forward;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod handler;
 mod headers;
 mod health;

@@ -106,7 +106,7 @@ async fn leaver(crowd: Arc<Crowd>) -> Result<(), String> {
         socket.write_all(half.as_bytes()).await.map_err(|error| error.to_string())?;
         tokio::time::sleep(Duration::from_millis(30)).await;
         // Half of them with a reset.
-        if crowd.left.fetch_add(1, Ordering::Relaxed) % 2 == 0 {
+        if crowd.left.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
             socket.set_zero_linger().map_err(|error| error.to_string())?;
         }
     }

@@ -128,6 +128,11 @@ fn take_trailers(buffer: &mut BytesMut) -> Result<Option<Option<HeaderMap>>, Mal
         Ok(httparse::Status::Partial) => return Err(Malformed("the trailer section is too long")),
         Err(_) => return Err(Malformed("the trailer section is malformed")),
     };
+    // The parser takes a bare LF, which the coding nowhere has: the next reader may see another end.
+    let is_bare = |at: usize| buffer[at] == b'\n' && (at == 0 || buffer[at - 1] != b'\r');
+    if (0..length).any(is_bare) {
+        return Err(Malformed("a line of chunked coding does not end in CRLF"));
+    }
     let mut trailers = HeaderMap::with_capacity(fields.len());
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes());

@@ -53,6 +53,10 @@ pub(crate) fn parse(
     method: &Method,
     max_fields: usize,
 ) -> Result<Option<ResponseHead>, Malformed> {
+    // The parser skips empty lines; only before a request may there be any (RFC 9112 section 2.2).
+    if let Some(b'\r' | b'\n') = buffer.first() {
+        return Err(Malformed("it begins with an empty line"));
+    }
     let mut fields = [Field::default(); USUAL_FIELDS];
     let mut more = Vec::new();
     let parsed = match scan(buffer, &mut [httparse::EMPTY_HEADER; USUAL_FIELDS], &mut fields) {

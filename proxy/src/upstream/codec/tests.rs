@@ -50,7 +50,15 @@ fn an_ambiguous_answer_is_refused() {
         let text = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
         assert!(head(&text).is_err(), "{fields:?}");
     }
-    for start in ["HTTP/2.0 200 OK", "HTTP/1.1 99 x", "HTTP/1.1 20 OK", "HTTX/1.1 200 OK", "GET / HTTP/1.1", "hello"] {
+    for start in [
+        "HTTP/2.0 200 OK",
+        "HTTP/1.1 99 x",
+        "HTTP/1.1 20 OK",
+        "HTTX/1.1 200 OK",
+        "GET / HTTP/1.1",
+        "hello",
+        "\r\nHTTP/1.1 200 OK",
+    ] {
         assert!(head(&format!("{start}\r\n\r\n")).is_err(), "{start}");
     }
     assert!(head("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").is_err());
@@ -143,6 +151,8 @@ fn malformed_chunks_are_refused() {
         "11111111111111111\r\n",
         "5;\x00\r\nhello\r\n",
         "0\r\nbad trailer\r\n\r\n",
+        "0\r\nX-T: 1\n\r\n",
+        "0\r\nX-T: 1\r\n\n",
     ] {
         assert!(decode(text.as_bytes(), 3).is_err(), "{text:?}");
     }
