@@ -16,6 +16,7 @@ pub mod model;
 pub mod name;
 pub mod options;
 pub mod paths;
+pub mod project;
 pub mod size;
 pub mod validate;
 pub mod watch;

@@ -71,13 +71,12 @@ pub enum Command {
     Logs(commands::logs::Logs),
     Rm(commands::rm::Rm),
     Config(commands::config::Config),
+    Apply(commands::apply::Apply),
     Check(commands::check::Check),
     Doctor(commands::doctor::Doctor),
     Events(commands::events::Events),
     /// Send an image: only the layers that the host lacks
     Push(Later),
-    /// Send routes and settings of the file to the running proxy
-    Apply(Later),
     /// Past switches with their reports
     History(Later),
     /// Finish or undo what a killed run left

@@ -81,4 +81,10 @@ fn check_shows_every_problem_with_its_place_and_a_good_file_is_good() {
     assert_eq!(document["problems"][0]["line"], 1);
     std::fs::write(&file, "").unwrap();
     assert_eq!(bgctl(&["check", file.to_str().unwrap()]).status.code(), Some(0));
+    let project = folder.path().join("bluegreen.toml");
+    std::fs::write(&project, "[services.shop]\ndomains = [\"a b\"]\nstrip_path = true\n").unwrap();
+    let output = bgctl(&["--json", "check", project.to_str().unwrap()]);
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let lines: Vec<_> = document["problems"].as_array().unwrap().iter().map(|problem| &problem["line"]).collect();
+    assert_eq!((output.status.code(), lines), (Some(1), vec![&2.into(), &3.into()]));
 }

@@ -209,3 +209,50 @@ async fn a_service_of_our_own_instances_is_not_routed_away_from_them() {
     assert_said(&route, 1, &["shop_BLUE", "rm shop"]);
     assert_eq!(answered(&site).await, "v1");
 }
+
+/// What the file says reaches the running proxy without a container being touched, and outlives the next switch.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn apply_changes_routes_and_options_of_a_running_service_and_says_what() {
+    let site = site_with_v1().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bluegreen.toml");
+    let path = file.to_str().unwrap().to_owned();
+    let apply = async |text: &str, more: &[&str]| {
+        std::fs::write(&file, text).unwrap();
+        site.bgctl(&[&["--file", &path, "apply"], more].concat()).await
+    };
+    let post = async || {
+        let mut visitor = client(site.address()).await.unwrap();
+        let body = "x".repeat(2000);
+        let request = format!("POST / HTTP/1.1\r\nHost: www.shop.test\r\nContent-Length: 2000\r\n\r\n{body}");
+        visitor.send(request).await.unwrap();
+        visitor.answer().await.unwrap().unwrap().status
+    };
+    let processes = site.processes();
+    let text = "[services.shop]\ndomains = [\"shop.test\", \"www.shop.test\"]\n[services.shop.options]\nrequest_bytes = \"1k\"\n";
+    let applied = apply(text, &[]).await;
+    assert_eq!(applied.code, Some(0), "{}", applied.talk);
+    let changed = &applied.events[0][0]["changed"];
+    assert_eq!(changed["options.request_bytes"], json!([null, "1KiB"]), "{changed}");
+    assert_eq!(changed["domains"], json!([["shop.test"], ["shop.test", "www.shop.test"]]), "{changed}");
+    assert_eq!(post().await, 413);
+    assert_eq!(site.processes(), processes);
+    // Again, and nothing is left to do; nor does the next switch undo it.
+    assert_eq!(apply(text, &["shop"]).await.events[0][0]["changed"], json!({}));
+    let v2 = site.start(&["switch", "shop", "--image", &site.version("v2", QUICK), "--bake", "0s"]).end().await;
+    assert_said(&v2, 0, &["LIVE: shop on GREEN"]);
+    assert_eq!(post().await, 413);
+    // What can't be applied is said, and changes nothing.
+    let before = site.shop().await["generation"].clone();
+    for (text, words) in [
+        ("[services.shop]\ndomains = [\"a b\"]\n", "bluegreen.toml:2:12"),
+        ("[services.shop]\n[services.nobody]\ndomains = [\"nobody.test\"]\n", "there is no service `nobody`"),
+        ("", "names no service"),
+    ] {
+        let refused = apply(text, &[]).await;
+        assert_eq!(refused.code, Some(1), "{}", refused.talk);
+        assert!(refused.talk.contains(words), "{}", refused.talk);
+    }
+    assert_eq!(apply("[services.shop]\n", &["other"]).await.code, Some(1));
+    assert_eq!(site.shop().await["generation"], before);
+}

@@ -13,7 +13,11 @@ use ipnet::IpNet;
 
 use crate::error::{Problem, Source};
 use crate::file::{self, File, Number, Text};
-use crate::model::{Access, AccessFormat, FileService, Limits, Listen, Log, LogFormat, LogLevel, Model, Workers};
+use crate::model::{
+    Access, AccessFormat, FileService, Limits, Listen, Log, LogFormat, LogLevel, Model, Project, Workers,
+};
+use crate::name::ServiceName;
+use crate::validate::service::Reached;
 use crate::{duration, paths};
 
 mod options;
@@ -77,12 +81,28 @@ pub fn validate(file: File, source: &Source) -> Result<Model, Vec<Problem>> {
         log: check.log(file.log),
         services: check.services(file.services),
     };
-    let mut problems = check.problems;
-    if problems.is_empty() {
-        return Ok(model);
+    check.end(model)
+}
+
+/// Returns the project that `bluegreen.toml` means.
+///
+/// # Errors
+/// Every problem of the file, in its order.
+pub fn project(file: file::Project, source: &Source) -> Result<Project, Vec<Problem>> {
+    let mut check = Check { source, problems: Vec::new() };
+    let mut services: Vec<_> = file.services.into_iter().collect();
+    services.sort_by_key(|(name, _)| name.span().start);
+    let mut routes = Routes::new();
+    let mut valid = Vec::new();
+    for (name, service) in services {
+        let parsed = check.word::<ServiceName>(&name, "it becomes a host name: `shop`, `web-2`");
+        let file::ProjectService { domains, paths, strip_path, options } = service;
+        let reached = Reached { domains: &domains, paths: &paths, strip_path: strip_path.as_ref() };
+        let settings = check.settings(&name, reached, options, &mut routes);
+        valid.extend(parsed.map(|name| (name, settings)));
     }
-    problems.sort_by_key(|problem| problem.place.position.map(|at| (at.line, at.column)));
-    Err(problems)
+    valid.sort_by(|a, b| a.0.cmp(&b.0));
+    check.end(Project { services: valid })
 }
 
 /// A route of the file, as the second service that claims it sees it: domain and path as text.
@@ -94,6 +114,16 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
+    /// Returns what a file means, where nothing is wrong with it.
+    fn end<T>(self, meaning: T) -> Result<T, Vec<Problem>> {
+        let mut problems = self.problems;
+        if problems.is_empty() {
+            return Ok(meaning);
+        }
+        problems.sort_by_key(|problem| problem.place.position.map(|at| (at.line, at.column)));
+        Err(problems)
+    }
+
     fn refuse(&mut self, span: Range<usize>, what: impl Into<String>, hint: &str) {
         self.problems.push(self.source.problem(span, what).hint(hint));
     }

@@ -2,12 +2,22 @@
 
 use std::ops::Range;
 
+use serde_spanned::Spanned;
+
 use super::{Check, Routes, shorten};
 use crate::admin::request::ServiceSettings;
 use crate::file::{self, Text};
 use crate::health::HealthCheck;
 use crate::model::FileService;
 use crate::name::PathPrefix;
+
+/// How a service is reached, as a file says it.
+#[derive(Clone, Copy)]
+pub(super) struct Reached<'f> {
+    pub(super) domains: &'f [Text],
+    pub(super) paths: &'f [Text],
+    pub(super) strip_path: Option<&'f Spanned<bool>>,
+}
 
 impl Check<'_> {
     pub(super) fn service(&mut self, name: &Text, file: file::Service, routes: &mut Routes) -> Option<FileService> {
@@ -16,37 +26,49 @@ impl Check<'_> {
             let what = format!("service `{}` has no endpoints", shorten(name.get_ref()));
             self.refuse(name.span(), what, "add where it listens: endpoints = [\"127.0.0.1:3000\"]");
         }
-        if let Some(strip) = file.strip_path.as_ref().filter(|strip| *strip.get_ref() && file.paths.is_empty()) {
-            self.refuse(strip.span(), "`strip_path` has no path to strip", "add paths = [\"/api\"]");
-        }
-        self.claim(name, &file, routes);
-        let settings = ServiceSettings {
-            domains: file.domains.iter().filter_map(|text| self.word(text, "")).collect(),
-            paths: file.paths.iter().filter_map(|text| self.word(text, "")).collect(),
-            strip_path: file.strip_path.is_some_and(serde_spanned::Spanned::into_inner),
-            options: Some(self.options(file.options)),
-        };
+        let reached = Reached { domains: &file.domains, paths: &file.paths, strip_path: file.strip_path.as_ref() };
+        let settings = self.settings(name, reached, Some(file.options), routes);
         let endpoints = file.endpoints.iter().filter_map(|text| self.word(text, "write host:port")).collect();
         let health = self.health(file.health);
         Some(FileService { name: parsed_name?, settings, endpoints, health })
     }
 
+    /// How a service is reached and served, in either file.
+    pub(super) fn settings(
+        &mut self,
+        name: &Text,
+        reached: Reached<'_>,
+        options: Option<file::Options>,
+        routes: &mut Routes,
+    ) -> ServiceSettings {
+        let Reached { domains, paths, strip_path } = reached;
+        if let Some(strip) = strip_path.filter(|strip| *strip.get_ref() && paths.is_empty()) {
+            self.refuse(strip.span(), "`strip_path` has no path to strip", "add paths = [\"/api\"]");
+        }
+        self.claim(name, domains, paths, routes);
+        ServiceSettings {
+            domains: domains.iter().filter_map(|text| self.word(text, "")).collect(),
+            paths: paths.iter().filter_map(|text| self.word(text, "")).collect(),
+            strip_path: strip_path.is_some_and(|strip| *strip.get_ref()),
+            options: options.map(|options| self.options(options)),
+        }
+    }
+
     /// Enters a service's routes; one that another service has is a problem with both places.
-    fn claim(&mut self, name: &Text, file: &file::Service, routes: &mut Routes) {
+    fn claim(&mut self, name: &Text, domains: &[Text], paths: &[Text], routes: &mut Routes) {
         let whole = |span: &Range<usize>| vec![(String::new(), span.clone())];
         let or_every = |texts: &[Text]| match texts {
             [] => whole(&name.span()),
             texts => texts.iter().map(|text| (text.get_ref().to_ascii_lowercase(), text.span())).collect(),
         };
-        for (domain, domain_span) in or_every(&file.domains) {
-            for path in if file.paths.is_empty() { vec![None] } else { file.paths.iter().map(Some).collect() } {
+        for (domain, domain_span) in or_every(domains) {
+            for path in if paths.is_empty() { vec![None] } else { paths.iter().map(Some).collect() } {
                 let prefix = match path.map(|text| text.get_ref().parse::<PathPrefix>()) {
                     None => PathPrefix::root(),
                     Some(Ok(prefix)) => prefix,
                     Some(Err(_)) => continue,
                 };
-                let span =
-                    if file.domains.is_empty() { path.map_or(name.span(), Text::span) } else { domain_span.clone() };
+                let span = if domains.is_empty() { path.map_or(name.span(), Text::span) } else { domain_span.clone() };
                 let key = (domain.clone(), prefix.trimmed().to_owned());
                 match routes.get(&key) {
                     Some((owner, other)) if owner != name.get_ref() => {

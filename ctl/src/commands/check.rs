@@ -3,25 +3,30 @@
 use std::path::PathBuf;
 
 use ::config::load::{Presence, load};
+use ::config::project;
 use clap::Args;
 
 use crate::context::Context;
 use crate::error::{Error, ExitCode, Kind};
 
-/// Validate the proxy's configuration file
+/// Validate a configuration file
 #[derive(Debug, Args)]
 pub struct Check {
-    /// The file
-    #[arg(default_value = ::config::paths::PROXY_CONFIG)]
-    file: PathBuf,
+    /// The file: a project's where its name says bluegreen, else the proxy's (default: bluegreen.toml where there is one)
+    file: Option<PathBuf>,
+}
+
+fn default_file() -> PathBuf {
+    let project = PathBuf::from(project::FILE);
+    if project.exists() { project } else { ::config::paths::PROXY_CONFIG.into() }
 }
 
 impl Check {
     pub(crate) async fn run(self, context: &Context<'_>) -> Result<ExitCode, Error> {
-        if self.file.file_name().is_some_and(|name| name == "bluegreen.toml") {
-            return Err(Error::not_there_yet("bgctl check of bluegreen.toml"));
-        }
-        let problems = load(&self.file, Presence::Required).err().unwrap_or_default();
+        let file = self.file.or_else(|| context.global.file.clone()).unwrap_or_else(default_file);
+        let is_projects = file.file_name().is_some_and(|name| name.to_string_lossy().contains("bluegreen"));
+        let problems = if is_projects { project::load(&file).err() } else { load(&file, Presence::Required).err() };
+        let problems = problems.unwrap_or_default();
         if context.ui.tone().json {
             let list: Vec<_> = problems
                 .iter()
@@ -37,7 +42,7 @@ impl Check {
                 .collect();
             context.ui.document(&serde_json::json!({ "problems": list }));
         } else if problems.is_empty() {
-            context.ui.data(&format!("{} is good", self.file.display()));
+            context.ui.data(&format!("{} is good", file.display()));
         } else {
             problems.iter().for_each(|problem| context.ui.data(&problem.render()));
         }

@@ -1,5 +1,6 @@
 //! One file a command: its arguments, whose doc comments are its help, then what it does.
 
+pub mod apply;
 pub mod check;
 pub mod config;
 pub mod demo;

@@ -99,8 +99,11 @@ fn take_line(buffer: &mut BytesMut, limit: usize, too_long: &'static str) -> Res
 
 fn parse_size(line: &[u8]) -> Result<u64, Malformed> {
     let (digits, extension) = match line.iter().position(|b| *b == b';') {
-        // RFC 9112 allows (bad) whitespace before the semicolon, and nothing else does.
-        Some(at) => (line[..at].trim_ascii_end(), &line[at..]),
+        // RFC 9112 allows (bad) whitespace before the semicolon, which is blanks and tabs, and nothing else does.
+        Some(at) => {
+            let blanks = line[..at].iter().rev().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+            (&line[..at - blanks], &line[at..])
+        }
         None => (line, &[][..]),
     };
     if digits.is_empty() || digits.len() > 16 || !digits.iter().all(u8::is_ascii_hexdigit) {

@@ -152,6 +152,7 @@ fn malformed_chunks_are_refused() {
         "5;\x00\r\nhello\r\n",
         "0\r\nbad trailer\r\n\r\n",
         "0\r\nX-T: 1\n\r\n",
+        "3\r;x=y\r\nabc\r\n0\r\n\r\n",
         "0\r\nX-T: 1\r\n\n",
     ] {
         assert!(decode(text.as_bytes(), 3).is_err(), "{text:?}");

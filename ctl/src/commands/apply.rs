@@ -1,0 +1,169 @@
+//! `bgctl apply`: routes and options of bluegreen.toml to the running proxy, without touching a container.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ::config::admin::request::ServiceSettings;
+use ::config::name::ServiceName;
+use ::config::project;
+use clap::Args;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::known;
+use super::switch::{Lock, lock};
+use crate::admin::{Client, Match};
+use crate::context::Context;
+use crate::error::{Error, ExitCode};
+
+/// Send routes and settings of bluegreen.toml to the running proxy
+#[derive(Debug, Args)]
+pub struct Apply {
+    /// One service only
+    service: Option<ServiceName>,
+    /// Wait so long for someone else's lock
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = ::config::duration::parse)]
+    lock_wait: Duration,
+}
+
+/// What became of one service.
+#[derive(Serialize)]
+struct Applied {
+    service: ServiceName,
+    /// What was and what is, by key; empty where nothing had to change.
+    changed: BTreeMap<String, [Value; 2]>,
+}
+
+impl Apply {
+    pub(crate) async fn run(self, context: &Context<'_>) -> Result<ExitCode, Error> {
+        let file = context.global.file.clone().unwrap_or_else(|| PathBuf::from(project::FILE));
+        let project = project::load(&file).map_err(|problems| {
+            let rendered: Vec<String> = problems.iter().map(::config::error::Problem::render).collect();
+            Error::usage(rendered.join("\n"))
+        })?;
+        let wanted: Vec<_> = project
+            .services
+            .into_iter()
+            .filter(|(name, _)| self.service.as_ref().is_none_or(|one| one == name))
+            .collect();
+        if wanted.is_empty() {
+            let what = match &self.service {
+                Some(name) => format!("{} does not name the service `{name}`", file.display()),
+                None => format!("{} names no service", file.display()),
+            };
+            return Err(Error::usage(what).hint("add [services.NAME] with its domains or paths"));
+        }
+        context.say_target(&format!("apply {}", file.display())).await?;
+        let mut client = context.admin().await?;
+        // All must be there before one is changed: half a file is worse than none.
+        for (name, _) in &wanted {
+            known(&mut client, name)
+                .await
+                .map_err(|error| error.hint(format!("`{}` makes it", context.line("switch", name))))?;
+        }
+        let mut applied = Vec::new();
+        for (name, settings) in wanted {
+            let what = format!("apply {}", file.display());
+            lock(context, &mut client, Lock { name: &name, what, wait: self.lock_wait }).await?;
+            let changed = apply(&mut client, &name, settings).await;
+            // A lease that can't be given back ends by itself.
+            let _gone = client.release().await;
+            let changed = changed?;
+            show(context, &name, &changed);
+            applied.push(Applied { service: name, changed });
+        }
+        if context.ui.tone().json {
+            context.ui.document(&applied);
+        }
+        Ok(ExitCode::DONE)
+    }
+}
+
+async fn apply(
+    client: &mut Client,
+    name: &ServiceName,
+    wanted: ServiceSettings,
+) -> Result<BTreeMap<String, [Value; 2]>, Error> {
+    let service = known(client, name).await?;
+    let wanted = wanted.or(&service.settings);
+    let changed = difference(&service.settings, &wanted);
+    if !changed.is_empty() {
+        client.put(name, Match::Generation(service.generation), &wanted).await?;
+    }
+    Ok(changed)
+}
+
+/// Returns the keys in which two settings differ, with both values.
+fn difference(before: &ServiceSettings, after: &ServiceSettings) -> BTreeMap<String, [Value; 2]> {
+    let keys = |settings: &ServiceSettings| {
+        let mut settings = settings.clone();
+        // Options that nobody ever gave are the defaults.
+        settings.options = Some(settings.options.unwrap_or_default());
+        let mut keys = BTreeMap::new();
+        if let Ok(Value::Object(fields)) = serde_json::to_value(settings) {
+            for (key, value) in fields {
+                match value {
+                    Value::Object(options) => {
+                        keys.extend(options.into_iter().map(|(name, v)| (format!("{key}.{name}"), v)))
+                    }
+                    value => drop(keys.insert(key, value)),
+                }
+            }
+        }
+        keys
+    };
+    let (mut old, new) = (keys(before), keys(after));
+    new.into_iter()
+        .filter_map(|(key, after)| {
+            let before = old.remove(&key).unwrap_or_default();
+            (before != after).then_some((key, [before, after]))
+        })
+        .collect()
+}
+
+fn show(context: &Context<'_>, name: &ServiceName, changed: &BTreeMap<String, [Value; 2]>) {
+    if context.ui.tone().json {
+        return;
+    }
+    if changed.is_empty() {
+        context.ui.data(&format!("{name}: nothing to change"));
+    }
+    for (key, [before, after]) in changed {
+        context.ui.data(&format!("{name}: {key}: {} -> {}", words(before), words(after)));
+    }
+}
+
+/// A value as people write it.
+fn words(value: &Value) -> String {
+    match value {
+        Value::Null => "none".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(list) if list.is_empty() => "none".to_owned(),
+        Value::Array(list) => list.iter().map(words).collect::<Vec<_>>().join(", "),
+        // Pages of HTML are told by their names.
+        Value::Object(pages) if pages.is_empty() => "none".to_owned(),
+        Value::Object(pages) => pages.keys().cloned().collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(text: &str) -> ServiceSettings {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn the_difference_names_each_key_with_both_values() {
+        let before = settings(r#"{"domains":["a.test"]}"#);
+        let after = settings(r#"{"domains":["a.test","b.test"],"options":{"request_bytes":"1MiB"}}"#);
+        let found = difference(&before, &after);
+        let shown: Vec<String> =
+            found.iter().map(|(key, [old, new])| format!("{key}: {} -> {}", words(old), words(new))).collect();
+        assert_eq!(shown, ["domains: a.test -> a.test, b.test", "options.request_bytes: none -> 1MiB"]);
+        assert!(difference(&before, &settings(r#"{"domains":["a.test"],"options":{}}"#)).is_empty());
+    }
+}
