@@ -196,6 +196,11 @@ async fn the_metrics_are_what_clients_counted_over_flips() {
     assert_eq!(bad, 1.0);
     assert_eq!(of("bgproxy_slot_live", "blue", "") + of("bgproxy_slot_live", "green", ""), 1.0);
     assert_eq!(metrics["bgproxy_flips_total{service=\"shop\"}"], 5.0);
+    eventually("every old slot has drained", async || {
+        let metrics = parse(&proxy.text("/metrics").await);
+        (metrics["bgproxy_drains_total{service=\"shop\"}"] == 4.0).then_some(())
+    })
+    .await;
     assert_eq!(metrics["bgproxy_requests_received_total"], (verdict.total + 2) as f64);
 }
 

@@ -339,3 +339,53 @@ async fn a_connection_closed_under_a_request_is_noticed_by_nobody_but_whoever_po
     let posts = heads(&app, 0).iter().filter(|head| head.starts_with("POST")).count();
     assert_eq!(posts, 2, "what may have arrived is not sent again");
 }
+
+/// RFC 9110 section 6.5: what trails a message goes on, both ways, but for what decides about it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trailers_pass_both_ways_and_can_not_smuggle_what_stands_before_a_body() {
+    let (proxy, app) = site().await;
+    let answer = "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 7\r\nContent-Length: 9\r\n\r\n";
+    app.behave(Behaviour::Raw(answer));
+    let mut visitor = client(proxy.address()).await.unwrap();
+    visitor.send("GET / HTTP/1.1\r\nHost: shop.test\r\nTE: trailers\r\nConnection: TE, close\r\n\r\n").await.unwrap();
+    let raw = String::from_utf8(visitor.rest().await.unwrap()).unwrap().to_lowercase();
+    assert!(raw.ends_with("\r\n0\r\nx-sum: 7\r\n\r\n"), "{raw}");
+    // The other way: the fake keeps no trailers, so this application is a bare socket.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let body = serde_json::json!({
+        "endpoints": [listener.local_addr().unwrap()], "health": { "enabled": false },
+        "settings": { "domains": ["bare.test"] },
+    });
+    proxy.call("POST", "/v1/services/bare/stage", body).await;
+    assert_eq!(proxy.flip("bare").await.status, 200);
+    let seen = tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"\r\n\r\n") || !seen.windows(5).any(|bytes| bytes == b"\r\n0\r\n") {
+            assert_ne!(socket.read_buf(&mut seen).await.unwrap(), 0, "{}", seen.escape_ascii());
+        }
+        socket.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+        String::from_utf8(seen).unwrap().to_lowercase()
+    });
+    let mut visitor = client(proxy.address()).await.unwrap();
+    let post = "POST / HTTP/1.1\r\nHost: bare.test\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
+        2\r\nok\r\n0\r\nX-Sum: 7\r\nContent-Length: 9\r\nHost: evil.test\r\nAuthorization: x\r\n\r\n";
+    visitor.send(post).await.unwrap();
+    assert_eq!(visitor.answer().await.unwrap().unwrap().status, 204);
+    let seen = seen.await.unwrap();
+    assert!(seen.ends_with("\r\n2\r\nok\r\n0\r\nx-sum: 7\r\n\r\n"), "{seen}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_application_may_have_an_ipv6_address() {
+    if tokio::net::TcpListener::bind("[::1]:0").await.is_err() {
+        tests::skipped("an_application_may_have_an_ipv6_address", "this host has no IPv6");
+        return;
+    }
+    let app = tests::upstream_at("[::1]:0".parse().unwrap(), "v6").await;
+    let proxy = proxy();
+    proxy.serve("shop", app.address()).await;
+    let mut visitor = client(proxy.address()).await.unwrap();
+    assert_eq!(visitor.get("shop.test", "/").await.unwrap().unwrap().text(), "v6");
+}

@@ -22,7 +22,7 @@ use tokio::sync::{OnceCell, mpsc, oneshot};
 
 use super::stream::{self, EventBody};
 use crate::control::reload::Order;
-use crate::control::{self, Change, Handle, IfMatch};
+use crate::control::{self, Change, Counted, Handle, IfMatch};
 use crate::telemetry::metrics::{self, ProxyMetrics, SlotMetrics};
 use crate::worker::Shared;
 
@@ -143,7 +143,7 @@ impl Context {
     /// Returns the metrics, in the text form of Prometheus.
     pub(super) fn metrics(&self) -> String {
         let (services, counted) = self.handle.with(|control| (control.services(), control.counted()));
-        let slots = counted.iter().flat_map(|(name, _, counters)| {
+        let slots = counted.iter().flat_map(|Counted { name, requests, .. }| {
             let status = services.iter().find(|service| service.name == *name);
             Slot::BOTH.into_iter().filter_map(move |slot| {
                 let (status, live) = status.map(|status| (status.slots.get(slot), status.live))?;
@@ -151,7 +151,7 @@ impl Context {
                 Some(SlotMetrics {
                     service: name.to_string(),
                     slot: slot.lower(),
-                    sums: counters.sums(slot),
+                    sums: requests.sums(slot),
                     in_flight: status.in_flight,
                     is_live: live == Some(slot),
                     endpoints: (healthy, status.endpoints.len()),
@@ -166,7 +166,8 @@ impl Context {
             received: self.requests(),
             refused: self.shared.crowd.refused(),
             log_dropped: self.shared.access.dropped(),
-            flips: counted.iter().map(|(name, flips, _)| (name.to_string(), *flips)).collect(),
+            flips: counted.iter().map(|counted| (counted.name.to_string(), counted.flips)).collect(),
+            drains: counted.iter().map(|counted| (counted.name.to_string(), counted.drains)).collect(),
         };
         metrics::render(&proxy, &slots.collect::<Vec<_>>())
     }

@@ -8,6 +8,7 @@ use config::admin::request;
 use config::admin::response::Flipped;
 use config::admin::{AdminError, ErrorCode, Event};
 use config::name::{HostPattern, ServiceName, Slot};
+use config::options::Protocol;
 use tokio::sync::mpsc;
 
 use super::service::{Drain, SlotRun};
@@ -71,13 +72,10 @@ fn watched(service: &super::Service, state: &SlotRun) -> Vec<Watched> {
         HostPattern::Wildcard(_) | HostPattern::Any => None,
     });
     let host = state.health.host.clone().or(domain).unwrap_or_else(|| service.name.to_string());
-    let options = settings.options.as_ref().or(service.settings.options.as_ref());
-    let protocol = options.map(|options| options.protocol).unwrap_or_default();
     let watch = |endpoint: &super::service::EndpointHealth| Watched {
         run: state.run.id(),
         endpoint: endpoint.endpoint.address.clone(),
         check: state.health.clone(),
-        protocol,
         host: host.clone(),
         settled: state.was_live,
     };
@@ -518,13 +516,16 @@ impl Control {
         self.services.get(name)?.slot(slot).map(|state| state.run.in_flight())
     }
 
-    /// Tells whether anybody waits for the probes of a run; where nobody does, it is watched no more.
-    pub(crate) fn is_watched(&mut self, watched: &Watched) -> bool {
-        let is_there = self.find_run(watched.run).is_some();
-        if !is_there {
+    /// Tells what to speak to a run that is probed; `None` where nobody waits for its probes, and it is watched no more.
+    pub(crate) fn watched_protocol(&mut self, watched: &Watched) -> Option<Protocol> {
+        let Some((name, slot)) = self.find_run(watched.run) else {
             self.watching.remove(&(watched.run, watched.endpoint.clone()));
-        }
-        is_there
+            return None;
+        };
+        let service = self.services.get(&name)?;
+        let next = service.next_settings.as_ref().filter(|_| !service.was_live(slot));
+        let options = next.and_then(|next| next.options.as_ref()).or(service.settings.options.as_ref());
+        Some(options.map(|options| options.protocol).unwrap_or_default())
     }
 
     /// Tells whether a run takes or took requests.

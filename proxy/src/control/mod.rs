@@ -189,10 +189,16 @@ impl Control {
         self.services.get(name).map(|service| service.status(Instant::now())).ok_or_else(|| unknown(name))
     }
 
-    /// Returns what was counted of each service: its name, its flips, and its requests.
-    pub fn counted(&self) -> Vec<(ServiceName, u64, Arc<ServiceCounters>)> {
+    /// Returns what was counted of each service.
+    pub fn counted(&self) -> Vec<Counted> {
         let made = self.services.values().filter(|service| service.generation > 0);
-        made.map(|service| (service.name.clone(), service.flips, Arc::clone(&service.counters))).collect()
+        let counted = |service: &Service| Counted {
+            name: service.name.clone(),
+            flips: service.flips,
+            drains: service.drains,
+            requests: Arc::clone(&service.counters),
+        };
+        made.map(counted).collect()
     }
 
     /// Returns saved services that could not be read.
@@ -533,6 +539,9 @@ impl Control {
 
     /// Notes the end of a drain, and tells it.
     pub(crate) fn drained(&mut self, name: &ServiceName, run: RunId) {
+        let Some(service) = self.services.get_mut(name) else { return };
+        service.drains += 1;
+        // Another version may have been staged over it meanwhile.
         let Some((_, slot)) = self.find_run(run) else { return };
         let Some(service) = self.services.get_mut(name) else { return };
         let counts = service.counts(slot);
@@ -544,6 +553,18 @@ impl Control {
         *ended = Some((seconds, counts));
         self.news.push(Event::Drained { service: name.clone(), slot, seconds, counts });
     }
+}
+
+/// What was counted of a service since the start.
+pub struct Counted {
+    /// Its name.
+    pub name: ServiceName,
+    /// Its flips.
+    pub flips: u64,
+    /// Its drains that ended.
+    pub drains: u64,
+    /// Its requests.
+    pub requests: Arc<ServiceCounters>,
 }
 
 /// What a probe found.

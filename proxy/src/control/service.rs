@@ -36,6 +36,8 @@ pub(crate) struct Service {
     pub(crate) compiled: Arc<Compiled>,
     /// Flips since the start.
     pub(crate) flips: u64,
+    /// Drains that ended since the start.
+    pub(crate) drains: u64,
     /// What was counted of its requests since the start.
     pub(crate) counters: Arc<ServiceCounters>,
 }
@@ -184,6 +186,7 @@ impl Service {
     pub(crate) fn new(name: ServiceName, origin: Origin, workers: usize) -> Self {
         Self {
             flips: 0,
+            drains: 0,
             counters: Arc::new(ServiceCounters::new(workers)),
             compiled: Arc::new(Compiled::new(name.clone())),
             name,

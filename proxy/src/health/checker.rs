@@ -5,7 +5,6 @@ use std::rc::Rc;
 use config::defaults;
 use config::health::HealthCheck;
 use config::name::EndpointAddr;
-use config::options::Protocol;
 use tokio::time::{Duration, Instant};
 
 use super::{Outcome, probe};
@@ -26,8 +25,6 @@ pub(crate) struct Watched {
     pub(crate) check: HealthCheck,
     /// The `Host` of the probe.
     pub(crate) host: String,
-    /// What is spoken to it.
-    pub(crate) protocol: Protocol,
     /// Whether it has been live before: then it is probed at leisure.
     pub(crate) settled: bool,
 }
@@ -40,14 +37,14 @@ pub(crate) async fn watch(handle: Rc<Handle>, mut watched: Watched) {
     };
     let mut due = Instant::now();
     // Looked at before each probe: an address that was given to someone else is none of ours.
-    while handle.with(|control| control.is_watched(&watched)) {
+    while let Some(protocol) = handle.with(|control| control.watched_protocol(&watched)) {
         let addresses = resolve(&watched.endpoint).await;
         let outcome = match &addresses {
             _ if !watched.check.enabled => Outcome::Passed("not probed".to_owned()),
             Err(error) => Outcome::Failed(format!("{} has no address: {error}", watched.endpoint.host())),
             Ok(addresses) => {
                 let address = addresses[0].with_port(probed.port());
-                probe::probe(&address, &watched.host, &watched.check, watched.protocol).await
+                probe::probe(&address, &watched.host, &watched.check, protocol).await
             }
         };
         let passed = outcome.passed();

@@ -42,6 +42,8 @@ pub(crate) struct ProxyMetrics {
     pub(crate) log_dropped: u64,
     /// Flips of each service.
     pub(crate) flips: Vec<(String, u64)>,
+    /// Drains of each that ended.
+    pub(crate) drains: Vec<(String, u64)>,
 }
 
 /// Writes all metrics.
@@ -58,9 +60,14 @@ pub(crate) fn render(proxy: &ProxyMetrics, slots: &[SlotMetrics]) -> String {
     family(out, "bgproxy_requests_received_total", "counter", "Requests whose heads came.").value("", proxy.received);
     family(out, "bgproxy_access_log_dropped_total", "counter", "Lines of the access log that were dropped.")
         .value("", proxy.log_dropped);
-    let mut flips = family(out, "bgproxy_flips_total", "counter", "Flips of a service.");
-    for (service, count) in &proxy.flips {
-        flips.value(&format!("service=\"{service}\""), count);
+    for (name, help, counts) in [
+        ("bgproxy_flips_total", "Flips of a service.", &proxy.flips),
+        ("bgproxy_drains_total", "Drains of a service that ended.", &proxy.drains),
+    ] {
+        let mut family = family(out, name, "counter", help);
+        for (service, count) in counts {
+            family.value(&format!("service=\"{service}\""), count);
+        }
     }
     let mut requests = family(out, "bgproxy_requests_total", "counter", "Requests at their end, by class of status.");
     for slot in slots {

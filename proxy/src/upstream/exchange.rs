@@ -322,8 +322,14 @@ impl Exchange {
                         self.out.data = data;
                         self.out.tail = b"\r\n";
                     }
-                    // Trailers of a request have no place in HTTP/1 with a known length, and are optional otherwise.
-                    (Err(_), _) => {}
+                    (Err(frame), RequestFraming::Chunked) => {
+                        if let Ok(trailers) = frame.into_trailers() {
+                            self.body = None;
+                            self.out.head = codec::last_chunk(&trailers);
+                        }
+                    }
+                    // With a known length there is no place for trailers in HTTP/1.
+                    (Err(_), RequestFraming::Length) => {}
                 },
                 Poll::Ready(None) => {
                     self.body = None;

@@ -141,11 +141,44 @@ fn take_trailers(buffer: &mut BytesMut) -> Result<Option<Option<HeaderMap>>, Mal
         let name = HeaderName::from_bytes(field.name.as_bytes());
         let value = HeaderValue::from_bytes(field.value);
         let (Ok(name), Ok(value)) = (name, value) else { return Err(Malformed("the trailer section is malformed")) };
-        // RFC 9110 section 6.5.1: framing and routing can't come behind the body.
-        if !matches!(name, header::CONTENT_LENGTH | header::TRANSFER_ENCODING | header::HOST | header::CONNECTION) {
+        if may_trail(&name) {
             trailers.append(name, value);
         }
     }
     buffer.advance(length);
     Ok(Some(Some(trailers)))
+}
+
+/// Tells whether a field may stand behind a body: framing, routing, and what decides about a message before its end, may not
+/// (RFC 9110 section 6.5.1).
+fn may_trail(name: &HeaderName) -> bool {
+    !matches!(
+        *name,
+        header::CONTENT_LENGTH
+            | header::TRANSFER_ENCODING
+            | header::HOST
+            | header::CONNECTION
+            | header::TE
+            | header::TRAILER
+            | header::UPGRADE
+            | header::EXPECT
+            | header::AUTHORIZATION
+            | header::COOKIE
+            | header::CONTENT_TYPE
+            | header::CONTENT_ENCODING
+            | header::CONTENT_RANGE
+    )
+}
+
+/// Returns the end of a chunked body with its trailers.
+pub(crate) fn last_chunk(trailers: &HeaderMap) -> Bytes {
+    let mut out = BytesMut::from(&b"0\r\n"[..]);
+    for (name, value) in trailers.iter().filter(|(name, _)| may_trail(name)) {
+        out.extend_from_slice(name.as_str().as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    out.freeze()
 }

@@ -5,7 +5,7 @@
 mod chunked;
 mod head;
 
-pub(crate) use chunked::{Chunked, Piece};
+pub(crate) use chunked::{Chunked, Piece, last_chunk};
 pub(crate) use head::{Framing, ResponseHead, parse};
 
 /// An answer that is not one clear HTTP/1 message, and what is wrong with it.
