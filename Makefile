@@ -19,6 +19,7 @@ bench:
 	cargo bench -p benches
 	cargo build --release -p proxy
 	cargo run --release -p benches --bin swap-latency
+	cargo run --release -p benches --bin request-cost
 
 # Each fuzz target for so many seconds; needs nightly Rust and cargo-fuzz.
 FUZZ_SECONDS = 60

@@ -41,6 +41,11 @@ impl Child {
         Ok(Self { process, program, log })
     }
 
+    /// Returns its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Waits until `ready` says that it serves.
     ///
     /// # Errors

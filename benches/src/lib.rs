@@ -1,10 +1,11 @@
-//! What a switch costs, measured on real proxies under load. `README.md` says what is measured and what was found.
+//! What a switch costs, and what a request costs, measured on real proxies under load. `README.md` says what is measured and what was found.
 //!
-//! Reading order: `round` (one proxy, its load, its switches), `measure` (what is counted of it), `table`.
+//! Reading order: `round` (one proxy, its load, its switches), `measure` (what is counted of it), `table`; `cost` for itself.
 
 pub mod backend;
 pub mod child;
 pub mod contender;
+pub mod cost;
 pub mod error;
 pub mod load;
 pub mod measure;

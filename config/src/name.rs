@@ -222,6 +222,11 @@ impl FromStr for PathPrefix {
         if text.split('/').any(|segment| segment == "." || segment == "..") {
             return refuse(WHAT, text, "it has a `.` or `..` segment");
         }
+        // Else a path with dots could be below the prefix as text, and above it for whoever decodes it.
+        let lower = text.to_ascii_lowercase();
+        if lower.contains("%2e") || lower.contains("%2f") {
+            return refuse(WHAT, text, "it has an encoded dot or slash; write it as it is");
+        }
         let trimmed = text.trim_end_matches('/');
         Ok(Self(if trimmed.is_empty() { "/".to_owned() } else { trimmed.to_owned() }))
     }
@@ -422,7 +427,7 @@ mod tests {
         for bad in ["8080", "host", "host:0", "host:99999", "::1:80", "a b:1", "unix:app.sock", "unix:", "unix:/run/"] {
             assert!(bad.parse::<EndpointAddr>().is_err(), "{bad}");
         }
-        for bad in ["api", "/a//b", "/a/../b", "/a?b", "/a b"] {
+        for bad in ["api", "/a//b", "/a/../b", "/a?b", "/a b", "/a%2Fb", "/%2e%2e/x"] {
             assert!(bad.parse::<PathPrefix>().is_err(), "{bad}");
         }
     }

@@ -91,7 +91,9 @@ pub(crate) struct ClientLimits {
 /// One client connection.
 pub(crate) struct Client {
     /// Its address: the socket's, or the one that a load balancer in front of us tells.
-    peer: Cell<SocketAddr>,
+    peer: Cell<IpAddr>,
+    /// The same as text, as each request tells it to the application.
+    peer_text: RefCell<Rc<str>>,
     phase: Cell<Phase>,
     /// Requests under way: one at the most in HTTP/1, many in HTTP/2.
     requests: Cell<u32>,
@@ -129,9 +131,11 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(peer: SocketAddr) -> Rc<Self> {
+        let peer = peer.ip().to_canonical();
         let now = Instant::now();
         Rc::new(Self {
             peer: Cell::new(peer),
+            peer_text: RefCell::new(peer.to_string().into()),
             // The first request is awaited as if it had begun: who connects has something to say.
             phase: Cell::new(Phase::Head(now)),
             requests: Cell::new(0),
@@ -158,12 +162,19 @@ impl Client {
 
     /// Returns its address.
     pub(crate) fn peer(&self) -> IpAddr {
-        self.peer.get().ip().to_canonical()
+        self.peer.get()
+    }
+
+    /// Returns its address as text.
+    pub(crate) fn peer_text(&self) -> Rc<str> {
+        Rc::clone(&self.peer_text.borrow())
     }
 
     /// Notes whose connection it really is.
     pub(crate) fn is_from(&self, peer: SocketAddr) {
+        let peer = peer.ip().to_canonical();
         self.peer.set(peer);
+        self.peer_text.replace(peer.to_string().into());
     }
 
     /// Notes that a request is being served, until the guard is dropped.

@@ -18,6 +18,7 @@ use crate::control::reload::{ConfigFile, Order, Reloader, settings};
 use crate::control::store::{Restored, Store};
 use crate::control::{self, Control, Handle};
 use crate::telemetry::access_log::Lines;
+use crate::telemetry::count::Count;
 use crate::worker::Shared;
 
 /// What the control thread is made from.
@@ -67,7 +68,7 @@ pub(crate) fn run(setup: Setup) -> io::Result<()> {
             access,
             spool,
             crowd: Arc::default(),
-            requests: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+            requests: (0..workers).map(|_| Count::default()).collect(),
         });
         control.attach(Arc::clone(&shared));
         let handle = Handle::new(control);

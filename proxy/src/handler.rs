@@ -125,13 +125,16 @@ async fn answer(
     let authority = headers::check(request, worker.limits.target_bytes)?;
     let websocket = headers::asks_for_websocket(request);
     let framing = headers::framing(request, upgrade.is_some() || incoming.is_end_stream());
+    let peer = client.peer_text();
+    let behind = (address != client.peer()).then(|| address.to_string());
     let mut is_admitted = false;
     let expects_continue = headers::expects_continue(request);
     // The stream of a tunnel is no body.
     let mut body =
         (upgrade.is_none() && !incoming.is_end_stream()).then(|| RequestBody::new(incoming, BodyWatch::new(client)));
     let mut hold = Hold::new();
-    let mut sent_at;
+    // Of a request that waited for its body or its turn, the last time that it was sent.
+    let mut sent_at = began;
     let (claim, sent, cookie) = loop {
         let Routed { service, claim, target } = route(worker, request, &authority)?;
         let refused = |error| Refusal { error, service: Some(Arc::clone(&service)) };
@@ -158,6 +161,7 @@ async fn answer(
             drop(claim);
             let spool = Spool::new(BUFFERED_BYTES, worker.shared.spool.clone());
             body = Some(Box::pin(unread.spool(spool)).await.map_err(|error| refused(error.into()))?);
+            sent_at = Instant::now();
             continue;
         }
         let length = body.as_ref().filter(|body| body.is_whole()).map(|body| body.size_hint().lower());
@@ -172,8 +176,8 @@ async fn answer(
             websocket,
             expects_continue: expects_continue && !is_http2 && length.is_none(),
             forwarded: Forwarded {
-                peer: client.peer(),
-                client: address,
+                peer: &peer,
+                client: behind.as_deref().unwrap_or(&peer),
                 trusted: worker.trust().believes(client.peer()),
                 request_id,
             },
@@ -190,7 +194,6 @@ async fn answer(
             wanted: is_sticky.then(|| sticky::wanted(&request.headers, &service.name, live)).flatten(),
         };
         let wanted = outbound.wanted;
-        sent_at = Instant::now();
         match forward::send(worker, live, &service.options, &claim, outbound).await {
             Ok(sent) => {
                 let is_new = is_sticky && wanted != Some(sent.place);
@@ -199,6 +202,7 @@ async fn answer(
             }
             Err(Failure { unsent: Some(unsent), .. }) if hold.is_allowed(&service, live) => {
                 hold.wait(claim).await;
+                sent_at = Instant::now();
                 body = unsent;
             }
             Err(Failure { error, .. }) => {
@@ -286,6 +290,6 @@ fn strip<'t>(target: &'t str, prefix: &str) -> Cow<'t, str> {
 fn request_id(worker: &Worker, request: &Parts) -> HeaderValue {
     match request.headers.get(X_REQUEST_ID) {
         Some(id) if !id.is_empty() && id.len() <= 128 => id.clone(),
-        _ => HeaderValue::try_from(worker.request_id()).expect("hexadecimal digits are a field value"),
+        _ => HeaderValue::from_bytes(&worker.request_id()).expect("hexadecimal digits are a field value"),
     }
 }

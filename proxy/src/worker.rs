@@ -23,6 +23,7 @@ use crate::headers::Trust;
 use crate::routing::live::{Live, Reader};
 use crate::routing::table::Table;
 use crate::telemetry::access_log::{Lines, WorkerLog};
+use crate::telemetry::count::Count;
 use crate::upstream::balance::Balance;
 use crate::upstream::exchange::ExchangeLimits;
 use crate::upstream::http2::Links;
@@ -48,7 +49,7 @@ pub(crate) struct Shared {
     /// Rings when a connection ended while the cap was reached.
     pub(crate) below_cap: Notify,
     /// Requests served by each worker.
-    pub(crate) requests: Box<[AtomicU64]>,
+    pub(crate) requests: Box<[Count]>,
     /// Where access lines go.
     pub(crate) access: Lines,
     /// The folder of bodies that are too long for memory.
@@ -191,10 +192,12 @@ impl Worker {
     }
 
     /// Returns an id for a request that has none, unlike that of any other.
-    pub(crate) fn request_id(&self) -> String {
+    pub(crate) fn request_id(&self) -> [u8; 32] {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let count = self.request_ids.get();
         self.request_ids.set(count + 1);
-        format!("{:016x}{count:016x}", self.request_id_seed)
+        let bits = u128::from(self.request_id_seed) << 64 | u128::from(count);
+        std::array::from_fn(|at| DIGITS[(bits >> (124 - 4 * at) & 15) as usize])
     }
 
     /// Returns a number that goes round, to spread requests over endpoints.
@@ -206,7 +209,7 @@ impl Worker {
 
     /// Counts a request.
     pub(crate) fn count_request(&self) {
-        self.shared.requests[self.index].fetch_add(1, Ordering::Relaxed);
+        self.shared.requests[self.index].add(1);
     }
 
     /// Lists a client for as long as the returned guard lives.

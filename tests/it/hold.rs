@@ -48,11 +48,17 @@ async fn requests_that_wait_go_to_the_other_slot_as_soon_as_it_is_live_and_are_c
     assert_eq!(staged["event"], "healthy", "{staged}");
     drop(blue);
     let mut visitor = ask(&proxy).await;
+    // Counted first: before it has come nothing is in flight either.
     let held = async || {
-        let metrics = proxy.call("GET", "/v1/services/shop", json!({})).await;
-        (metrics.lines[0]["slots"]["blue"]["in_flight"] == 0).then_some(())
+        let metrics = proxy.text("/metrics").await;
+        metrics.contains("bgproxy_requests_held_total{service=\"shop\",slot=\"blue\"} 1\n").then_some(())
     };
-    eventually("it is not in flight on a version that can't be reached", held).await;
+    eventually("it waits", held).await;
+    let given_back = async || {
+        let status = proxy.call("GET", "/v1/services/shop", json!({})).await;
+        (status.lines[0]["slots"]["blue"]["in_flight"] == 0).then_some(())
+    };
+    eventually("it is not in flight on a version that can't be reached", given_back).await;
     assert_eq!(proxy.flip("shop").await.status, 200);
     let answer = visitor.answer().await.unwrap().unwrap();
     assert_eq!((answer.status, answer.text().as_str()), (200, "green"));

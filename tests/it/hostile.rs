@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
-use tests::{Behaviour, Client, Load, Proxy, client, eventually, load, measured, proxy_program, upstream};
+use tests::{Behaviour, Client, Load, Proxy, client, eventually, is_soak, load, measured, proxy_program, upstream};
 
 use crate::programs::PROGRAMS;
 
@@ -151,4 +151,53 @@ async fn running_out_of_files_is_survived() {
     let running = load(proxy.address(), Load { keep_alive: 4, fresh: 2, posts: 1, slow: 0, ..Load::default() });
     eventually("200 requests", async || (running.so_far().total >= 200).then_some(())).await;
     running.stop().await.assert_none_failed();
+}
+
+/// Half of them in a head, half in a body, byte by byte: what they cost is bounded, nobody waits for them, and at their
+/// time-outs they are gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_of_slow_clients_cost_bounded_memory_and_nobody_elses_time() {
+    let app = upstream("v1").await;
+    // Each that sends a body has a connection to the application too, whose other end is in this process.
+    let count = (files().saturating_sub(500) * 2 / 3).min(if is_soak() { 10_000 } else { 1_000 });
+    let mut proxy = proxy_program(PROGRAMS.bgproxy)
+        .with_config("[limits]\nconnections = 20000\nheader_timeout = \"8s\"\nbody_idle_timeout = \"4s\"\n");
+    proxy.start().await;
+    proxy.serve("shop", app.address()).await;
+    let before = proxy.resident_bytes();
+    let mut slow = connected(&proxy, count).await;
+    for (number, visitor) in slow.iter_mut().enumerate() {
+        let (method, length) = if number % 2 == 0 { ("GET", "") } else { ("POST", "Content-Length: 1000\r\n\r\n") };
+        visitor.send(format!("{method} / HTTP/1.1\r\nHost: shop.test\r\n{length}")).await.unwrap();
+    }
+    let mut slowest = Duration::ZERO;
+    for byte in "X-Slow: 1".bytes() {
+        for visitor in &mut slow {
+            visitor.send([byte]).await.unwrap();
+        }
+        let began = Instant::now();
+        let mut visitor = client(proxy.address()).await.unwrap();
+        assert_eq!(visitor.get("shop.test", "/").await.unwrap().unwrap().status, 200);
+        slowest = slowest.max(began.elapsed());
+    }
+    let each = proxy.resident_bytes().saturating_sub(before) / count;
+    measured(
+        "slow_clients",
+        &format!("{each} bytes for each of {count}; another request took {slowest:?} at the most"),
+    );
+    assert!(each < 64 << 10, "{each} bytes for a slow client");
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    // None of them says any more.
+    let until = Instant::now() + Duration::from_secs(30);
+    loop {
+        let status = proxy.call("GET", "/v1/status", serde_json::json!({})).await;
+        let connections = status.lines[0]["connections"].as_u64().unwrap();
+        if connections < 5 {
+            break;
+        }
+        assert!(Instant::now() < until, "{connections} slow clients are still there");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    eventually("their connections to the application have ended", async || (app.open_connections() < 10).then_some(()))
+        .await;
 }

@@ -23,6 +23,7 @@ use tokio::sync::{OnceCell, mpsc, oneshot};
 use super::stream::{self, EventBody};
 use crate::control::reload::Order;
 use crate::control::{self, Change, Counted, Handle, IfMatch};
+use crate::telemetry::count::Count;
 use crate::telemetry::metrics::{self, ProxyMetrics, SlotMetrics};
 use crate::worker::Shared;
 
@@ -137,7 +138,7 @@ impl Context {
     }
 
     fn requests(&self) -> u64 {
-        self.shared.requests.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+        self.shared.requests.iter().map(Count::get).sum()
     }
 
     /// Returns the metrics, in the text form of Prometheus.

@@ -134,8 +134,8 @@ pub fn request(bytes: &[u8]) {
         websocket,
         expects_continue: headers::expects_continue(&parts),
         forwarded: Forwarded {
-            peer: [192, 0, 2, 1].into(),
-            client: [192, 0, 2, 1].into(),
+            peer: "192.0.2.1",
+            client: "192.0.2.1",
             trusted: false,
             request_id: &HeaderValue::from_static("id"),
         },

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -15,9 +14,9 @@ use crate::upstream::exchange::RequestFraming;
 /// What is told to the application about the client.
 pub(crate) struct Forwarded<'r> {
     /// The client's address, or the trusted proxy's.
-    pub(crate) peer: IpAddr,
+    pub(crate) peer: &'r str,
     /// The address of the client behind it, as far as that is to be believed.
-    pub(crate) client: IpAddr,
+    pub(crate) client: &'r str,
     /// Whether what the peer says of its own client is believed.
     pub(crate) trusted: bool,
     /// The request's id.
@@ -137,11 +136,8 @@ impl RequestHead<'_> {
             }
             client = headers.get("x-real-ip");
         }
-        write!(out, "{peer}\r\nx-real-ip: ").expect("a buffer in memory takes all that is written");
-        match client {
-            Some(client) => out.extend_from_slice(client.as_bytes()),
-            None => write!(out, "{address}").expect("a buffer in memory takes all that is written"),
-        }
+        put(out, &[peer, "\r\nx-real-ip: "]);
+        out.extend_from_slice(client.map_or(address.as_bytes(), HeaderValue::as_bytes));
         put(out, &["\r\n"]);
         if !claims.proto {
             put(out, &["x-forwarded-proto: http\r\n"]);

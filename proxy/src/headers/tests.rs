@@ -25,8 +25,8 @@ fn encode(request: &http::request::Parts, trusted: bool) -> String {
         websocket: false,
         expects_continue: false,
         forwarded: Forwarded {
-            peer: [10, 0, 0, 9].into(),
-            client: [10, 0, 0, 9].into(),
+            peer: "10.0.0.9",
+            client: "10.0.0.9",
             trusted,
             request_id: &HeaderValue::from_static("id-1"),
         },

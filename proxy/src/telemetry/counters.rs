@@ -1,10 +1,11 @@
 //! What is counted of a service's requests: one set of counters a worker, so that no two write to one cache line. They outlive
 //! every run of a slot.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use config::name::Slot;
+
+use super::count::Count;
 
 /// The upper bounds of the latency histogram, in seconds; the last bucket has none.
 pub(crate) const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
@@ -24,31 +25,31 @@ struct WorkerCounters {
 
 #[derive(Default)]
 struct SlotCounters {
-    classes: [AtomicU64; CLASSES.len()],
-    bytes: AtomicU64,
+    classes: [Count; CLASSES.len()],
+    bytes: Count,
     total: Durations,
     upstream: Durations,
-    held: AtomicU64,
-    retried: AtomicU64,
-    ejected: AtomicU64,
-    cut: AtomicU64,
-    failed: AtomicU64,
+    held: Count,
+    retried: Count,
+    ejected: Count,
+    cut: Count,
+    failed: Count,
 }
 
 /// A histogram of durations.
 #[derive(Default)]
 struct Durations {
     /// Each in the one bucket that it belongs to; they are summed up when they are read.
-    buckets: [AtomicU64; BUCKETS.len() + 1],
-    micros: AtomicU64,
+    buckets: [Count; BUCKETS.len() + 1],
+    micros: Count,
 }
 
 impl Durations {
     fn add(&self, duration: Duration) {
         let seconds = duration.as_secs_f64();
         let bucket = BUCKETS.iter().position(|bound| seconds <= *bound).unwrap_or(BUCKETS.len());
-        self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
-        self.micros.fetch_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.buckets[bucket].add(1);
+        self.micros.add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
     }
 }
 
@@ -103,10 +104,10 @@ impl Histogram {
     fn add(&mut self, durations: &Durations) {
         let mut below = 0;
         for (sum, counter) in self.buckets.iter_mut().zip(&durations.buckets) {
-            below += counter.load(Ordering::Relaxed);
+            below += counter.get();
             *sum += below;
         }
-        self.seconds += Duration::from_micros(durations.micros.load(Ordering::Relaxed)).as_secs_f64();
+        self.seconds += Duration::from_micros(durations.micros.get()).as_secs_f64();
     }
 }
 
@@ -120,8 +121,8 @@ impl ServiceCounters {
     pub(crate) fn end(&self, worker: usize, slot: Slot, ended: Ended) {
         let counters = self.of(worker, slot);
         let class = usize::from(ended.status / 100).saturating_sub(1).min(CLASSES.len() - 1);
-        counters.classes[class].fetch_add(1, Ordering::Relaxed);
-        counters.bytes.fetch_add(ended.bytes, Ordering::Relaxed);
+        counters.classes[class].add(1);
+        counters.bytes.add(ended.bytes);
         counters.total.add(ended.took);
         if let Some(upstream) = ended.upstream {
             counters.upstream.add(upstream);
@@ -138,7 +139,7 @@ impl ServiceCounters {
             Event::Cut => &counters.cut,
             Event::Failed => &counters.failed,
         };
-        counter.fetch_add(1, Ordering::Relaxed);
+        counter.add(1);
     }
 
     /// Returns the sums of one slot.
@@ -146,7 +147,7 @@ impl ServiceCounters {
         let mut sums = Sums::default();
         for index in 0..self.workers.len() {
             let counters = self.of(index, slot);
-            let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+            let load = Count::get;
             for (sum, counter) in sums.classes.iter_mut().zip(&counters.classes) {
                 *sum += load(counter);
             }

@@ -1,6 +1,7 @@
 //! What one sees of the requests that pass.
 
 pub(crate) mod access_log;
+pub(crate) mod count;
 pub mod counters;
 pub(crate) mod metrics;
 pub(crate) mod record;

@@ -52,6 +52,9 @@ pub(crate) enum RequestFraming {
 /// One request and its answer on one connection.
 pub(crate) struct Exchange {
     connection: Option<Box<Connection>>,
+    /// The connection's timer runs for what is waited for now. Starting it costs a look at the clock, which an answer that
+    /// is there need not pay.
+    is_timed: bool,
     pool: Rc<Pool>,
     key: Key,
     limits: ExchangeLimits,
@@ -125,14 +128,14 @@ pub(crate) enum Untouched {
 impl Exchange {
     /// Begins an exchange; nothing is sent before it is polled.
     pub(crate) fn new(
-        mut connection: Box<Connection>,
+        connection: Box<Connection>,
         (pool, key): (Rc<Pool>, Key),
         limits: ExchangeLimits,
         outbound: Outbound,
     ) -> Self {
-        connection.set_timer(limits.response);
         Self {
             connection: Some(connection),
+            is_timed: false,
             pool,
             key,
             limits,
@@ -176,7 +179,7 @@ impl Exchange {
                         self.framing = head.framing;
                         self.keep_alive = head.keep_alive;
                         self.pool.note_version(&self.key, head.http10);
-                        connection.set_timer(self.limits.body_idle);
+                        self.is_timed = false;
                         return Poll::Ready(Ok(head));
                     }
                     Ok(None) if connection.read.len() > self.limits.header_bytes => {
@@ -239,9 +242,12 @@ impl Exchange {
                 Poll::Ready(Ok(0)) => {
                     return Poll::Ready(Some(Err(Error::Broken(io::ErrorKind::UnexpectedEof.into()))));
                 }
-                Poll::Ready(Ok(_)) => connection.set_timer(self.limits.body_idle),
+                Poll::Ready(Ok(_)) => self.is_timed = false,
                 Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(Error::Broken(error)))),
                 Poll::Pending => {
+                    if !std::mem::replace(&mut self.is_timed, true) {
+                        connection.set_timer(self.limits.body_idle);
+                    }
                     if connection.poll_timer(cx).is_ready() {
                         return Poll::Ready(Some(Err(Error::Silent)));
                     }
@@ -295,8 +301,9 @@ impl Exchange {
         loop {
             let before = self.written;
             let outcome = connection.poll_write_all(cx, &mut self.out, &mut self.written);
-            if self.written > before && !self.answered {
+            if !self.answered && (self.written > before || !self.is_timed) {
                 connection.set_timer(self.limits.response);
+                self.is_timed = true;
             }
             match outcome {
                 Poll::Pending => return Poll::Pending,

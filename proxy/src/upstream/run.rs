@@ -7,6 +7,7 @@ use config::name::Slot;
 use tokio::sync::Notify;
 
 use super::inflight::{InFlight, Progress, Released};
+use crate::telemetry::count::Count;
 use crate::telemetry::counters::{Ended, Event, ServiceCounters};
 
 /// Tells runs apart over the life of the process; upstream connections are pooled by it, so that none outlives its run.
@@ -31,11 +32,11 @@ pub struct Run {
 #[derive(Default)]
 #[repr(align(128))]
 struct Counters {
-    answered: AtomicU64,
-    held: AtomicU64,
-    retried: AtomicU64,
-    cut: AtomicU64,
-    failed: AtomicU64,
+    answered: Count,
+    held: Count,
+    retried: Count,
+    cut: Count,
+    failed: Count,
 }
 
 /// The sums of a run's counters.
@@ -161,7 +162,7 @@ impl Run {
 
     /// Returns the sums of all workers.
     pub fn counts(&self) -> RunCounts {
-        let sum = |of: fn(&Counters) -> &AtomicU64| self.counters.iter().map(|c| of(c).load(Ordering::Relaxed)).sum();
+        let sum = |of: fn(&Counters) -> &Count| self.counters.iter().map(|c| of(c).get()).sum();
         RunCounts {
             answered: sum(|c| &c.answered),
             held: sum(|c| &c.held),
@@ -210,7 +211,7 @@ impl Claim {
             Tally::Failed => (Some(&counters.failed), Some(Event::Failed)),
         };
         if let Some(counter) = counter {
-            counter.fetch_add(1, Ordering::Relaxed);
+            counter.add(1);
         }
         let Some(event) = event else { return };
         self.run.service.note(self.worker, self.run.slot, event);

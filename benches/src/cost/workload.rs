@@ -1,0 +1,127 @@
+//! What is asked of a proxy, and by which program.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+
+use super::CORES;
+use crate::error::Error;
+
+/// A kind of load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workload {
+    /// Small answers on so many kept connections.
+    Small(u32),
+    /// A connection for each request.
+    Fresh,
+    /// Bodies of 16 KiB.
+    Post,
+    /// Answers of so many KiB.
+    Answer(u32),
+    /// Small answers over HTTP/2, 8 connections of 16 streams.
+    Http2,
+}
+
+impl Workload {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Small(64),
+        Self::Small(256),
+        Self::Fresh,
+        Self::Post,
+        Self::Answer(64),
+        Self::Answer(1024),
+        Self::Answer(10 * 1024),
+        Self::Http2,
+    ];
+
+    /// Returns its name in the table.
+    pub fn name(self) -> String {
+        match self {
+            Self::Small(connections) => format!("small answers, {connections} keep-alive"),
+            Self::Fresh => "one connection a request".to_owned(),
+            Self::Post => "POST 16 KiB".to_owned(),
+            Self::Answer(kib) if kib >= 1024 => format!("{} MiB answers", kib / 1024),
+            Self::Answer(kib) => format!("{kib} KiB answers"),
+            Self::Http2 => "h2c in front (8 x 16 streams)".to_owned(),
+        }
+    }
+
+    /// Runs it for so many seconds and returns how many requests were answered with 200.
+    pub(super) fn run(self, proxy: SocketAddr, seconds: u32, folder: &Path) -> Result<u64, Error> {
+        let url = format!("http://{proxy}{}", self.path());
+        let mut command = Command::new("taskset");
+        command.args(["-c", &CORES.1.to_string()]);
+        match self {
+            Self::Http2 => {
+                command.args(["h2load", "-c", "8", "-m", "16", "-t", "1", "-D", &seconds.to_string(), &url]);
+            }
+            Self::Small(connections) => wrk(&mut command, connections, seconds, &url),
+            Self::Fresh => {
+                wrk(&mut command, 16, seconds, &url);
+                command.args(["-H", "Connection: close"]);
+            }
+            Self::Answer(_) => wrk(&mut command, 16, seconds, &url),
+            Self::Post => {
+                let script = folder.join("post.lua");
+                let text = "wrk.method = 'POST'\nwrk.body = string.rep('x', 16384)\n";
+                fs::write(&script, text).map_err(Error::io("write the script of wrk"))?;
+                wrk(&mut command, 64, seconds, &url);
+                command.arg("-s").arg(script);
+            }
+        }
+        let output = command.output().map_err(Error::io("run the load (wrk, h2load)"))?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let requests = if self == Self::Http2 { h2load_requests(&said) } else { wrk_requests(&said) };
+        requests.ok_or_else(|| Error::Load(format!("{said}{}", String::from_utf8_lossy(&output.stderr))))
+    }
+
+    /// What the application answers it at.
+    fn path(self) -> String {
+        match self {
+            Self::Small(_) | Self::Fresh | Self::Post | Self::Http2 => "/small".to_owned(),
+            Self::Answer(kib) => format!("/{kib}k"),
+        }
+    }
+}
+
+fn wrk(command: &mut Command, connections: u32, seconds: u32, url: &str) {
+    command.args(["wrk", "-t", "1", "-c", &connections.to_string(), "-d", &format!("{seconds}s"), url]);
+}
+
+/// `123 requests in 4.00s`; none where something else than 200 came, or an error. A connection that its server closes after
+/// each answer is one to wrk.
+fn wrk_requests(said: &str) -> Option<u64> {
+    if said.contains("Non-2xx") || said.contains("timeout") && !said.contains("timeout 0") {
+        return None;
+    }
+    let line = said.lines().find(|line| line.contains(" requests in "))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// `requests: 9 total, 9 started, 9 done, 9 succeeded, 0 failed, ...`
+fn h2load_requests(said: &str) -> Option<u64> {
+    let line = said.lines().find(|line| line.starts_with("requests:"))?;
+    let count = |word: &str| -> Option<u64> {
+        let part = line.split(',').find(|part| part.trim_end().ends_with(word))?;
+        part.split_whitespace().next()?.parse().ok()
+    };
+    (count("failed")? == 0).then(|| count("succeeded")).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_loads_say_is_read_and_an_error_is_none() {
+        let good = "Running 1s test\n  Latency 1ms\n  81234 requests in 4.01s, 9.90MB read\nRequests/sec: 20000\n";
+        assert_eq!(wrk_requests(good), Some(81234));
+        assert_eq!(wrk_requests(&format!("{good}  Non-2xx or 3xx responses: 5\n")), None);
+        assert_eq!(wrk_requests("unable to connect"), None);
+        let good = "requests: 90 total, 95 started, 90 done, 90 succeeded, 0 failed, 0 errored, 0 timeout\n";
+        assert_eq!(h2load_requests(good), Some(90));
+        assert_eq!(h2load_requests(&good.replace("0 failed", "3 failed")), None);
+    }
+}
