@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tests::{Client, Proxy, client, eventually, proxy, upstream, upstream_at};
+use tests::{Client, Proxy, Upstream, client, eventually, proxy, upstream, upstream_at};
 
 async fn ask(proxy: &Proxy) -> Client {
     let mut visitor = client(proxy.address()).await.unwrap();
@@ -11,12 +11,21 @@ async fn ask(proxy: &Proxy) -> Client {
     visitor
 }
 
+/// Ends an application, and waits until nobody listens any more: one that is about to close still takes connections, and
+/// breaks them.
+async fn stop(app: Upstream) {
+    let address = app.address();
+    drop(app);
+    let refused = async || client(address).await.is_err().then_some(());
+    eventually("nobody listens", refused).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_wait_for_an_application_that_restarts_and_posts_too() {
     let app = upstream("v1").await;
     let (proxy, address) = (proxy(), app.address());
     proxy.serve("shop", address).await;
-    drop(app);
+    stop(app).await;
     let began = Instant::now();
     let mut get = ask(&proxy).await;
     let mut post = client(proxy.address()).await.unwrap();
@@ -46,7 +55,7 @@ async fn requests_that_wait_go_to_the_other_slot_as_soon_as_it_is_live_and_are_c
     proxy.serve("shop", blue.address()).await;
     let staged = proxy.stage("shop", green.address()).await;
     assert_eq!(staged["event"], "healthy", "{staged}");
-    drop(blue);
+    stop(blue).await;
     let mut visitor = ask(&proxy).await;
     // Counted first: before it has come nothing is in flight either.
     let held = async || {
@@ -71,7 +80,7 @@ async fn no_more_than_256_wait_and_none_for_longer_than_ten_seconds() {
     let app = upstream("v1").await;
     let proxy = proxy();
     proxy.serve("shop", app.address()).await;
-    drop(app);
+    stop(app).await;
     let began = Instant::now();
     let mut visitors = Vec::new();
     for _ in 0..260 {
