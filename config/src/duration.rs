@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serializer};
 
+/// The longest duration that is read.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
 /// Returns the duration that a text such as `30s` or `1m 30s` means; a bare `0` is zero.
 ///
 /// # Errors
@@ -12,8 +15,13 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }
-    humantime::parse_duration(text)
-        .map_err(|error| format!("`{text}` is not a duration such as 200ms, 30s or 1m: {error}"))
+    let duration = humantime::parse_duration(text)
+        .map_err(|error| format!("`{text}` is not a duration such as 200ms, 30s or 1m: {error}"))?;
+    // Longer than anybody waits, and far from where the sum of an instant and a duration ends.
+    if duration > LONGEST {
+        return Err(format!("`{text}` is longer than a year"));
+    }
+    Ok(duration)
 }
 
 /// Returns the text that [`parse`] reads back, to the millisecond where it is longer than one.
@@ -42,7 +50,7 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duratio
     parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
 }
 
-/// The same for an optional duration; for `#[serde(with = "config::duration::option")]`.
+/// The same for an optional time-out; for `#[serde(with = "config::duration::option")]`.
 pub mod option {
     use std::time::Duration;
 
@@ -59,13 +67,17 @@ pub mod option {
         }
     }
 
-    /// Reads a duration from text, or null.
+    /// Reads a time-out from text, or null for none of one's own.
     ///
     /// # Errors
-    /// Those of the deserializer, and a text that is not a duration.
+    /// Those of the deserializer, a text that is not a duration, and zero, in which nothing would ever be in time.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
         let text = Option::<String>::deserialize(deserializer)?;
-        text.map(|text| super::parse(&text).map_err(serde::de::Error::custom)).transpose()
+        let duration = text.map(|text| super::parse(&text).map_err(serde::de::Error::custom)).transpose()?;
+        if duration == Some(Duration::ZERO) {
+            return Err(serde::de::Error::custom("a time-out of zero, so that nothing would ever be in time"));
+        }
+        Ok(duration)
     }
 }
 
@@ -80,5 +92,6 @@ mod tests {
         }
         assert_eq!(parse("0").unwrap(), Duration::ZERO);
         assert!(parse("30").unwrap_err().contains("30s"));
+        assert!(parse("584000000000y").is_err() && parse("2y").is_err() && parse("1y").is_ok());
     }
 }

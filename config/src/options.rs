@@ -142,7 +142,9 @@ mod tests {
         assert!(text.contains(r#""request_bytes":"50MiB""#) && text.contains(r#""5xx":"#), "{text}");
         assert_eq!(serde_json::from_str::<ServiceOptions>(&text).unwrap(), options);
         assert_eq!(serde_json::from_str::<ServiceOptions>("{}").unwrap(), ServiceOptions::default());
-        assert!(serde_json::from_str::<ServiceOptions>(r#"{"stiky":true}"#).is_err());
+        for wrong in [r#"{"stiky":true}"#, r#"{"response_timeout":"0s"}"#, r#"{"connect_timeout":"9000y"}"#] {
+            assert!(serde_json::from_str::<ServiceOptions>(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -11,16 +11,22 @@ pub fn parse(text: &str) -> Result<u64, String> {
     let wrong = || format!("`{text}` is not a size such as 512, 64KiB or 50m");
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let power = match unit.trim_start().to_ascii_lowercase().as_str() {
+    let unit = bytes_of(unit).ok_or_else(wrong)?;
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(unit).ok_or_else(wrong)
+}
+
+/// Returns the bytes of a unit: none, `b`, `k`, `KB`, `MiB`, `g`, `t`, in either case.
+pub fn bytes_of(unit: &str) -> Option<u64> {
+    let power = match unit.trim().to_ascii_lowercase().as_str() {
         "" | "b" => 0,
         "k" | "kb" | "kib" => 1,
         "m" | "mb" | "mib" => 2,
         "g" | "gb" | "gib" => 3,
         "t" | "tb" | "tib" => 4,
-        _ => return Err(wrong()),
+        _ => return None,
     };
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    number.checked_mul(1024_u64.pow(power)).ok_or_else(wrong)
+    Some(1024_u64.pow(power))
 }
 
 /// Returns the text that [`parse`] reads back, in the largest unit that needs no fraction.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use config::options::Protocol;
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
@@ -49,7 +49,7 @@ pub(crate) async fn handle(
     let (parts, body) = request.into_parts();
     let request_id = request_id(worker, &parts);
     let address = worker.trust().client(client.peer(), &parts.headers);
-    let mut record = Record::new(&worker.log, worker.access(), address, &parts, &request_id);
+    let mut record = worker.access().and_then(|access| Record::new(&worker.log, access, address, &parts, &request_id));
     let received = Received {
         request: &parts,
         request_id: &request_id,
@@ -122,83 +122,61 @@ async fn answer(
     if request.headers.len() > worker.limits.header_fields {
         return Err(Error::TooManyFields.into());
     }
-    let authority = headers::check(request, worker.limits.target_bytes)?;
-    let websocket = headers::asks_for_websocket(request);
-    let framing = headers::framing(request, upgrade.is_some() || incoming.is_end_stream());
-    let peer = client.peer_text();
-    let behind = (address != client.peer()).then(|| address.to_string());
-    let mut is_admitted = false;
-    let expects_continue = headers::expects_continue(request);
     // The stream of a tunnel is no body.
-    let mut body =
-        (upgrade.is_none() && !incoming.is_end_stream()).then(|| RequestBody::new(incoming, BodyWatch::new(client)));
+    let is_empty = upgrade.is_some() || incoming.is_end_stream();
+    let asked = Asked {
+        request,
+        request_id,
+        authority: headers::check(request, worker.limits.target_bytes)?,
+        peer: client.peer_text(),
+        behind: (address != client.peer()).then(|| address.to_string()),
+        trusted: worker.trust().believes(client.peer()),
+        websocket: headers::asks_for_websocket(request),
+        grpc: headers::is_grpc(request),
+        framing: headers::framing(request, is_empty),
+        expects_continue: headers::expects_continue(request),
+    };
+    let mut body = (!is_empty).then(|| RequestBody::new(incoming, BodyWatch::new(client)));
     let mut hold = Hold::new();
+    let mut is_admitted = false;
     // Of a request that waited for its body or its turn, the last time that it was sent.
     let mut sent_at = began;
-    let (claim, sent, cookie) = loop {
-        let Routed { service, claim, target } = route(worker, request, &authority)?;
-        let refused = |error| Refusal { error, service: Some(Arc::clone(&service)) };
-        if let (Some(body), Some(most)) = (&mut body, service.options.request_bytes)
-            && !body.limit(most)
-        {
-            return Err(refused(Error::BodyOverLimit));
-        }
+    let (service, claim, sent, cookie) = loop {
+        let Routed { service, claim, target } = route(worker, request, &asked.authority)?;
         client.is_sent_to(claim.run().id());
         if let Some(record) = &mut record {
-            record.is_sent_to(service.name.as_str(), claim.run().slot());
-            if !service.options.access_log {
-                record.is_unwanted();
-            }
+            record.is_sent_to(&service, claim.run().slot());
         }
-        if let Some(rate) = service.rate().filter(|_| !std::mem::replace(&mut is_admitted, true)) {
-            service.rates.admit(address, rate, began).map_err(|wait| refused(Error::TooManyRequests { wait }))?;
+        let admitted = if is_admitted { Ok(()) } else { admit(&service, address, began) };
+        is_admitted = true;
+        if let Err(error) = admitted.and_then(|()| limit(&service, body.as_mut())) {
+            return Err(refuse(service, &claim, began, error));
         }
-        if service.options.buffer_requests
-            && !headers::is_grpc(request)
-            && let Some(unread) = body.take_if(|body| !body.is_whole())
-        {
+        let is_buffered = service.options.buffer_requests && !asked.grpc;
+        if let Some(unread) = body.take_if(|body| is_buffered && !body.is_whole()) {
             // A slow upload keeps no version from draining: the claim is taken when there is something to send.
             drop(claim);
             let spool = Spool::new(BUFFERED_BYTES, worker.shared.spool.clone());
-            body = Some(Box::pin(unread.spool(spool)).await.map_err(|error| refused(error.into()))?);
+            match Box::pin(unread.spool(spool)).await {
+                Ok(whole) => body = Some(whole),
+                // It is counted where it would have gone.
+                Err(error) => {
+                    let Routed { service, claim, .. } = route(worker, request, &asked.authority)?;
+                    return Err(refuse(service, &claim, began, error.into()));
+                }
+            }
             sent_at = Instant::now();
             continue;
         }
-        let length = body.as_ref().filter(|body| body.is_whole()).map(|body| body.size_hint().lower());
-        let framing = if length.is_some() { RequestFraming::Length } else { framing };
-        let is_http2 = !websocket && (service.options.protocol == Protocol::H2c || headers::is_grpc(request));
-        let head = RequestHead {
-            request,
-            authority: &authority,
-            target: &target,
-            framing,
-            length,
-            websocket,
-            expects_continue: expects_continue && !is_http2 && length.is_none(),
-            forwarded: Forwarded {
-                peer: &peer,
-                client: behind.as_deref().unwrap_or(&peer),
-                trusted: worker.trust().believes(client.peer()),
-                request_id,
-            },
-        };
-        let head = if is_http2 { Head::Http2(head.http2()) } else { Head::Http1(head.encode()) };
         let live = service.live.as_ref().ok_or(Error::NoVersion)?;
         let is_sticky = service.options.sticky && live.endpoints.len() > 1;
-        let outbound = Forward {
-            method: request.method.clone(),
-            head,
-            body: body.take(),
-            framing,
-            expects_continue: expects_continue && length.is_none(),
-            wanted: is_sticky.then(|| sticky::wanted(&request.headers, &service.name, live)).flatten(),
-        };
-        let wanted = outbound.wanted;
+        let wanted = is_sticky.then(|| sticky::wanted(&request.headers, &service.name, live)).flatten();
+        let outbound = asked.outbound(&service, &target, body.take(), wanted);
         match forward::send(worker, live, &service.options, &claim, outbound).await {
             Ok(sent) => {
                 let is_new = is_sticky && wanted != Some(sent.place);
                 let cookie = is_new.then(|| sticky::cookie(&service.name, &live.endpoints[sent.place]));
-                break (claim, sent, cookie);
+                break (service, claim, sent, cookie);
             }
             Err(Failure { unsent: Some(unsent), .. }) if hold.is_allowed(&service, live) => {
                 hold.wait(claim).await;
@@ -212,43 +190,107 @@ async fn answer(
                     _ if error.side() == Side::Client => Tally::Answered,
                     _ => Tally::Failed,
                 });
-                claim.end(Meter { began, upstream: None, status: error.status().as_u16(), bytes: 0 }.ended());
-                return Err(refused(error));
+                return Err(refuse(service, &claim, began, error));
             }
         }
     };
-    let Sent { status, mut headers, answering, .. } = sent;
+    let Sent { status, mut headers, mut answering, .. } = sent;
+    // Unasked, a switch of protocols is no answer; asked for on a stream, anything else that looks like success is taken for
+    // the open tunnel by its client.
+    let is_switch = status == StatusCode::SWITCHING_PROTOCOLS;
+    if is_switch && !asked.websocket || !is_switch && upgrade.is_some() && status.is_success() {
+        claim.tally(Tally::Failed);
+        let wrong = if is_switch { "it switches protocols unasked" } else { "it does not open the WebSocket" };
+        return Err(refuse(service, &claim, began, Error::Malformed(wrong)));
+    }
     if let Some(cookie) = cookie {
         headers.append(header::SET_COOKIE, cookie);
     }
     claim.tally(Tally::Answered);
     let meter = Meter { began, upstream: Some(sent_at.elapsed()), status: status.as_u16(), bytes: 0 };
-
-    if status == StatusCode::SWITCHING_PROTOCOLS {
-        let connection = answering.into_connection().filter(|_| websocket);
-        let Some(connection) = connection else { return Err(Error::Malformed("it switches protocols unasked").into()) };
+    if is_switch && let Some(connection) = answering.take_connection() {
         claim.end(meter.ended());
         let (stream, read) = connection.into_parts();
-        let tunnel = Tunnel { stream, read, claim };
-        let status = match upgrade {
-            Some(upgrade) => {
-                tokio::task::spawn_local(upgrade::run_stream(upgrade, tunnel, Rc::clone(client)));
-                headers::without_handshake(&mut headers);
-                StatusCode::OK
-            }
-            None => {
-                client.leave_tunnel(tunnel);
-                status
-            }
-        };
+        let status = open_tunnel(client, upgrade, &mut headers, Tunnel { stream, read, claim });
         return Ok(headers::prepare(status, headers, request_id, AnswerBody::bytes("")));
-    }
-    if upgrade.is_some() && status.is_success() {
-        // To the client of a stream it would say that the tunnel is open.
-        return Err(Error::Malformed("it does not switch to the WebSocket that was asked for").into());
     }
     let body = AnswerBody::upstream(answering, claim, meter);
     Ok(headers::prepare(status, headers, request_id, body))
+}
+
+/// What a request asks, whichever version of the service it is sent to.
+struct Asked<'r> {
+    request: &'r Parts,
+    request_id: &'r HeaderValue,
+    authority: Authority<'r>,
+    peer: Rc<str>,
+    /// The client behind the peer, where there is one that is to be believed.
+    behind: Option<String>,
+    trusted: bool,
+    websocket: bool,
+    grpc: bool,
+    framing: RequestFraming,
+    expects_continue: bool,
+}
+
+impl Asked<'_> {
+    /// Returns the request as the application gets it.
+    fn outbound(&self, service: &Service, target: &str, body: Option<RequestBody>, wanted: Option<usize>) -> Forward {
+        let length = body.as_ref().filter(|body| body.is_whole()).map(|body| body.size_hint().lower());
+        let framing = if length.is_some() { RequestFraming::Length } else { self.framing };
+        let is_http2 = !self.websocket && (service.options.protocol == Protocol::H2c || self.grpc);
+        let expects_continue = self.expects_continue && length.is_none() && !is_http2;
+        let head = RequestHead {
+            request: self.request,
+            authority: &self.authority,
+            target,
+            framing,
+            length,
+            websocket: self.websocket,
+            expects_continue,
+            forwarded: Forwarded {
+                peer: &self.peer,
+                client: self.behind.as_deref().unwrap_or(&self.peer),
+                trusted: self.trusted,
+                request_id: self.request_id,
+            },
+        };
+        let head = if is_http2 { Head::Http2(head.http2()) } else { Head::Http1(head.encode()) };
+        Forward { method: self.request.method.clone(), head, body, framing, expects_continue, wanted }
+    }
+}
+
+/// Counts a request into the rate of its client's address.
+fn admit(service: &Service, address: IpAddr, began: Instant) -> Result<(), Error> {
+    let Some(rate) = service.rate() else { return Ok(()) };
+    service.rates.admit(address, rate, began).map_err(|wait| Error::TooManyRequests { wait })
+}
+
+/// Lets a body be no longer than the service takes.
+fn limit(service: &Service, body: Option<&mut RequestBody>) -> Result<(), Error> {
+    let (Some(body), Some(most)) = (body, service.options.request_bytes) else { return Ok(()) };
+    if body.limit(most) { Ok(()) } else { Err(Error::BodyOverLimit) }
+}
+
+/// Counts a request that we answer ourselves.
+fn refuse(service: Arc<Service>, claim: &Claim, began: Instant, error: Error) -> Refusal {
+    claim.end(Meter { began, upstream: None, status: error.status().as_u16(), bytes: 0 }.ended());
+    Refusal { error, service: Some(service) }
+}
+
+/// Leaves the application's end of a WebSocket to what carries it, and returns the status that tells the client so.
+fn open_tunnel(client: &Rc<Client>, upgrade: Option<OnUpgrade>, headers: &mut HeaderMap, tunnel: Tunnel) -> StatusCode {
+    match upgrade {
+        Some(upgrade) => {
+            tokio::task::spawn_local(upgrade::run_stream(upgrade, tunnel, Rc::clone(client)));
+            headers::without_handshake(headers);
+            StatusCode::OK
+        }
+        None => {
+            client.leave_tunnel(tunnel);
+            StatusCode::SWITCHING_PROTOCOLS
+        }
+    }
 }
 
 /// A request's way, and its place on the run.
@@ -259,17 +301,18 @@ struct Routed<'r> {
 }
 
 /// Looks the service up and claims a place on its live run: load, claim, and where the run drains load again.
-fn route<'r>(worker: &Worker, request: &'r Parts, authority: &Authority<'_>) -> Result<Routed<'r>, Error> {
+fn route<'r>(worker: &Worker, request: &'r Parts, authority: &Authority<'_>) -> Result<Routed<'r>, Refusal> {
     let path = request.uri.path();
     loop {
         let table = worker.table();
         let Some(Matched { service, prefix }) = table.find(&authority.host, path) else {
-            return Err(if table.state_lost() { Error::NoVersion } else { Error::NoRoute });
+            return Err(if table.state_lost() { Error::NoVersion.into() } else { Error::NoRoute.into() });
         };
+        let refused = |error| Refusal { error, service: Some(Arc::clone(service)) };
         if escapes(path, prefix) {
-            return Err(Error::BadRequest("the path's dot segments lead out of its route"));
+            return Err(refused(Error::BadRequest("the path's dot segments lead out of its route")));
         }
-        let live = service.live.as_ref().ok_or(Error::NoVersion)?;
+        let live = service.live.as_ref().ok_or_else(|| refused(Error::NoVersion))?;
         if let Some(claim) = live.run.claim(worker.index) {
             let target = request.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
             let target = if service.strip_path { strip(target, prefix.trimmed()) } else { Cow::Borrowed(target) };

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use config::model::{Access, Limits};
+use config::model::{Access, AccessFormat, Limits};
 use config::name::EndpointAddr;
 use config::options::ServiceOptions;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -155,9 +155,10 @@ impl Worker {
         self.settings.borrow().balancers.believes(peer)
     }
 
-    /// Returns what is written of requests.
-    pub(crate) fn access(&self) -> Arc<Access> {
-        Arc::clone(&self.settings.borrow().access)
+    /// Returns what is written of requests; `None`: nothing.
+    pub(crate) fn access(&self) -> Option<Arc<Access>> {
+        let settings = self.settings.borrow();
+        (settings.access.format != AccessFormat::Off).then(|| Arc::clone(&settings.access))
     }
 
     /// Takes a place for a connection among those of its address; `None` where it has as many as it may.

@@ -389,6 +389,8 @@ async fn a_websocket_on_a_stream_is_one_at_the_application_and_ends_with_its_dra
     assert_eq!(refused.status(), 403);
     let (plain, _) = open(&mut sender, "/plain").await;
     assert_eq!(plain.status(), 502);
+    let metrics = proxy.text("/metrics").await;
+    assert!(metrics.contains("bgproxy_requests_failed_total{service=\"shop\",slot=\"blue\"} 1\n"), "{metrics}");
     let another = Request::builder().method(Method::CONNECT).uri("http://shop.test/").body(());
     let mut another = another.unwrap();
     another.extensions_mut().insert(h2::ext::Protocol::from_static("chat"));

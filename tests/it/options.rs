@@ -57,6 +57,11 @@ async fn error_pages_are_the_services_own_and_an_api_still_gets_json() {
     assert_eq!(answer.field("content-type"), Some("text/html; charset=utf-8"));
     let answer = send(&proxy, ask("Accept: application/json\r\n")).await;
     assert_eq!(serde_json::from_str::<Value>(&answer.text()).unwrap()["status"], 502);
+    // Before its first version it has its own page too.
+    let body = json!({ "domains": ["new.test"], "options": { "error_pages": { "503": "soon" } } });
+    proxy.call("PUT", "/v1/services/new", body).await;
+    let answer = send(&proxy, "GET / HTTP/1.1\r\nHost: new.test\r\n\r\n").await;
+    assert_eq!((answer.status, answer.text().as_str()), (503, "soon"));
     // An answer of the application is its own, and what is no service's is ours.
     app.behave(Behaviour::Status(503));
     assert_eq!(send(&proxy, ask("")).await.text(), "v1");
@@ -89,7 +94,13 @@ async fn options_stay_until_others_are_given() {
     set(&proxy, json!({ "sticky": true })).await;
     let given = options().await;
     assert_eq!((&given["sticky"], &given["request_bytes"]), (&json!(true), &Value::Null));
-    for wrong in [json!({ "stiky": true }), json!({ "request_bytes": "1x" }), json!({ "error_pages": { "200": "" } })] {
+    for wrong in [
+        json!({ "stiky": true }),
+        json!({ "request_bytes": "1x" }),
+        json!({ "response_timeout": "0s" }),
+        json!({ "response_timeout": "9000y" }),
+        json!({ "error_pages": { "200": "" } }),
+    ] {
         let body = json!({ "domains": ["shop.test"], "options": wrong });
         let refused = proxy.call("PUT", "/v1/services/shop", body).await;
         assert_eq!((refused.status, &refused.lines[0]["code"]), (400, &json!("bad_request")), "{wrong}");
@@ -205,6 +216,10 @@ async fn an_address_has_its_rate_and_is_told_when_to_come_back() {
     assert_eq!(seen, 3);
     let refused = visitor.get("shop.test", "/").await.unwrap().unwrap();
     assert_eq!((refused.status, refused.field("retry-after")), (429, Some("1")));
+    // What we answer ourselves is counted to the service too.
+    let metrics = proxy.text("/metrics").await;
+    let count = "bgproxy_requests_total{service=\"shop\",slot=\"blue\",class=\"4xx\"} 3\n";
+    assert!(metrics.contains(count), "{metrics}");
     // The same connection goes on, and after a while so does its address.
     let passes = async || (visitor.get("shop.test", "/").await.unwrap().unwrap().status == 200).then_some(());
     eventually_mut("the rate lets one through again", passes).await;

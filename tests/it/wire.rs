@@ -389,3 +389,24 @@ async fn an_application_may_have_an_ipv6_address() {
     let mut visitor = client(proxy.address()).await.unwrap();
     assert_eq!(visitor.get("shop.test", "/").await.unwrap().unwrap().text(), "v6");
 }
+
+/// The time for an answer begins when the request is sent: an upload that the application let go on is not late.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_after_100_continue_may_take_longer_than_the_answer_may() {
+    let (proxy, app) = site().await;
+    app.behave(Behaviour::Continue);
+    let options = serde_json::json!({ "domains": ["shop.test"], "options": { "response_timeout": "300ms" } });
+    assert_eq!(proxy.call("PUT", "/v1/services/shop", options).await.status, 200);
+    let mut visitor = client(proxy.address()).await.unwrap();
+    visitor
+        .send("POST / HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n")
+        .await
+        .unwrap();
+    assert_eq!(visitor.answer().await.unwrap().unwrap().status, 100);
+    for byte in b"0123456789" {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        visitor.send([*byte]).await.unwrap();
+    }
+    let answer = visitor.answer().await.unwrap().unwrap();
+    assert_eq!((answer.status, answer.text().as_str()), (200, "0123456789"));
+}

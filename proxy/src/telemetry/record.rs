@@ -15,6 +15,7 @@ use http::uri::PathAndQuery;
 use http::{Method, StatusCode, Version};
 
 use super::access_log::WorkerLog;
+use crate::routing::table::Service;
 
 /// One request; it is written when dropped.
 pub(crate) struct Record {
@@ -51,7 +52,7 @@ impl Record {
         request_id: &HeaderValue,
     ) -> Option<Box<Self>> {
         let path = request.uri.path();
-        if access.format == AccessFormat::Off || access.exclude.iter().any(|prefix| prefix.takes(path)) {
+        if access.exclude.iter().any(|prefix| prefix.takes(path)) {
             return None;
         }
         let field = |name| request.headers.get(name).cloned();
@@ -77,14 +78,10 @@ impl Record {
         }))
     }
 
-    /// Notes that its service wants no line of it.
-    pub(crate) fn is_unwanted(&mut self) {
-        self.is_unwanted = true;
-    }
-
-    /// Notes whom it was sent to.
-    pub(crate) fn is_sent_to(&mut self, service: &str, slot: Slot) {
-        self.sent_to = Some((service.to_owned(), slot));
+    /// Notes whom it is sent to.
+    pub(crate) fn is_sent_to(&mut self, service: &Service, slot: Slot) {
+        self.sent_to = Some((service.name.to_string(), slot));
+        self.is_unwanted = !service.options.access_log;
     }
 
     /// Notes the status of the answer.

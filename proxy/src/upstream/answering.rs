@@ -56,10 +56,10 @@ impl Answering {
         }
     }
 
-    /// Takes the connection out, for a tunnel after 101.
-    pub(crate) fn into_connection(self) -> Option<Box<Connection>> {
+    /// Takes the connection out, for a tunnel after 101, which only HTTP/1 has.
+    pub(crate) fn take_connection(&mut self) -> Option<Box<Connection>> {
         match self {
-            Self::Http1(exchange) => exchange.into_connection(),
+            Self::Http1(exchange) => exchange.take_connection(),
             Self::Http2(_) => None,
         }
     }

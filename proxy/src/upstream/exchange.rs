@@ -279,7 +279,7 @@ impl Exchange {
     }
 
     /// Takes the connection out, for a tunnel after 101.
-    pub(crate) fn into_connection(mut self) -> Option<Box<Connection>> {
+    pub(crate) fn take_connection(&mut self) -> Option<Box<Connection>> {
         self.connection.take()
     }
 
@@ -301,7 +301,8 @@ impl Exchange {
         loop {
             let before = self.written;
             let outcome = connection.poll_write_all(cx, &mut self.out, &mut self.written);
-            if !self.answered && (self.written > before || !self.is_timed) {
+            // Until the final answer begins: an upload that an interim one let go on takes its time.
+            if !self.has_head && (self.written > before || !self.is_timed) {
                 connection.set_timer(self.limits.response);
                 self.is_timed = true;
             }

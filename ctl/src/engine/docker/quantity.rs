@@ -1,6 +1,7 @@
 //! Sizes, shares and limits in docker's own words: `--memory 512m`, `--cpus 1.5`, `--ulimit nofile=1024:2048`.
 
 use bollard::models::ResourcesUlimits;
+use config::size;
 
 /// Reads a number of bytes: `512m`, `1.5g`, `64MiB`, `1048576`.
 ///
@@ -8,18 +9,11 @@ use bollard::models::ResourcesUlimits;
 /// What is wrong with it, in words.
 pub(super) fn bytes(text: &str) -> Result<i64, String> {
     let wrong = || format!("`{text}` is not a size such as 512m or 2g");
-    let lower = text.trim().to_ascii_lowercase();
-    let digits = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
-    let (number, unit) = lower.split_at(digits);
-    let power = match unit.trim() {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 1,
-        "m" | "mb" | "mib" => 2,
-        "g" | "gb" | "gib" => 3,
-        "t" | "tb" | "tib" => 4,
-        _ => return Err(wrong()),
-    };
-    scaled(number, 1024_i64.pow(power)).ok_or_else(wrong)
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = size::bytes_of(unit).and_then(|bytes| i64::try_from(bytes).ok()).ok_or_else(wrong)?;
+    scaled(number, unit).ok_or_else(wrong)
 }
 
 /// Reads a share of processors as docker's billionths: `1.5`, `.5`.
