@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::client::Serving;
+use crate::clock;
 use crate::error::{Error, Side};
 use crate::telemetry::counters::Ended;
 use crate::telemetry::record::Record;
@@ -27,7 +28,7 @@ enum Content {
     /// Made here, or nothing.
     Bytes(Bytes),
     /// Streamed from an application.
-    Upstream(Box<Upstream>),
+    Upstream(Upstream),
 }
 
 struct Upstream {
@@ -38,7 +39,7 @@ struct Upstream {
     counted: bool,
     /// How it broke, until what came before has been flushed: hyper throws away what it has not written when a body
     /// fails, and the client would see an empty close instead of the beginning of an answer.
-    broken: Option<Error>,
+    broken: Option<Box<Error>>,
     meter: Meter,
 }
 
@@ -58,7 +59,12 @@ pub(crate) struct Meter {
 impl Meter {
     /// Returns how the request ended, now.
     pub(crate) fn ended(self) -> Ended {
-        Ended { status: self.status, took: self.began.elapsed(), upstream: self.upstream, bytes: self.bytes }
+        Ended {
+            status: self.status,
+            took: clock::now().duration_since(self.began),
+            upstream: self.upstream,
+            bytes: self.bytes,
+        }
     }
 }
 
@@ -93,7 +99,7 @@ impl AnswerBody {
             return Self::bytes(Bytes::new());
         }
         Self {
-            content: Content::Upstream(Box::new(Upstream { answering, claim, counted: false, broken: None, meter })),
+            content: Content::Upstream(Upstream { answering, claim, counted: false, broken: None, meter }),
             serving: None,
             record: None,
         }
@@ -110,11 +116,11 @@ impl AnswerBody {
 impl Upstream {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         if let Some(error) = self.broken.take() {
-            return Poll::Ready(Some(Err(error)));
+            return Poll::Ready(Some(Err(*error)));
         }
         match self.poll_next(cx) {
             Poll::Ready(Some(Err(error))) => {
-                self.broken = Some(error);
+                self.broken = Some(Box::new(error));
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }

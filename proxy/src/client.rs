@@ -10,15 +10,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 
+use crate::clock;
 use crate::upstream::run::RunId;
 use crate::upstream::tunnel::Tunnel;
 
@@ -132,7 +132,7 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(peer: SocketAddr) -> Rc<Self> {
         let peer = peer.ip().to_canonical();
-        let now = Instant::now();
+        let now = clock::now();
         Rc::new(Self {
             peer: Cell::new(peer),
             peer_text: RefCell::new(peer.to_string().into()),
@@ -182,7 +182,7 @@ impl Client {
         self.requests.set(self.requests.get() + 1);
         self.has_served.set(true);
         self.phase.set(Phase::Serving);
-        self.last_move.set(Instant::now());
+        self.last_move.set(clock::now());
         Serving(Rc::clone(self))
     }
 
@@ -244,7 +244,7 @@ impl Client {
     /// Notes that the connection speaks HTTP/2.
     pub(crate) fn speaks_http2(&self) {
         self.is_http2.set(true);
-        self.phase.set(Phase::Idle(Instant::now()));
+        self.phase.set(Phase::Idle(clock::now()));
     }
 
     /// Returns a number for a stream's task, unlike that of any other.
@@ -346,7 +346,7 @@ impl Client {
             self.moved.set(true);
         }
         if let (Phase::Idle(_), false) = (self.phase.get(), self.is_http2.get()) {
-            self.phase.set(Phase::Head(Instant::now()));
+            self.phase.set(Phase::Head(clock::now()));
         }
     }
 }
@@ -366,7 +366,7 @@ impl Drop for Serving {
         self.0.awaits_body.set(false);
         self.0.requests.set(self.0.requests.get() - 1);
         if self.0.phase.get() == Phase::Serving && self.0.requests.get() == 0 {
-            self.0.phase.set(Phase::Idle(Instant::now()));
+            self.0.phase.set(Phase::Idle(clock::now()));
         }
     }
 }

@@ -12,6 +12,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use crate::client::{Client, ClientStream, HTTP2_PREFACE, Order};
+use crate::clock;
 use crate::service::Service;
 use crate::worker::Worker;
 use crate::{http2, proxy_header, upgrade};
@@ -108,7 +109,7 @@ async fn serve_http(stream: ClientStream, client: &Rc<Client>, worker: &Rc<Worke
                 // Polling the answer is looking at its run.
                 Some(Order::Look | Order::Park) => {}
                 None => {
-                    return http.poll_without_shutdown(cx).map(|outcome| match outcome {
+                    return clock::turn(|| http.poll_without_shutdown(cx)).map(|outcome| match outcome {
                         Ok(()) => Ended::Complete,
                         Err(_) => Ended::Broken,
                     });

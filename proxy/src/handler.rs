@@ -9,15 +9,16 @@ use std::time::Instant;
 use config::options::Protocol;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
+use http::{Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use crate::answer::{AnswerBody, Meter};
 use crate::client::{BodyWatch, Client, Serving};
+use crate::clock;
 use crate::error::{Error, Side};
-use crate::forward::{self, Failure, Head, Request as Forward, Sent};
+use crate::forward::{self, Content, Failure, Head, Request as Forward, Sent};
 use crate::headers::{self, Authority, Forwarded, RequestHead};
 use crate::hold::Hold;
 use crate::respond;
@@ -35,30 +36,30 @@ use crate::{sticky, upgrade};
 const BUFFERED_BYTES: usize = 16 * 1024;
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// What comes behind a request's head.
+pub(crate) struct Arrived {
+    /// The body.
+    pub(crate) incoming: Incoming,
+    /// What a WebSocket on a stream of HTTP/2 becomes. Only such a stream is taken over through hyper; a connection of HTTP/1
+    /// is taken apart.
+    pub(crate) upgrade: Option<OnUpgrade>,
+}
+
 /// Answers a request; every error leaves by the one door at the end.
 pub(crate) async fn handle(
     worker: &Rc<Worker>,
     client: &Rc<Client>,
-    mut request: Request<Incoming>,
+    request: &Parts,
+    content: Arrived,
     serving: Serving,
 ) -> Response<AnswerBody> {
     worker.count_request();
-    let began = Instant::now();
-    // Only a stream of HTTP/2 is taken over through hyper; a connection of HTTP/1 is taken apart.
-    let upgrade = (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
-    let (parts, body) = request.into_parts();
-    let request_id = request_id(worker, &parts);
-    let address = worker.trust().client(client.peer(), &parts.headers);
-    let mut record = worker.access().and_then(|access| Record::new(&worker.log, access, address, &parts, &request_id));
-    let received = Received {
-        request: &parts,
-        request_id: &request_id,
-        address,
-        incoming: body,
-        upgrade,
-        began,
-        record: record.as_deref_mut(),
-    };
+    let began = clock::now();
+    let request_id = request_id(worker, request);
+    let address = worker.trust().client(client.peer(), &request.headers);
+    let mut record = worker.access().and_then(|access| Record::new(&worker.log, access, address, request, &request_id));
+    let received =
+        Received { request, request_id: &request_id, address, content, began, record: record.as_deref_mut() };
     match answer(worker, client, received).await {
         Ok(response) => {
             if let Some(record) = &mut record {
@@ -74,14 +75,14 @@ pub(crate) async fn handle(
             // What a client does wrong is its own affair; what an application does wrong is someone's at 3 a.m.
             if error.side() == Side::Upstream {
                 tracing::warn!(
-                    path = parts.uri.path(),
+                    path = request.uri.path(),
                     error = &error as &dyn std::error::Error,
                     "the application failed a request"
                 );
             }
-            tracing::debug!(peer = %client.peer(), method = %parts.method, path = parts.uri.path(), status = error.status().as_u16(), %error, "answered by ourselves");
+            tracing::debug!(peer = %client.peer(), method = %request.method, path = request.uri.path(), status = error.status().as_u16(), %error, "answered by ourselves");
             let options = service.as_ref().map(|service| &*service.options);
-            let mut response = respond::error(&error, &parts, &request_id, options, serving);
+            let mut response = respond::error(&error, request, &request_id, options, serving);
             response.headers_mut().insert(X_REQUEST_ID, request_id);
             response.map(|body| body.recorded(record))
         }
@@ -106,9 +107,7 @@ struct Received<'r> {
     request_id: &'r HeaderValue,
     /// The client's address, as far as it is to be believed.
     address: IpAddr,
-    incoming: Incoming,
-    /// What a WebSocket on a stream of HTTP/2 becomes.
-    upgrade: Option<OnUpgrade>,
+    content: Arrived,
     began: Instant,
     record: Option<&'r mut Record>,
 }
@@ -116,7 +115,7 @@ struct Received<'r> {
 async fn answer(
     worker: &Rc<Worker>,
     client: &Rc<Client>,
-    Received { request, request_id, address, incoming, upgrade, began, mut record }: Received<'_>,
+    Received { request, request_id, address, content: Arrived { incoming, upgrade }, began, mut record }: Received<'_>,
 ) -> Result<Response<AnswerBody>, Refusal> {
     // The parser of HTTP/1 counts them itself, that of HTTP/2 does not.
     if request.headers.len() > worker.limits.header_fields {
@@ -165,34 +164,34 @@ async fn answer(
                     return Err(refuse(service, &claim, began, error.into()));
                 }
             }
-            sent_at = Instant::now();
+            sent_at = clock::now();
             continue;
         }
         let live = service.live.as_ref().ok_or(Error::NoVersion)?;
         let is_sticky = service.options.sticky && live.endpoints.len() > 1;
         let wanted = is_sticky.then(|| sticky::wanted(&request.headers, &service.name, live)).flatten();
-        let outbound = asked.outbound(&service, &target, body.take(), wanted);
-        match forward::send(worker, live, &service.options, &claim, outbound).await {
+        let mut outbound = asked.outbound(&service, &target, body.take(), wanted);
+        let Failure { error, unsent } = match forward::send(worker, live, &service.options, &claim, &mut outbound).await
+        {
             Ok(sent) => {
                 let is_new = is_sticky && wanted != Some(sent.place);
                 let cookie = is_new.then(|| sticky::cookie(&service.name, &live.endpoints[sent.place]));
                 break (service, claim, sent, cookie);
             }
-            Err(Failure { unsent: Some(unsent), .. }) if hold.is_allowed(&service, live) => {
-                hold.wait(claim).await;
-                sent_at = Instant::now();
-                body = unsent;
-            }
-            Err(Failure { error, .. }) => {
-                claim.tally(match error {
-                    Error::CutOff => Tally::Cut,
-                    // The client broke its own request off.
-                    _ if error.side() == Side::Client => Tally::Answered,
-                    _ => Tally::Failed,
-                });
-                return Err(refuse(service, &claim, began, error));
-            }
+            Err(failure) => failure,
+        };
+        if !(unsent && hold.is_allowed(&service, live)) {
+            claim.tally(match error {
+                Error::CutOff => Tally::Cut,
+                // The client broke its own request off.
+                _ if error.side() == Side::Client => Tally::Answered,
+                _ => Tally::Failed,
+            });
+            return Err(refuse(service, &claim, began, error));
         }
+        hold.wait(claim).await;
+        sent_at = clock::now();
+        body = outbound.content.body;
     };
     let Sent { status, mut headers, mut answering, .. } = sent;
     // Unasked, a switch of protocols is no answer; asked for on a stream, anything else that looks like success is taken for
@@ -207,7 +206,8 @@ async fn answer(
         headers.append(header::SET_COOKIE, cookie);
     }
     claim.tally(Tally::Answered);
-    let meter = Meter { began, upstream: Some(sent_at.elapsed()), status: status.as_u16(), bytes: 0 };
+    let meter =
+        Meter { began, upstream: Some(clock::now().duration_since(sent_at)), status: status.as_u16(), bytes: 0 };
     if is_switch && let Some(connection) = answering.take_connection() {
         claim.end(meter.ended());
         let (stream, read) = connection.into_parts();
@@ -256,7 +256,8 @@ impl Asked<'_> {
             },
         };
         let head = if is_http2 { Head::Http2(head.http2()) } else { Head::Http1(head.encode()) };
-        Forward { method: self.request.method.clone(), head, body, framing, expects_continue, wanted }
+        let content = Content { method: self.request.method.clone(), body, framing, expects_continue };
+        Forward { head, content, wanted }
     }
 }
 

@@ -13,6 +13,7 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
 use crate::client::{BodyAsked, Client, ClientStream, Order, Traces};
+use crate::clock;
 use crate::service::Service;
 use crate::upstream::run::RunId;
 use crate::worker::Worker;
@@ -66,7 +67,7 @@ pub(crate) async fn serve(stream: ClientStream, client: Rc<Client>, worker: Rc<W
                 // The streams were woken too, and look for themselves.
                 Some(Order::Look | Order::Park) => {}
                 // How it ended is the client's affair.
-                None => return Pin::new(&mut http).poll(cx).map(drop),
+                None => return clock::turn(|| Pin::new(&mut http).poll(cx)).map(drop),
             }
         }
     })
@@ -121,10 +122,10 @@ impl<F> Stream<F> {
         let Traces { run, answer_asked, body_asked } = self.client.take_traces();
         self.run = run.or(self.run);
         if answer_asked {
-            self.moved = Some(Instant::now());
+            self.moved = Some(clock::now());
         }
         match body_asked {
-            Some(BodyAsked::Waits) => self.awaited = self.awaited.or_else(|| Some(Instant::now())),
+            Some(BodyAsked::Waits) => self.awaited = self.awaited.or_else(|| Some(clock::now())),
             Some(BodyAsked::Came) => self.awaited = None,
             None => {}
         }
@@ -132,7 +133,7 @@ impl<F> Stream<F> {
             self.last_polls = self.last_polls.saturating_sub(1);
         }
         let mut since = [self.moved, self.awaited].into_iter().flatten();
-        self.last_polls == 0 || since.any(|since| since.elapsed() >= self.stuck_after)
+        self.last_polls == 0 || since.any(|since| clock::now().duration_since(since) >= self.stuck_after)
     }
 }
 
@@ -143,10 +144,10 @@ impl<F: Future<Output = ()>> Future for Stream<F> {
         self.client.keep_stream(self.number, cx.waker());
         // What other tasks of the connection left is none of ours.
         _ = self.client.take_traces();
-        match self.stream.as_mut().poll(cx) {
+        clock::turn(|| match self.stream.as_mut().poll(cx) {
             Poll::Pending if self.is_stuck() => Poll::Ready(()),
             polled => polled,
-        }
+        })
     }
 }
 

@@ -10,6 +10,7 @@ mod answer;
 pub mod app;
 pub mod args;
 mod client;
+mod clock;
 mod connection;
 pub mod control;
 mod control_thread;

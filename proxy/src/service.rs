@@ -5,12 +5,12 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 
 use crate::answer::AnswerBody;
 use crate::client::Client;
-use crate::handler;
+use crate::handler::{self, Arrived};
 use crate::worker::Worker;
 
 /// Hands each request to the handler.
@@ -27,10 +27,13 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     // Boxed, so that the connection can be taken apart again (`into_parts` wants it `Unpin`).
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let upgrade = (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
+        let (parts, incoming) = request.into_parts();
+        let content = Arrived { incoming, upgrade };
         let serving = self.client.serving();
         let client = Rc::clone(&self.client);
         let worker = Rc::clone(&self.worker);
-        Box::pin(async move { Ok(handler::handle(&worker, &client, request, serving).await) })
+        Box::pin(async move { Ok(handler::handle(&worker, &client, &parts, content, serving).await) })
     }
 }

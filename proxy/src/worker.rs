@@ -15,9 +15,10 @@ use config::model::{Access, AccessFormat, Limits};
 use config::name::EndpointAddr;
 use config::options::ServiceOptions;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 
 use crate::client::{Client, ClientLimits, Order};
+use crate::clock;
 use crate::crowd::{Crowd, Place};
 use crate::headers::Trust;
 use crate::routing::live::{Live, Reader};
@@ -112,7 +113,7 @@ pub(crate) struct Worker {
     settings: RefCell<Settings>,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     next_client: Cell<u64>,
-    request_id_seed: u64,
+    request_id_seed: [u8; 16],
     request_ids: Cell<u64>,
     turn: Cell<usize>,
 }
@@ -133,7 +134,7 @@ impl Worker {
             settings: RefCell::new(settings),
             clients: RefCell::default(),
             next_client: Cell::new(0),
-            request_id_seed: RandomState::new().hash_one(index),
+            request_id_seed: hex(RandomState::new().hash_one(index)),
             request_ids: Cell::new(0),
             turn: Cell::new(0),
             shared,
@@ -194,11 +195,13 @@ impl Worker {
 
     /// Returns an id for a request that has none, unlike that of any other.
     pub(crate) fn request_id(&self) -> [u8; 32] {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let count = self.request_ids.get();
         self.request_ids.set(count + 1);
-        let bits = u128::from(self.request_id_seed) << 64 | u128::from(count);
-        std::array::from_fn(|at| DIGITS[(bits >> (124 - 4 * at) & 15) as usize])
+        let mut id = [0; 32];
+        let (seed, rest) = id.split_at_mut(16);
+        seed.copy_from_slice(&self.request_id_seed);
+        rest.copy_from_slice(&hex(count));
+        id
     }
 
     /// Returns a number that goes round, to spread requests over endpoints.
@@ -273,7 +276,7 @@ impl Worker {
                 body_idle: limits.body_idle_timeout,
             }
         };
-        let now = Instant::now();
+        let now = clock::now();
         for client in self.clients.borrow().values() {
             if let Some(order) = client.judge(now, &limits) {
                 client.order(order);
@@ -285,6 +288,12 @@ impl Worker {
         self.balance.sweep(|run| table.has_run(run));
         self.log.flush();
     }
+}
+
+/// Returns a number's sixteen hexadecimal digits.
+fn hex(number: u64) -> [u8; 16] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    std::array::from_fn(|at| DIGITS[(number >> (60 - 4 * at) & 15) as usize])
 }
 
 /// A client's place in its worker's list, and its share of the connection cap.

@@ -1,8 +1,8 @@
 //! From a run to a connection to one of its endpoints: an idle one, or a new one.
 
 use std::io;
-use std::time::Duration;
 
+use config::options::ServiceOptions;
 use tokio::sync::oneshot;
 
 use crate::error::Error;
@@ -20,8 +20,7 @@ use crate::worker::{Resolve, Worker};
 pub(super) struct Way<'w> {
     pub(super) target: &'w Target,
     pub(super) claim: &'w Claim,
-    /// For connecting.
-    pub(super) timeout: Duration,
+    pub(super) options: &'w ServiceOptions,
     /// The endpoint to try first.
     pub(super) wanted: Option<usize>,
     pub(super) reuse: Reuse,
@@ -81,9 +80,25 @@ impl Speaks for Link {
 pub(super) async fn connect<C: Speaks>(worker: &Worker, way: Way<'_>) -> Result<Connected<C>, Error> {
     let target = way.target;
     if let [endpoint] = &target.endpoints[..] {
-        let (connection, key) = connect_endpoint(worker, way, endpoint).await?;
+        let (connection, key) = match kept(worker, way, endpoint) {
+            Some(kept) => kept,
+            // Boxed, so that a request for which there is a connection need not make room for making one.
+            None => Box::pin(connect_endpoint(worker, way, endpoint)).await?,
+        };
         return Ok(Connected { connection, key, place: 0, busy: None });
     }
+    Box::pin(connect_any(worker, way)).await
+}
+
+/// Returns a connection that carried a request before, to the first address of an endpoint.
+fn kept<C: Speaks>(worker: &Worker, way: Way<'_>, endpoint: &Endpoint) -> Option<(C, Key)> {
+    let address = endpoint.addresses.first().filter(|_| way.reuse == Reuse::Allowed)?;
+    let key = (way.target.run.id(), address.clone());
+    C::kept(worker, &key).map(|connection| (connection, key))
+}
+
+async fn connect_any<C: Speaks>(worker: &Worker, way: Way<'_>) -> Result<Connected<C>, Error> {
+    let target = way.target;
     let run = target.run.id();
     let healthy: Vec<bool> = target.endpoints.iter().map(|endpoint| endpoint.healthy).collect();
     let mut failure = None;
@@ -104,9 +119,9 @@ pub(super) async fn connect<C: Speaks>(worker: &Worker, way: Way<'_>) -> Result<
 
 async fn connect_endpoint<C: Speaks>(worker: &Worker, way: Way<'_>, endpoint: &Endpoint) -> Result<(C, Key), Error> {
     let run = way.target.run.id();
-    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    let mut failure = None;
     let open = async |key: &Key| {
-        let socket = Socket::connect(&key.1, way.timeout).await?;
+        let socket = Socket::connect(&key.1, worker.exchange_limits(way.options).connect).await?;
         C::begin(worker, key, socket).await
     };
     for address in &endpoint.addresses {
@@ -118,7 +133,7 @@ async fn connect_endpoint<C: Speaks>(worker: &Worker, way: Way<'_>, endpoint: &E
         }
         match open(&key).await {
             Ok(connection) => return Ok((connection, key)),
-            Err(error) => failure = error,
+            Err(error) => failure = Some(error),
         }
     }
     // The container may have been started again with another address: ask once, and try what is new.
@@ -132,9 +147,10 @@ async fn connect_endpoint<C: Speaks>(worker: &Worker, way: Way<'_>, endpoint: &E
             let key = (run, address);
             match open(&key).await {
                 Ok(connection) => return Ok((connection, key)),
-                Err(error) => failure = error,
+                Err(error) => failure = Some(error),
             }
         }
     }
-    Err(Error::Connect { address: endpoint.address.to_string(), source: failure })
+    let source = failure.unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+    Err(Error::Connect { address: endpoint.address.to_string(), source })
 }

@@ -22,7 +22,7 @@ use crate::routing::table::Target;
 use crate::upstream::answering::Answering;
 use crate::upstream::codec::ResponseHead;
 use crate::upstream::connection::Connection;
-use crate::upstream::exchange::{Exchange, ExchangeLimits, Failed, Outbound, RequestFraming, Untouched};
+use crate::upstream::exchange::{Exchange, Failed, Outbound, RequestFraming, Untouched};
 use crate::upstream::http2::{self, Link, Patience, Unanswered};
 use crate::upstream::request_body::RequestBody;
 use crate::upstream::run::{Claim, Tally};
@@ -34,18 +34,24 @@ const KEPT_BYTES: usize = 1024 * 1024;
 
 /// A request, ready to be sent.
 pub(crate) struct Request {
-    /// Its method.
-    pub(crate) method: Method,
     /// Its head.
     pub(crate) head: Head,
+    /// All else.
+    pub(crate) content: Content,
+    /// The endpoint that the visitor was with, by its place in the target.
+    pub(crate) wanted: Option<usize>,
+}
+
+/// What a request is besides its head.
+pub(crate) struct Content {
+    /// Its method.
+    pub(crate) method: Method,
     /// Its body.
     pub(crate) body: Option<RequestBody>,
     /// How that is framed.
     pub(crate) framing: RequestFraming,
     /// Whether the client waits for `100 Continue`.
     pub(crate) expects_continue: bool,
-    /// The endpoint that the visitor was with, by its place in the target.
-    pub(crate) wanted: Option<usize>,
 }
 
 /// The head of a request, in the version of HTTP that the application speaks.
@@ -53,7 +59,7 @@ pub(crate) enum Head {
     /// Encoded.
     Http1(Bytes),
     /// In its parts.
-    Http2(Http2Head),
+    Http2(Box<Http2Head>),
 }
 
 /// A request that was answered.
@@ -72,20 +78,20 @@ pub(crate) struct Sent {
 pub(crate) struct Failure {
     /// Why.
     pub(crate) error: Error,
-    /// The body, where there is one, of a request of which nothing was sent: it may be tried again.
-    pub(crate) unsent: Option<Option<RequestBody>>,
+    /// Nothing was sent, and the request still has its body: it may be tried again.
+    pub(crate) unsent: bool,
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, unsent: None }
+        Self { error, unsent: false }
     }
 }
 
-/// Sends a request and returns the head of the answer, with what its body comes from.
+/// Sends a request, whose body it takes, and returns the head of the answer with what its body comes from.
 ///
 /// # Errors
-/// Where no answer came: see [`Error`]; with the request where nothing of it was sent and it could not be connected.
+/// Where no answer came: see [`Error`].
 ///
 /// # Cancel safety
 /// Dropping it closes the upstream connection, or resets the stream: the application learns that the client has gone.
@@ -94,38 +100,29 @@ pub(crate) async fn send(
     target: &Target,
     options: &ServiceOptions,
     claim: &Claim,
-    request: Request,
+    request: &mut Request,
 ) -> Result<Sent, Failure> {
-    let limits = worker.exchange_limits(options);
-    let way = Way { target, claim, timeout: limits.connect, wanted: request.wanted, reuse: Reuse::Allowed };
-    match request.head {
-        Head::Http1(ref head) => {
-            let head = head.clone();
-            send_http1(worker, way, limits, request, head).await
-        }
-        Head::Http2(ref head) => {
-            let head = head.clone();
-            // Boxed, here and below, so that the usual request need not make room for the unusual.
-            Box::pin(send_http2(worker, way, limits, request, head)).await
-        }
+    let way = Way { target, claim, options, wanted: request.wanted, reuse: Reuse::Allowed };
+    match &mut request.head {
+        Head::Http1(head) => send_http1(worker, way, head, &mut request.content).await,
+        // Boxed, here and below, so that the usual request need not make room for the unusual.
+        Head::Http2(head) => Box::pin(send_http2(worker, way, head, &mut request.content)).await,
     }
 }
 
 async fn send_http1(
     worker: &Rc<Worker>,
     mut way: Way<'_>,
-    limits: ExchangeLimits,
-    mut request: Request,
-    mut head: Bytes,
+    head: &mut Bytes,
+    request: &mut Content,
 ) -> Result<Sent, Failure> {
-    let Way { target, claim, .. } = way;
     loop {
         let Connected { connection, key, place, busy } = match connect::<Box<Connection>>(worker, way).await {
             Ok(connected) => connected,
-            Err(error) => return Err(Failure { error, unsent: Some(request.body) }),
+            Err(error) => return Err(Failure { error, unsent: true }),
         };
         if request.framing == RequestFraming::Chunked && worker.pool.speaks_http10(&key) {
-            head = Box::pin(give_length(worker, &mut request, &head)).await?;
+            Box::pin(give_length(worker, head, request)).await?;
         }
         let outbound = Outbound {
             method: request.method.clone(),
@@ -135,9 +132,10 @@ async fn send_http1(
             expects_continue: request.expects_continue,
             busy,
         };
-        let mut exchange = Exchange::new(connection, (Rc::clone(&worker.pool), key), limits, outbound);
+        let limits = worker.exchange_limits(way.options);
+        let mut exchange = Box::new(Exchange::new(connection, (Rc::clone(&worker.pool), key), limits, outbound));
         let outcome = poll_fn(|cx| match exchange.poll_head(cx) {
-            Poll::Pending if claim.run().is_cut_off() => Poll::Ready(Err(Error::CutOff)),
+            Poll::Pending if way.claim.run().is_cut_off() => Poll::Ready(Err(Error::CutOff)),
             polled => polled,
         })
         .await;
@@ -152,10 +150,10 @@ async fn send_http1(
         match exchange.into_failed(error) {
             Failed { broke_silently: true, reused, body: Untouched::Yes(body), unwritten, .. }
                 if way.reuse == Reuse::Allowed
-                    && (reused || target.endpoints.len() > 1)
+                    && (reused || way.target.endpoints.len() > 1)
                     && (unwritten || request.method.is_idempotent()) =>
             {
-                claim.tally(Tally::Retried);
+                way.claim.tally(Tally::Retried);
                 request.body = body;
                 way.reuse = Reuse::Fresh;
             }
@@ -167,15 +165,15 @@ async fn send_http1(
 async fn send_http2(
     worker: &Rc<Worker>,
     mut way: Way<'_>,
-    limits: ExchangeLimits,
-    mut request: Request,
-    head: Http2Head,
+    head: &Http2Head,
+    request: &mut Content,
 ) -> Result<Sent, Failure> {
+    let limits = worker.exchange_limits(way.options);
     let patience = Patience { response: limits.response, body_idle: limits.body_idle };
     loop {
         let Connected { connection: link, place, busy, .. } = match connect::<Link>(worker, way).await {
             Ok(connected) => connected,
-            Err(error) => return Err(Failure { error, unsent: Some(request.body) }),
+            Err(error) => return Err(Failure { error, unsent: true }),
         };
         let is_second_chance = link.reused || way.target.endpoints.len() > 1;
         let had_body = request.body.is_some();
@@ -183,7 +181,7 @@ async fn send_http2(
         let Unanswered { error, unsent } = match http2::send(link, outbound, way.claim.run(), patience, busy).await {
             Ok((status, headers, answer)) => {
                 judge(worker, way, place, is_gateway_failure(status));
-                return Ok(Sent { status, headers, answering: Answering::Http2(answer), place });
+                return Ok(Sent { status, headers, answering: Answering::Http2(Box::new(answer)), place });
             }
             Err(unanswered) => unanswered,
         };
@@ -212,19 +210,19 @@ fn judge(worker: &Worker, way: Way<'_>, place: usize, failed: bool) {
     }
 }
 
-/// Collects a body that came without a length, for an application that knows no chunked coding; returns the head that tells
-/// its length.
-async fn give_length(worker: &Worker, request: &mut Request, head: &Bytes) -> Result<Bytes, Error> {
-    let Some(body) = request.body.take() else { return Ok(head.clone()) };
+/// Collects a body that came without a length, for an application that knows no chunked coding, and tells its length in the
+/// head.
+async fn give_length(worker: &Worker, head: &mut Bytes, request: &mut Content) -> Result<(), Error> {
+    let Some(body) = request.body.take() else { return Ok(()) };
     let body = body.spool(Spool::new(KEPT_BYTES, worker.shared.spool.clone())).await?;
     // With the line before it: a client's own field may end in the same words.
     let chunked = b"\r\ntransfer-encoding: chunked\r\n";
     let at = head.windows(chunked.len()).position(|bytes| bytes == chunked);
     let at = at.expect("the head of a chunked request says so");
     let length = format!("\r\ncontent-length: {}\r\n", body.size_hint().lower());
-    let head = [&head[..at], length.as_bytes(), &head[at + chunked.len()..]].concat();
+    *head = [&head[..at], length.as_bytes(), &head[at + chunked.len()..]].concat().into();
     request.framing = RequestFraming::Length;
     request.expects_continue = false;
     request.body = Some(body);
-    Ok(head.into())
+    Ok(())
 }

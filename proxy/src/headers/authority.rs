@@ -17,7 +17,7 @@ pub(crate) struct Authority<'r> {
     /// In the form that routes are compared in: lower case, no port, no trailing dot.
     pub(crate) host: Cow<'r, str>,
     /// The port, where there is one.
-    pub(crate) port: Option<u16>,
+    pub(crate) port: Option<&'r str>,
 }
 
 /// Checks what hyper lets through and what must never reach an application, and returns whom the request is for.
@@ -74,7 +74,9 @@ fn parse(text: &str) -> Result<Authority<'_>, Error> {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => {
             let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
-            let Some(port) = port.parse::<u16>().ok().filter(|_| digits) else { return Err(bad) };
+            if !digits || port.parse::<u16>().is_err() {
+                return Err(bad);
+            }
             (host, Some(port))
         }
         _ => (text, None),

@@ -28,7 +28,7 @@ pub(crate) fn is_grpc(request: &Parts) -> bool {
 
 impl RequestHead<'_> {
     /// Returns the head for HTTP/2: what HTTP/1 would be told, read back, so that there is one place that decides it.
-    pub(crate) fn http2(&self) -> Http2Head {
+    pub(crate) fn http2(&self) -> Box<Http2Head> {
         let bytes = self.encode();
         let mut storage = vec![httparse::EMPTY_HEADER; self.request.headers.len() + 16];
         let mut parsed = httparse::Request::new(&mut storage);
@@ -43,7 +43,7 @@ impl RequestHead<'_> {
                 headers.append(name, value);
             }
         }
-        Http2Head { method: self.request.method.clone(), uri: self.uri(), headers }
+        Box::new(Http2Head { method: self.request.method.clone(), uri: self.uri(), headers })
     }
 
     fn uri(&self) -> Uri {

@@ -1,9 +1,9 @@
 //! The head of a request as the application gets it, written straight from the client's fields.
 
-use std::fmt::Write as _;
 use std::hash::{BuildHasher, RandomState};
+use std::io::Write as _;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 
@@ -77,7 +77,7 @@ fn fate(name: &HeaderName) -> Fate {
 impl RequestHead<'_> {
     /// Returns the bytes of the head.
     pub(crate) fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(1024);
+        let mut out = Vec::with_capacity(1024);
         let headers = &self.request.headers;
         let is_stream = is_websocket_stream(self.request);
         let method = if is_stream { "GET" } else { self.request.method.as_str() };
@@ -121,10 +121,10 @@ impl RequestHead<'_> {
             put(&mut out, &["connection: te\r\nte: trailers\r\n"]);
         }
         put(&mut out, &["\r\n"]);
-        out.freeze()
+        out.into()
     }
 
-    fn encode_forwarded(&self, out: &mut BytesMut, claims: Claims) {
+    fn encode_forwarded(&self, out: &mut Vec<u8>, claims: Claims) {
         let Forwarded { peer, client: address, trusted, request_id } = &self.forwarded;
         let headers = &self.request.headers;
         put(out, &["x-forwarded-for: "]);
@@ -146,12 +146,7 @@ impl RequestHead<'_> {
             put(out, &["x-forwarded-host: ", self.authority.text, "\r\n"]);
         }
         if !claims.port {
-            match self.authority.port {
-                Some(port) => {
-                    write!(out, "x-forwarded-port: {port}\r\n").expect("a buffer in memory takes all that is written")
-                }
-                None => put(out, &["x-forwarded-port: 80\r\n"]),
-            }
+            put(out, &["x-forwarded-port: ", self.authority.port.unwrap_or("80"), "\r\n"]);
         }
         field(out, "x-request-id", request_id.as_bytes());
     }
@@ -169,13 +164,13 @@ fn websocket_key() -> String {
     (0..21).map(digit).chain([last, '=', '=']).collect()
 }
 
-fn put(out: &mut BytesMut, parts: &[&str]) {
+fn put(out: &mut Vec<u8>, parts: &[&str]) {
     for part in parts {
         out.extend_from_slice(part.as_bytes());
     }
 }
 
-fn field(out: &mut BytesMut, name: &str, value: &[u8]) {
+fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
@@ -199,7 +194,7 @@ impl<'r> Cookies<'r> {
         !self.0.is_empty()
     }
 
-    fn encode(&self, out: &mut BytesMut) {
+    fn encode(&self, out: &mut Vec<u8>) {
         for (number, value) in self.0.iter().enumerate() {
             put(out, &[if number == 0 { "cookie: " } else { "; " }]);
             out.extend_from_slice(value.as_bytes());

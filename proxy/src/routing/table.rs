@@ -1,6 +1,5 @@
 //! The compiled routing table: host and path to service, and each service's live run.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,6 +7,7 @@ use config::admin::request::ServiceSettings;
 use config::name::{EndpointAddr, HostPattern, PathPrefix, ServiceName};
 use config::options::ServiceOptions;
 
+use rustc_hash::FxHashMap;
 use sha2::{Digest, Sha256};
 
 use super::rate::{Rate, Rates};
@@ -112,11 +112,11 @@ pub struct Routes<'s> {
     pub settings: Option<&'s ServiceSettings>,
 }
 
-/// Routes, compiled.
+/// Routes, compiled. A fast hash will do: its keys are the operator's, a visitor only asks for them.
 #[derive(Default)]
 pub struct Index {
-    exact: HashMap<String, Paths>,
-    wildcard: HashMap<String, Paths>,
+    exact: FxHashMap<String, Paths>,
+    wildcard: FxHashMap<String, Paths>,
     any: Paths,
 }
 
@@ -258,7 +258,8 @@ impl Table {
 ///
 /// An encoded slash counts as a slash: some applications decode it before they look at the dots.
 pub(crate) fn escapes(path: &str, prefix: &PathPrefix) -> bool {
-    if !path.contains("..") && !path.contains("%2") {
+    // One look at what nearly every path is: without either.
+    if !path.as_bytes().windows(2).any(|pair| pair == b".." || pair == b"%2") {
         return false;
     }
     let decoded = path.replace("%2e", ".").replace("%2E", ".").replace("%2f", "/").replace("%2F", "/");

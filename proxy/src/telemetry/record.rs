@@ -15,6 +15,7 @@ use http::uri::PathAndQuery;
 use http::{Method, StatusCode, Version};
 
 use super::access_log::WorkerLog;
+use crate::clock;
 use crate::routing::table::Service;
 
 /// One request; it is written when dropped.
@@ -61,7 +62,7 @@ impl Record {
             access,
             is_unwanted: false,
             time: SystemTime::now(),
-            began: Instant::now(),
+            began: clock::now(),
             peer,
             method: request.method.clone(),
             target: request.uri.path_and_query().cloned(),

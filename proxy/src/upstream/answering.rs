@@ -11,10 +11,11 @@ use super::http2;
 use crate::error::Error;
 
 /// Where an answer's body comes from.
-#[allow(clippy::large_enum_variant, reason = "the usual one is the large one, and whoever keeps it boxes it")]
 pub(crate) enum Answering {
-    Http1(Exchange),
-    Http2(http2::Answer),
+    /// In a box from its beginning: what is large is not moved from hand to hand.
+    Http1(Box<Exchange>),
+    /// The same.
+    Http2(Box<http2::Answer>),
 }
 
 impl Answering {

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 use super::socket::Socket;
+use crate::clock;
 
 /// The first read of an answer; most answers fit.
 const SMALL_READ: usize = 8 * 1024;
@@ -96,8 +97,15 @@ impl Connection {
         written: &mut u64,
     ) -> Poll<io::Result<()>> {
         while !out.is_empty() {
-            let parts = [IoSlice::new(&out.head), IoSlice::new(&out.data), IoSlice::new(out.tail)];
-            let count = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, &parts))?;
+            let stream = Pin::new(&mut self.stream);
+            // A head by itself is what most requests are, and a plain write is the cheaper system call.
+            let polled = if out.data.is_empty() && out.tail.is_empty() {
+                stream.poll_write(cx, &out.head)
+            } else {
+                let parts = [IoSlice::new(&out.head), IoSlice::new(&out.data), IoSlice::new(out.tail)];
+                stream.poll_write_vectored(cx, &parts)
+            };
+            let count = ready!(polled)?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -109,7 +117,7 @@ impl Connection {
 
     /// Starts the timer anew.
     pub(crate) fn set_timer(&mut self, timeout: Duration) {
-        self.timer.as_mut().reset(Instant::now() + timeout);
+        self.timer.as_mut().reset((clock::now() + timeout).into());
     }
 
     /// Is ready once the time since [`Self::set_timer`] is over.

@@ -284,7 +284,7 @@ impl Exchange {
     }
 
     /// Takes the exchange apart after [`Self::poll_head`] failed.
-    pub(crate) fn into_failed(mut self, error: Error) -> Failed {
+    pub(crate) fn into_failed(mut self: Box<Self>, error: Error) -> Failed {
         let reused = self.connection.as_ref().is_some_and(|connection| connection.reused);
         let broke_silently = !self.answered && matches!(error, Error::Broken(_));
         let body = match self.body.take() {

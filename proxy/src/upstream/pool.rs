@@ -1,23 +1,23 @@
 //! Idle connections of one worker, kept by slot run and address: none outlives its run, none is shared between runs.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::time::Instant;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::connection::Connection;
 use super::run::RunId;
 use super::socket::Address;
+use crate::clock;
 
 /// Whose connections may stand in for one another.
 pub(crate) type Key = (RunId, Address);
 
 /// Idle connections of one worker.
 pub(crate) struct Pool {
-    idle: RefCell<HashMap<Key, Vec<Idle>>>,
+    idle: RefCell<FxHashMap<Key, Vec<Idle>>>,
     /// Whose last answer was HTTP/1.0.
-    http10: RefCell<HashSet<Key>>,
+    http10: RefCell<FxHashSet<Key>>,
     /// Connections idle for longer are closed: shorter than applications wait, so that we close first.
     timeout: Duration,
     /// More than this for one key are closed at once.
@@ -39,7 +39,7 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         let connections = idle.get_mut(key)?;
         while let Some(Idle { connection, since }) = connections.pop() {
-            if since.elapsed() < self.timeout && connection.is_quiet() {
+            if clock::now().duration_since(since) < self.timeout && connection.is_quiet() {
                 return Some(connection);
             }
         }
@@ -72,14 +72,14 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         let connections = idle.entry(key).or_default();
         if connections.len() < self.most {
-            connections.push(Idle { connection, since: Instant::now() });
+            connections.push(Idle { connection, since: clock::now() });
         }
     }
 
     /// Closes what was idle for too long, and all connections of runs that `keeps` refuses.
     pub(crate) fn sweep(&self, keeps: impl Fn(RunId) -> bool) {
         self.idle.borrow_mut().retain(|(run, _), connections| {
-            connections.retain(|idle| idle.since.elapsed() < self.timeout);
+            connections.retain(|idle| clock::now().duration_since(idle.since) < self.timeout);
             !connections.is_empty() && keeps(*run)
         });
         self.http10.borrow_mut().retain(|(run, _)| keeps(*run));

@@ -1,5 +1,8 @@
 //! The head of an answer: status line, header fields, and how its body is framed (RFC 9112 section 6).
 
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
@@ -40,8 +43,21 @@ pub(crate) enum Framing {
 /// Where a field stands in the bytes of the head.
 #[derive(Clone, Copy, Default)]
 struct Field {
-    name: (usize, usize),
-    value: (usize, usize),
+    name: Place,
+    value: Place,
+}
+
+/// Small, since there is room for many: a head that is longer is refused before.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    from: u32,
+    to: u32,
+}
+
+impl Place {
+    fn range(self) -> Range<usize> {
+        self.from as usize..self.to as usize
+    }
 }
 
 /// Takes one complete head off the front of `buffer`; `None` while it is incomplete, and then nothing is taken.
@@ -59,10 +75,10 @@ pub(crate) fn parse(
     }
     let mut fields = [Field::default(); USUAL_FIELDS];
     let mut more = Vec::new();
-    let parsed = match scan(buffer, &mut [httparse::EMPTY_HEADER; USUAL_FIELDS], &mut fields) {
+    let parsed = match scan(buffer, &mut [const { MaybeUninit::uninit() }; USUAL_FIELDS], &mut fields) {
         Err(httparse::Error::TooManyHeaders) if max_fields > USUAL_FIELDS => {
             more = vec![Field::default(); max_fields];
-            scan(buffer, &mut vec![httparse::EMPTY_HEADER; max_fields], &mut more)
+            scan(buffer, &mut vec![MaybeUninit::uninit(); max_fields], &mut more)
         }
         outcome => outcome,
     };
@@ -83,15 +99,17 @@ struct Scanned {
 
 fn scan<'b>(
     buffer: &'b [u8],
-    storage: &mut [httparse::Header<'b>],
+    storage: &mut [MaybeUninit<httparse::Header<'b>>],
     fields: &mut [Field],
 ) -> Result<Option<Scanned>, httparse::Error> {
-    let mut response = httparse::Response::new(storage);
-    let httparse::Status::Complete(length) = response.parse(buffer)? else { return Ok(None) };
+    let mut response = httparse::Response::new(&mut []);
+    let parser = httparse::ParserConfig::default();
+    let parsed = parser.parse_response_with_uninit_headers(&mut response, buffer, storage)?;
+    let httparse::Status::Complete(length) = parsed else { return Ok(None) };
     let start = buffer.as_ptr() as usize;
     let place = |part: &[u8]| {
         let from = part.as_ptr() as usize - start;
-        (from, from + part.len())
+        Place { from: from as u32, to: (from + part.len()) as u32 }
     };
     for (field, header) in fields.iter_mut().zip(response.headers.iter()) {
         *field = Field { name: place(header.name.as_bytes()), value: place(header.value) };
@@ -130,14 +148,14 @@ fn build(bytes: &Bytes, fields: &[Field], start: Start, method: &Method) -> Resu
     // Read first: what it lists is left out below, and never has to be taken out again.
     let mut connection = Connection::default();
     for field in fields {
-        if bytes[field.name.0..field.name.1].eq_ignore_ascii_case(b"connection") {
-            connection.read(&bytes[field.value.0..field.value.1])?;
+        if bytes[field.name.range()].eq_ignore_ascii_case(b"connection") {
+            connection.read(&bytes[field.value.range()])?;
         }
     }
     for field in fields {
-        let name = HeaderName::from_bytes(&bytes[field.name.0..field.name.1])
+        let name = HeaderName::from_bytes(&bytes[field.name.range()])
             .map_err(|_| Malformed("a field name has a character that is not allowed"))?;
-        let raw = bytes.slice(field.value.0..field.value.1);
+        let raw = bytes.slice(field.value.range());
         match name {
             header::CONTENT_LENGTH => {
                 let value = parse_length(&raw)?;
