@@ -137,12 +137,8 @@ async fn serve_http(stream: ClientStream, client: &Rc<Client>, worker: &Rc<Worke
     }
     if let Some(tunnel) = client.take_tunnel() {
         upgrade::run(stream, parts.read_buf, tunnel, client).await;
-    } else {
-        // The client may have gone; then there is nobody to say goodbye to.
-        _ = stream.shutdown().await;
-        if client.has_unread_body() {
-            linger(&mut stream).await;
-        }
+    } else if client.has_unread_body() {
+        linger(&mut stream).await;
     }
     None
 }
@@ -150,6 +146,8 @@ async fn serve_http(stream: ClientStream, client: &Rc<Client>, worker: &Rc<Worke
 /// Takes what a client still sends of a request that was answered before its end: closing a socket with something unread
 /// resets the connection, and the reset may take the answer away (RFC 9112 section 9.6).
 async fn linger(stream: &mut TcpStream) {
+    // The client may have gone; then there is nobody to say goodbye to.
+    _ = stream.shutdown().await;
     let mut rest = tokio::io::AsyncReadExt::take(stream, LINGER_BYTES);
     let mut nowhere = tokio::io::sink();
     _ = tokio::time::timeout(LINGER, tokio::io::copy(&mut rest, &mut nowhere)).await;

@@ -5,7 +5,7 @@
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -288,6 +288,11 @@ impl Exchange {
         let reused = self.connection.as_ref().is_some_and(|connection| connection.reused);
         let broke_silently = !self.answered && matches!(error, Error::Broken(_));
         let body = match self.body.take() {
+            // The piece that was to go with the head can still go with another.
+            Some(mut body) if self.written == 0 && !self.out.data.is_empty() => {
+                body.put_back(std::mem::take(&mut self.out.data));
+                Untouched::Yes(Some(body))
+            }
             Some(body) if body.is_touched() => Untouched::No,
             None if self.had_body => Untouched::No,
             body => Untouched::Yes(body),
@@ -297,8 +302,17 @@ impl Exchange {
 
     /// Sends as much of the request as the application takes.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let Some(connection) = self.connection.as_mut() else { return Poll::Ready(Ok(())) };
+        // What has come of the body already goes with the head: one packet to the application, and one time that it wakes.
+        if self.written == 0
+            && self.request_framing == RequestFraming::Length
+            && self.expects.is_none()
+            && self.out.data.is_empty()
+            && let Poll::Ready(Err(error)) = self.poll_piece(cx)
+        {
+            return Poll::Ready(Err(error));
+        }
         loop {
+            let Some(connection) = self.connection.as_mut() else { return Poll::Ready(Ok(())) };
             let before = self.written;
             let outcome = connection.poll_write_all(cx, &mut self.out, &mut self.written);
             // Until the final answer begins: an upload that an interim one let go on takes its time.
@@ -311,7 +325,9 @@ impl Exchange {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::Broken(error))),
                 Poll::Ready(Ok(())) => {}
             }
-            let Some(body) = &mut self.body else { return Poll::Ready(Ok(())) };
+            if self.body.is_none() {
+                return Poll::Ready(Ok(()));
+            }
             if let Some(expects) = &mut self.expects {
                 // A final answer is all that the client needs.
                 if self.has_head || expects.as_mut().poll(cx).is_pending() {
@@ -319,34 +335,40 @@ impl Exchange {
                 }
                 self.expects = None;
             }
-            match Pin::new(body).poll_frame(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error.into())),
-                Poll::Ready(Some(Ok(frame))) => match (frame.into_data(), self.request_framing) {
-                    (Ok(data), _) if data.is_empty() => {}
-                    (Ok(data), RequestFraming::Length) => self.out.data = data,
-                    (Ok(data), RequestFraming::Chunked) => {
-                        self.out.head = Bytes::from(format!("{:x}\r\n", data.len()));
-                        self.out.data = data;
-                        self.out.tail = b"\r\n";
+            ready!(self.poll_piece(cx))?;
+        }
+    }
+
+    /// Takes the next piece of the request's body, where there is one, to be written.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(Ok(())) };
+        match ready!(Pin::new(body).poll_frame(cx)) {
+            Some(Err(error)) => return Poll::Ready(Err(error.into())),
+            Some(Ok(frame)) => match (frame.into_data(), self.request_framing) {
+                (Ok(data), _) if data.is_empty() => {}
+                (Ok(data), RequestFraming::Length) => self.out.data = data,
+                (Ok(data), RequestFraming::Chunked) => {
+                    self.out.head = Bytes::from(format!("{:x}\r\n", data.len()));
+                    self.out.data = data;
+                    self.out.tail = b"\r\n";
+                }
+                (Err(frame), RequestFraming::Chunked) => {
+                    if let Ok(trailers) = frame.into_trailers() {
+                        self.body = None;
+                        self.out.head = codec::last_chunk(&trailers);
                     }
-                    (Err(frame), RequestFraming::Chunked) => {
-                        if let Ok(trailers) = frame.into_trailers() {
-                            self.body = None;
-                            self.out.head = codec::last_chunk(&trailers);
-                        }
-                    }
-                    // With a known length there is no place for trailers in HTTP/1.
-                    (Err(_), RequestFraming::Length) => {}
-                },
-                Poll::Ready(None) => {
-                    self.body = None;
-                    if self.request_framing == RequestFraming::Chunked {
-                        self.out.tail = b"0\r\n\r\n";
-                    }
+                }
+                // With a known length there is no place for trailers in HTTP/1.
+                (Err(_), RequestFraming::Length) => {}
+            },
+            None => {
+                self.body = None;
+                if self.request_framing == RequestFraming::Chunked {
+                    self.out.tail = b"0\r\n\r\n";
                 }
             }
         }
+        Poll::Ready(Ok(()))
     }
 
     /// Takes a frame out of what was read; an empty one is the end, `None`: read more.

@@ -43,6 +43,8 @@ impl From<BodyError> for Error {
 /// its end was not waited for.
 pub(crate) struct RequestBody {
     content: Content,
+    /// A piece that was taken and comes again.
+    back: Bytes,
     touched: bool,
     /// What may still come of it.
     allowed: u64,
@@ -56,7 +58,7 @@ enum Content {
 
 impl RequestBody {
     pub(crate) fn new(incoming: Incoming, watch: BodyWatch) -> Self {
-        Self { content: Content::Incoming(incoming, watch), touched: false, allowed: u64::MAX }
+        Self { content: Content::Incoming(incoming, watch), back: Bytes::new(), touched: false, allowed: u64::MAX }
     }
 
     /// Lets it be no longer than `most`; false where it says itself that it is.
@@ -68,6 +70,13 @@ impl RequestBody {
     /// Tells whether any of it was taken: then it can't be sent again.
     pub(crate) fn is_touched(&self) -> bool {
         self.touched
+    }
+
+    /// Takes the one piece back that was taken of it: now it is whole again.
+    pub(crate) fn put_back(&mut self, piece: Bytes) {
+        self.allowed = self.allowed.saturating_add(piece.len() as u64);
+        self.back = piece;
+        self.touched = false;
     }
 
     /// Tells whether it was taken whole already.
@@ -89,7 +98,7 @@ impl RequestBody {
             spool.add(&data).await.map_err(BodyError::Disk)?;
         }
         let spooled = spool.finish().await.map_err(BodyError::Disk)?;
-        Ok(Self { content: Content::Spooled(spooled), touched: false, allowed: u64::MAX })
+        Ok(Self { content: Content::Spooled(spooled), back: Bytes::new(), touched: false, allowed: u64::MAX })
     }
 }
 
@@ -108,7 +117,9 @@ impl Body for RequestBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let back = std::mem::take(&mut self.back);
         let polled = match &mut self.content {
+            _ if !back.is_empty() => Poll::Ready(Some(Ok(Frame::data(back)))),
             Content::Incoming(incoming, watch) => {
                 let polled = Pin::new(incoming).poll_frame(cx);
                 watch.waits_for_client(polled.is_pending());
@@ -131,15 +142,95 @@ impl Body for RequestBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
+            _ if !self.back.is_empty() => false,
             Content::Incoming(incoming, _) => incoming.is_end_stream(),
             Content::Spooled(spooled) => spooled.remaining() == 0,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
+        let back = self.back.len() as u64;
         match &self.content {
-            Content::Incoming(incoming, _) => incoming.size_hint(),
-            Content::Spooled(spooled) => SizeHint::with_exact(spooled.remaining()),
+            Content::Incoming(incoming, _) => {
+                let rest = incoming.size_hint();
+                let mut hint = SizeHint::new();
+                rest.upper().into_iter().for_each(|most| hint.set_upper(most.saturating_add(back)));
+                hint.set_lower(rest.lower() + back);
+                hint
+            }
+            Content::Spooled(spooled) => SizeHint::with_exact(spooled.remaining() + back),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    use http::Method;
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::upstream::connection::Connection;
+    use crate::upstream::exchange::{Exchange, ExchangeLimits, Failed, Outbound, RequestFraming, Untouched};
+    use crate::upstream::pool::Pool;
+    use crate::upstream::run::Run;
+    use crate::upstream::socket::{Address, Socket};
+
+    async fn body(text: &str) -> RequestBody {
+        let mut spool = Spool::new(1024, std::env::temp_dir());
+        spool.add(&Bytes::copy_from_slice(text.as_bytes())).await.unwrap();
+        let content = Content::Spooled(spool.finish().await.unwrap());
+        RequestBody { content, back: Bytes::new(), touched: false, allowed: u64::MAX }
+    }
+
+    async fn next(body: &mut RequestBody) -> Option<Bytes> {
+        let frame = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await?;
+        frame.unwrap().into_data().ok()
+    }
+
+    #[tokio::test]
+    async fn a_piece_that_was_put_back_comes_again_and_counts_once() {
+        let mut body = body("abc").await;
+        assert!(body.limit(3));
+        let piece = next(&mut body).await.unwrap();
+        assert!(body.is_touched() && body.is_end_stream());
+        body.put_back(piece);
+        assert!(!body.is_touched() && !body.is_end_stream());
+        assert_eq!(body.size_hint().exact(), Some(3));
+        assert_eq!(next(&mut body).await.as_deref(), Some(&b"abc"[..]));
+        assert_eq!(next(&mut body).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_body_of_which_nothing_was_written_can_go_with_another_request() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        drop(theirs);
+        let connection = Box::new(Connection::new(Socket::Unix(ours)));
+        let outbound = Outbound {
+            method: Method::POST,
+            head: Bytes::from_static(b"POST / HTTP/1.1\r\ncontent-length: 3\r\n\r\n"),
+            body: Some(body("abc").await),
+            framing: RequestFraming::Length,
+            expects_continue: false,
+            busy: None,
+        };
+        let key = (Run::new(config::name::Slot::Blue, 1).id(), Address::Tcp(([127, 0, 0, 1], 1).into()));
+        let second = Duration::from_secs(1);
+        let limits = ExchangeLimits {
+            connect: second,
+            response: second,
+            body_idle: second,
+            header_bytes: 1024,
+            header_fields: 10,
+        };
+        let pool = Rc::new(Pool::new(second, 1));
+        let mut exchange = Box::new(Exchange::new(connection, (pool, key), limits, outbound));
+        let error = std::future::poll_fn(|cx| exchange.poll_head(cx)).await.unwrap_err();
+        let Failed { body: Untouched::Yes(Some(mut body)), unwritten: true, .. } = exchange.into_failed(error) else {
+            panic!("nothing of it was written");
+        };
+        assert_eq!(next(&mut body).await.as_deref(), Some(&b"abc"[..]));
     }
 }
