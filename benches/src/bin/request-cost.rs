@@ -1,4 +1,4 @@
-//! `request-cost`: the processor time of a request in bgproxy, nginx and `HAProxy`, in turns on one core.
+//! `request-cost`: the processor time of a request in bgproxy, nginx and `HAProxy`, in turns.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -58,7 +58,7 @@ async fn run(args: &Args) -> Result<(), Error> {
         for _ in 0..args.rounds {
             for (kind, micros) in Kind::ALL.into_iter().zip(&mut micros) {
                 let own = folder()?;
-                let target = Target::start(kind, &ours, own.path(), application.address()).await?;
+                let target = Target::start(kind, workload.workers(), &ours, own.path(), application.address()).await?;
                 micros.push(measure(&target, workload, args.seconds, own.path())?.micros());
             }
         }

@@ -1,4 +1,4 @@
-//! The proxies as they are compared: each with one worker on one core, before the same application.
+//! The proxies as they are compared: each with as many workers, before the same application.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -53,22 +53,29 @@ impl Target {
     ///
     /// # Errors
     /// Where it does not serve.
-    pub async fn start(kind: Kind, ours: &Path, folder: &Path, application: SocketAddr) -> Result<Self, Error> {
+    pub async fn start(
+        kind: Kind,
+        workers: usize,
+        ours: &Path,
+        folder: &Path,
+        application: SocketAddr,
+    ) -> Result<Self, Error> {
         let (address, http2) = (free()?, free()?);
+        let cores = if workers > 1 { format!("{},{}", CORES.0, CORES.1) } else { CORES.0.to_string() };
         let write = |name: &str, text: String| {
             let path = folder.join(name);
             fs::write(&path, text).map_err(Error::io("write a configuration")).map(|()| path)
         };
         let (name, mut command) = match kind {
             Kind::Nginx | Kind::NginxPlus => {
-                let file = write("nginx.conf", nginx(kind, folder, (address, http2), application))?;
-                let mut command = pinned(CORES.0, "nginx");
+                let file = write("nginx.conf", nginx(kind, workers, folder, (address, http2), application))?;
+                let mut command = pinned(&cores, "nginx");
                 command.arg("-c").arg(file).arg("-e").arg(folder.join("error.log"));
                 ("nginx", command)
             }
             Kind::Haproxy => {
-                let file = write("haproxy.cfg", haproxy((address, http2), application))?;
-                let mut command = pinned(CORES.0, "haproxy");
+                let file = write("haproxy.cfg", haproxy(workers, (address, http2), application))?;
+                let mut command = pinned(&cores, "haproxy");
                 command.arg("-db").arg("-f").arg(file);
                 ("haproxy", command)
             }
@@ -77,8 +84,10 @@ impl Target {
                     "[services.bench]\nendpoints = [\"{application}\"]\n[services.bench.health]\npath = \"/small\"\n"
                 );
                 let file = write("bgproxy.toml", text)?;
-                let mut command = pinned(CORES.0, &ours.display().to_string());
-                command.args(["--workers", "1", "--listen", &address.to_string(), "--config"]).arg(file);
+                let mut command = pinned(&cores, &ours.display().to_string());
+                command
+                    .args(["--workers", &workers.to_string(), "--listen", &address.to_string(), "--config"])
+                    .arg(file);
                 command.arg("--state").arg(folder.join("state")).arg("--admin").arg(folder.join("admin.sock"));
                 ("bgproxy", command)
             }
@@ -102,11 +111,11 @@ impl Target {
         let file = folder.join("nginx.conf");
         let text = format!(
             "{}    server {{\n        listen {address};\n        root {};\n        location = /small {{ return 200 \"hello, this is a small answer\"; }}\n    }}\n}}\n",
-            nginx_head(folder),
+            nginx_head(1, folder),
             folder.display()
         );
         fs::write(&file, text).map_err(Error::io("write a configuration"))?;
-        let mut command = pinned(CORES.1, "nginx");
+        let mut command = pinned(&CORES.1.to_string(), "nginx");
         command.arg("-c").arg(file).arg("-e").arg(folder.join("error.log"));
         let mut child = Child::start(&mut command, "nginx", folder)?;
         child.until(async || TcpStream::connect(address).is_ok()).await?;
@@ -136,9 +145,9 @@ impl Target {
     }
 }
 
-fn pinned(core: usize, program: &str) -> Command {
+fn pinned(cores: &str, program: &str) -> Command {
     let mut command = Command::new("taskset");
-    command.args(["-c", &core.to_string(), program]);
+    command.args(["-c", cores, program]);
     command
 }
 
@@ -147,18 +156,24 @@ fn free() -> Result<SocketAddr, Error> {
     bound.map_err(Error::io("find a port"))
 }
 
-fn nginx_head(folder: &Path) -> String {
+fn nginx_head(workers: usize, folder: &Path) -> String {
     let folder = folder.display();
     let temps: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("    {kind}_temp_path {folder}/temp-{kind};\n"))
         .concat();
     format!(
-        "daemon off;\nworker_processes 1;\npid {folder}/nginx.pid;\nevents {{ worker_connections 8192; }}\nhttp {{\n{temps}    \
+        "daemon off;\nworker_processes {workers};\npid {folder}/nginx.pid;\nevents {{ worker_connections 8192; }}\nhttp {{\n{temps}    \
          access_log off;\n    keepalive_requests 1000000000;\n    tcp_nodelay on;\n    client_max_body_size 0;\n"
     )
 }
 
-fn nginx(kind: Kind, folder: &Path, (address, http2): (SocketAddr, SocketAddr), application: SocketAddr) -> String {
+fn nginx(
+    kind: Kind,
+    workers: usize,
+    folder: &Path,
+    (address, http2): (SocketAddr, SocketAddr),
+    application: SocketAddr,
+) -> String {
     let (buffers, keepalive) = if kind == Kind::NginxPlus {
         ("        client_body_buffer_size 128k;\n        proxy_buffer_size 16k;\n        proxy_buffers 16 64k;\n", 256)
     } else {
@@ -169,13 +184,13 @@ fn nginx(kind: Kind, folder: &Path, (address, http2): (SocketAddr, SocketAddr), 
          server {{\n        listen {address};\n        listen {http2} http2;\n{buffers}        location / {{\n            \
          proxy_pass http://app;\n            proxy_http_version 1.1;\n            proxy_set_header Connection \"\";\n            \
          proxy_set_header Host $host;\n            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n        }}\n    }}\n}}\n",
-        nginx_head(folder)
+        nginx_head(workers, folder)
     )
 }
 
-fn haproxy((address, http2): (SocketAddr, SocketAddr), application: SocketAddr) -> String {
+fn haproxy(workers: usize, (address, http2): (SocketAddr, SocketAddr), application: SocketAddr) -> String {
     format!(
-        "global\n    nbthread 1\n    maxconn 4096\ndefaults\n    mode http\n    http-reuse always\n    option forwardfor\n    \
+        "global\n    nbthread {workers}\n    maxconn 4096\ndefaults\n    mode http\n    http-reuse always\n    option forwardfor\n    \
          timeout connect 5s\n    timeout client 60s\n    timeout server 60s\nfrontend fe\n    bind {address}\n    bind {http2} proto h2\n    \
          default_backend be\nbackend be\n    server app {application}\n"
     )

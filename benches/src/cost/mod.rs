@@ -1,6 +1,6 @@
 //! What a request costs a proxy: the processor time that it takes, beside nginx and `HAProxy` in the same round.
 //!
-//! The proxy has one core, the load and the application the other. Time is the proxy's own, user and system, of all its
+//! The proxy has one core, the load and the application the other; with two workers it shares both with them. Time is the proxy's own, user and system, of all its
 //! threads: it holds within a few per cent where throughput swings.
 
 mod contender;

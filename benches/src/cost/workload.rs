@@ -21,11 +21,13 @@ pub enum Workload {
     Answer(u32),
     /// Small answers over HTTP/2, 8 connections of 16 streams.
     Http2,
+    /// Small answers of a proxy with two workers.
+    TwoWorkers,
 }
 
 impl Workload {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Small(64),
         Self::Small(256),
         Self::Fresh,
@@ -34,6 +36,7 @@ impl Workload {
         Self::Answer(1024),
         Self::Answer(10 * 1024),
         Self::Http2,
+        Self::TwoWorkers,
     ];
 
     /// Returns its name in the table.
@@ -45,7 +48,14 @@ impl Workload {
             Self::Answer(kib) if kib >= 1024 => format!("{} MiB answers", kib / 1024),
             Self::Answer(kib) => format!("{kib} KiB answers"),
             Self::Http2 => "h2c in front (8 x 16 streams)".to_owned(),
+            Self::TwoWorkers => "small answers, 2 workers".to_owned(),
         }
+    }
+
+    /// Returns how many workers a proxy has for it.
+    #[must_use]
+    pub fn workers(self) -> usize {
+        if self == Self::TwoWorkers { 2 } else { 1 }
     }
 
     /// Runs it for so many seconds and returns how many requests were answered with 200.
@@ -58,6 +68,7 @@ impl Workload {
                 command.args(["h2load", "-c", "8", "-m", "16", "-t", "1", "-D", &seconds.to_string(), &url]);
             }
             Self::Small(connections) => wrk(&mut command, connections, seconds, &url),
+            Self::TwoWorkers => wrk(&mut command, 64, seconds, &url),
             Self::Fresh => {
                 wrk(&mut command, 16, seconds, &url);
                 command.args(["-H", "Connection: close"]);
@@ -80,7 +91,7 @@ impl Workload {
     /// What the application answers it at.
     fn path(self) -> String {
         match self {
-            Self::Small(_) | Self::Fresh | Self::Post | Self::Http2 => "/small".to_owned(),
+            Self::Small(_) | Self::Fresh | Self::Post | Self::Http2 | Self::TwoWorkers => "/small".to_owned(),
             Self::Answer(kib) => format!("/{kib}k"),
         }
     }
