@@ -18,6 +18,18 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 pub const DRAIN: Duration = Duration::from_secs(30);
 /// How long the old slot is kept warm after the flip.
 pub const BAKE: Duration = Duration::from_secs(10);
+/// Requests that both versions must have had before they are compared: fewer say nothing about a share.
+pub const JUDGED_REQUESTS: u32 = 50;
+/// So many more of a hundred requests may fail than before: below that a difference is no reason to take a version away.
+pub const MARGIN_ERRORS: u8 = 5;
+/// A request is slow that takes so many times what was usual before: a cold cache doubles, a fault multiplies.
+pub const SLOW_FACTOR: u32 = 4;
+/// So many more of a hundred requests may be slow.
+pub const MARGIN_SLOW: u8 = 20;
+/// How far back the old version's own figures count: long enough for a quiet site, short enough to be of the same hour.
+pub const BASELINE: Duration = Duration::from_secs(300);
+/// A repeatable request's body is kept up to this in the bake, so that the old version can answer it too.
+pub const REPLAYED_BYTES: usize = 64 * 1024;
 /// A lease lives this long after its holder was last heard: a killed bgctl blocks the next one no longer than this.
 pub const LEASE: Duration = Duration::from_secs(15);
 
@@ -49,5 +61,11 @@ pub const HOLD: Duration = Duration::from_secs(10);
 pub const HOLD_AFTER_HEALTH: Duration = Duration::from_secs(10);
 /// Requests of one service that wait at once; more are answered 502 at once.
 pub const HELD_REQUESTS: usize = 256;
+/// A request waits so long for a paused service: as long as a visitor may stare at an empty page.
+pub const PAUSE_WAIT: Duration = Duration::from_secs(30);
+/// Requests of one paused service that wait at once.
+pub const PAUSED_REQUESTS: u32 = 1024;
+/// A pause that nobody ends is over after this: whoever made it may have died.
+pub const PAUSE_LASTS: Duration = Duration::from_secs(5 * 60);
 /// How long SIGTERM waits for requests in flight.
 pub const SHUTDOWN: Duration = Duration::from_secs(30);

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use config::admin::request::{Delete, Drain, Flip, Lease, ServiceSettings, Stage};
-use config::admin::response::{self, Flipped, ServiceStatus, Status, Version};
+use config::admin::journal::{History, Journal};
+use config::admin::request::{Canary, Delete, Drain, Flip, Lease, Maintenance, Pause, Resume, ServiceSettings, Stage};
+use config::admin::response::{self, Flipped, Paused, ServiceStatus, Status, Version};
 use config::admin::{AdminError, BODY_BYTES, Call, ErrorCode, Event, LEASE_HEADER, Verb};
 use config::name::ServiceName;
 use http::{Request, Response, header};
@@ -171,6 +172,78 @@ impl Client {
     /// As of every call.
     pub async fn drain(&mut self, name: &ServiceName, drain: &Drain) -> Result<Events, Error> {
         self.follow(Call::Act(name.clone(), Verb::Drain), None, Some(drain)).await
+    }
+
+    /// Holds a service's requests, and waits until nothing is in flight on its live slot, or the call's `drain` is over.
+    ///
+    /// # Errors
+    /// As of every call.
+    pub async fn pause(&mut self, name: &ServiceName, pause: &Pause) -> Result<Paused, Error> {
+        self.answer(Call::Act(name.clone(), Verb::Pause), Some(Match::Any), Some(pause)).await
+    }
+
+    /// Lets held requests go.
+    ///
+    /// # Errors
+    /// As of every call.
+    pub async fn resume(&mut self, name: &ServiceName) -> Result<ServiceStatus, Error> {
+        self.answer(Call::Act(name.clone(), Verb::Resume), Some(Match::Any), Some(&Resume {})).await
+    }
+
+    /// Sends a share of a service's visitors to its idle slot.
+    ///
+    /// # Errors
+    /// As of every call.
+    pub async fn canary(&mut self, name: &ServiceName, wanted: &Canary) -> Result<ServiceStatus, Error> {
+        self.answer(Call::Act(name.clone(), Verb::Canary), Some(Match::Any), Some(wanted)).await
+    }
+
+    /// Shows a service's visitors a page, or no more.
+    ///
+    /// # Errors
+    /// As of every call.
+    pub async fn maintenance(&mut self, name: &ServiceName, wanted: &Maintenance) -> Result<ServiceStatus, Error> {
+        self.answer(Call::Act(name.clone(), Verb::Maintenance), Some(Match::Any), Some(wanted)).await
+    }
+
+    /// Writes a line into a service's journal; a proxy that keeps none is no hindrance.
+    ///
+    /// # Errors
+    /// As of every call.
+    pub async fn journal(&mut self, name: &ServiceName, line: &Journal) -> Result<(), Error> {
+        let call = Call::Act(name.clone(), Verb::Journal);
+        match self.request(call, None, Some(line)).await?.collect_answer().await {
+            Err(Error::Refused(refusal)) if refusal.code == ErrorCode::NotThereYet => Ok(()),
+            answer => answer.map(drop),
+        }
+    }
+
+    /// Returns what was done to a service; `None` where nothing is known of it.
+    ///
+    /// # Errors
+    /// As of every call.
+    pub async fn history(&mut self, name: &ServiceName) -> Result<Option<History>, Error> {
+        match self.answer(Call::History(name.clone()), None, None::<&()>).await {
+            Ok(history) => Ok(Some(history)),
+            Err(Error::Refused(refusal))
+                if matches!(refusal.code, ErrorCode::UnknownService | ErrorCode::NotThereYet) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns the log of a service's last instance that failed; `None` where none is kept.
+    ///
+    /// # Errors
+    /// As of every call.
+    pub async fn failed_log(&mut self, name: &ServiceName) -> Result<Option<String>, Error> {
+        match self.request(Call::Log(name.clone()), None, None::<&()>).await?.collect_answer().await {
+            Ok(log) => Ok(Some(String::from_utf8_lossy(&log).into_owned())),
+            Err(Error::Refused(refusal)) if refusal.code == ErrorCode::UnknownService => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Follows what happens in the proxy.

@@ -77,26 +77,17 @@ pub enum Command {
     Events(commands::events::Events),
     /// Send an image: only the layers that the host lacks
     Push(Later),
-    /// Past switches with their reports
-    History(Later),
-    /// Finish or undo what a killed run left
-    Recover(Later),
-    /// Hold requests
-    Pause(Later),
-    /// Let held requests go
-    Resume(Later),
-    /// Answer 503 with a page
-    Maintenance(Later),
-    /// Send a share of visitors to the idle slot
-    Canary(Later),
+    History(commands::history::History),
+    Recover(commands::recover::Recover),
+    Pause(commands::pause::Pause),
+    Resume(commands::pause::Resume),
+    Maintenance(commands::maintenance::Maintenance),
+    Canary(commands::canary::Canary),
     /// Change the number of replicas of the live slot
     Scale(Later),
-    /// Run a command in the live slot
-    Exec(Later),
-    /// Run a one-off container with the service's settings
-    Run(Later),
-    /// Remove images and kept containers beyond what is to be kept
-    Prune(Later),
+    Exec(commands::exec::Exec),
+    Run(commands::exec::Run),
+    Prune(commands::prune::Prune),
     /// Show what would change
     Plan(Later),
     /// Write a commented bluegreen.toml

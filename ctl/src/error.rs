@@ -52,6 +52,8 @@ pub enum Kind {
     Lossy,
     /// The engine or its host can't be reached, or its disk is full.
     Unreachable,
+    /// A hook failed; the old version serves.
+    Hook,
     /// A signal ended the command.
     Interrupted(Signal),
 }
@@ -68,6 +70,7 @@ impl Kind {
             Self::Locked => 6,
             Self::Lossy => 7,
             Self::Unreachable => 8,
+            Self::Hook => 9,
             Self::Interrupted(Signal::Interrupt) => 130,
             Self::Interrupted(Signal::Terminate) => 143,
             Self::Interrupted(Signal::HangUp) => 129,
@@ -86,6 +89,7 @@ impl Kind {
             Self::Locked,
             Self::Lossy,
             Self::Unreachable,
+            Self::Hook,
             Self::Interrupted(Signal::Interrupt),
             Self::Interrupted(Signal::Terminate),
             Self::Interrupted(Signal::HangUp),
@@ -234,6 +238,7 @@ mod tests {
             (Kind::Locked, 6),
             (Kind::Lossy, 7),
             (Kind::Unreachable, 8),
+            (Kind::Hook, 9),
             (Kind::Interrupted(Signal::Interrupt), 130),
             (Kind::Interrupted(Signal::Terminate), 143),
             (Kind::Interrupted(Signal::HangUp), 129),

@@ -84,6 +84,7 @@ async fn dispatch(command: Command, context: &Context<'_>) -> Result<ExitCode, E
         Command::Deploy(args) => args.run(context).await,
         Command::Rollback(args) => args.run(context).await,
         Command::Route(args) => args.run(context).await,
+        Command::Recover(args) => args.run(context).await,
         command => context.interrupt.beside(dispatch_plain(command, context)).await?,
     }
 }
@@ -91,9 +92,12 @@ async fn dispatch(command: Command, context: &Context<'_>) -> Result<ExitCode, E
 async fn dispatch_plain(command: Command, context: &Context<'_>) -> Result<ExitCode, Error> {
     let later = |name: &str| Err(Error::not_there_yet(&format!("bgctl {name}")));
     match command {
-        Command::Demo(_) | Command::Switch(_) | Command::Deploy(_) | Command::Rollback(_) | Command::Route(_) => {
-            Ok(ExitCode::DONE)
-        }
+        Command::Demo(_)
+        | Command::Switch(_)
+        | Command::Deploy(_)
+        | Command::Rollback(_)
+        | Command::Route(_)
+        | Command::Recover(_) => Ok(ExitCode::DONE),
         Command::DemoUptimer(args) => args.run(context).await,
         Command::Up(args) => args.run(context).await,
         Command::Down(args) => args.run(context).await,
@@ -107,16 +111,15 @@ async fn dispatch_plain(command: Command, context: &Context<'_>) -> Result<ExitC
         Command::Doctor(args) => args.run(context).await,
         Command::Events(args) => args.run(context).await,
         Command::Push(_) => later("push"),
-        Command::History(_) => later("history"),
-        Command::Recover(_) => later("recover"),
-        Command::Pause(_) => later("pause"),
-        Command::Resume(_) => later("resume"),
-        Command::Maintenance(_) => later("maintenance"),
-        Command::Canary(_) => later("canary"),
+        Command::History(args) => args.run(context).await,
+        Command::Pause(args) => args.run(context).await,
+        Command::Resume(args) => args.run(context).await,
+        Command::Maintenance(args) => args.run(context).await,
+        Command::Canary(args) => args.run(context).await,
         Command::Scale(_) => later("scale"),
-        Command::Exec(_) => later("exec"),
-        Command::Run(_) => later("run"),
-        Command::Prune(_) => later("prune"),
+        Command::Exec(args) => args.run(context).await,
+        Command::Run(args) => args.run(context).await,
+        Command::Prune(args) => args.run(context).await,
         Command::Plan(_) => later("plan"),
         Command::Init(_) => later("init"),
         Command::Schema(_) => later("schema"),

@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use tokio::time::Sleep;
 
 use crate::client::Serving;
 use crate::clock;
 use crate::error::{Error, Side};
+use crate::event_stream::EventStream;
 use crate::telemetry::counters::Ended;
 use crate::telemetry::record::Record;
 use crate::upstream::answering::Answering;
-use crate::upstream::run::{Claim, Tally};
+use crate::upstream::run::{Claim, Long, Tally};
 
 /// An answer's body. Its end, however it comes, is the end of the request.
 pub(crate) struct AnswerBody {
@@ -37,10 +39,22 @@ struct Upstream {
     claim: Claim,
     /// Whether an end before its time was counted.
     counted: bool,
+    /// An event stream was ended between two events.
+    is_over: bool,
     /// How it broke, until what came before has been flushed: hyper throws away what it has not written when a body
     /// fails, and the client would see an empty close instead of the beginning of an answer.
     broken: Option<Box<Error>>,
     meter: Meter,
+    /// Where the answer is an event stream.
+    events: Option<Box<Events>>,
+}
+
+/// An event stream, which may last for hours, and ends between two events where its run is left for good.
+struct Events {
+    stream: EventStream,
+    _long: Long,
+    /// When it is its turn to end, once it is to.
+    turn: Option<Pin<Box<Sleep>>>,
 }
 
 /// What is known of a request before its answer's end.
@@ -71,7 +85,11 @@ impl Meter {
 impl Drop for Upstream {
     fn drop(&mut self) {
         // Its client took nothing until the deadline, so nobody asked it for more.
-        if !self.counted && !self.answering.is_finished() && self.claim.run().is_cut_off() {
+        let is_cut = match self.events {
+            Some(_) => self.claim.is_cut_long(),
+            None => self.claim.is_cut_off(),
+        };
+        if !self.counted && !self.answering.is_finished() && is_cut {
             self.claim.tally(Tally::Cut);
         }
         self.claim.end(self.meter.ended());
@@ -91,15 +109,24 @@ impl AnswerBody {
         self
     }
 
-    /// Returns the body of an application's answer.
-    pub(crate) fn upstream(mut answering: Answering, claim: Claim, meter: Meter) -> Self {
+    /// Returns the body of an application's answer, which may be an event stream.
+    pub(crate) fn upstream(mut answering: Answering, claim: Claim, meter: Meter, events: Option<EventStream>) -> Self {
         answering.finish_empty();
         if answering.is_finished() {
             claim.end(meter.ended());
             return Self::bytes(Bytes::new());
         }
+        let events = events.map(|stream| Box::new(Events { stream, _long: claim.is_long(), turn: None }));
         Self {
-            content: Content::Upstream(Upstream { answering, claim, counted: false, broken: None, meter }),
+            content: Content::Upstream(Upstream {
+                answering,
+                claim,
+                counted: false,
+                is_over: false,
+                broken: None,
+                meter,
+                events,
+            }),
             serving: None,
             record: None,
         }
@@ -129,11 +156,55 @@ impl Upstream {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        if self.claim.run().is_cut_off() {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        let is_cut = match &mut self.events {
+            None => self.claim.is_cut_off(),
+            Some(events) if self.claim.is_closing() => {
+                if events.poll_turn(&self.claim, cx).is_ready() && events.stream.is_between() {
+                    return self.close();
+                }
+                self.claim.is_cut_long()
+            }
+            Some(_) => false,
+        };
+        if is_cut {
             self.counted = true;
             self.claim.tally(Tally::Cut);
             return Poll::Ready(Some(Err(Error::CutOff)));
         }
+        if self.events.is_some() {
+            return self.poll_events(cx);
+        }
+        self.poll_answer(cx)
+    }
+
+    /// Ends an event stream between two events.
+    fn close(&mut self) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        (self.counted, self.is_over) = (true, true);
+        self.claim.tally(Tally::Closed);
+        Poll::Ready(None)
+    }
+
+    /// The next of an event stream; where it is its turn to end, up to the end of the event under way.
+    fn poll_events(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let polled = self.poll_answer(cx);
+        let (Some(events), Poll::Ready(Some(Ok(frame)))) = (&mut self.events, &polled) else { return polled };
+        let Some(data) = frame.data_ref() else { return polled };
+        let end = events.stream.take(data);
+        match end.filter(|_| events.turn.as_ref().is_some_and(|turn| turn.is_elapsed())) {
+            Some(end) => {
+                let event = data.slice(..end);
+                (self.counted, self.is_over) = (true, true);
+                self.claim.tally(Tally::Closed);
+                Poll::Ready(Some(Ok(Frame::data(event))))
+            }
+            None => polled,
+        }
+    }
+
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         self.answering.poll_frame(cx).map(|frame| {
             frame.map(|frame| match frame {
                 Ok(frame) => {
@@ -149,6 +220,14 @@ impl Upstream {
                 }
             })
         })
+    }
+}
+
+impl Events {
+    /// Waits until it is this one's turn to end.
+    fn poll_turn(&mut self, claim: &Claim, cx: &mut Context<'_>) -> Poll<()> {
+        let turn = self.turn.get_or_insert_with(|| Box::pin(tokio::time::sleep(claim.turn())));
+        turn.as_mut().poll(cx)
     }
 }
 
@@ -178,7 +257,7 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Bytes(bytes) => bytes.is_empty(),
-            Content::Upstream(upstream) => upstream.answering.is_finished(),
+            Content::Upstream(upstream) => upstream.is_over || upstream.answering.is_finished(),
         }
     }
 

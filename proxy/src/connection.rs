@@ -127,7 +127,8 @@ async fn serve_http(stream: ClientStream, client: &Rc<Client>, worker: &Rc<Worke
         // Only a connection may begin with it, not a later request (RFC 9113 section 3.3).
         if parts.read_buf.starts_with(HTTP2_PREFACE) && !client.has_served() {
             stream.put_back(parts.read_buf);
-            http2::serve(stream, Rc::clone(client), Rc::clone(worker)).await;
+            // Boxed, here and below: a connection keeps no room for what it may become.
+            Box::pin(http2::serve(stream, Rc::clone(client), Rc::clone(worker))).await;
         }
         return None;
     }
@@ -136,9 +137,9 @@ async fn serve_http(stream: ClientStream, client: &Rc<Client>, worker: &Rc<Worke
         return Some(stream);
     }
     if let Some(tunnel) = client.take_tunnel() {
-        upgrade::run(stream, parts.read_buf, tunnel, client).await;
+        Box::pin(upgrade::run(stream, parts.read_buf, tunnel, client)).await;
     } else if client.has_unread_body() {
-        linger(&mut stream).await;
+        Box::pin(linger(&mut stream)).await;
     }
     None
 }

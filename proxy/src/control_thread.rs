@@ -16,7 +16,7 @@ use crate::admin::scrape;
 use crate::admin::server::{self, Context};
 use crate::control::reload::{ConfigFile, Order, Reloader, settings};
 use crate::control::store::{Restored, Store};
-use crate::control::{self, Control, Handle};
+use crate::control::{self, Control, Handle, Reports};
 use crate::telemetry::access_log::Lines;
 use crate::telemetry::count::Count;
 use crate::worker::Shared;
@@ -58,11 +58,13 @@ pub(crate) fn run(setup: Setup) -> io::Result<()> {
         let listener = tokio::net::UnixListener::from_std(listener)?;
         let (mut control, live) = Control::open(state.0, state.1, workers);
         let (resolver, resolves) = mpsc::unbounded_channel();
+        let (suspects, suspected) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             live,
             settings: stages::Sender::new(settings(&model)),
             cut: stages::Sender::new(Vec::new()),
             resolver,
+            suspects,
             connections: AtomicU64::new(0),
             below_cap: Notify::new(),
             access,
@@ -74,7 +76,7 @@ pub(crate) fn run(setup: Setup) -> io::Result<()> {
         let handle = Handle::new(control);
         let mut reloader = Reloader { config, model, handle: Rc::clone(&handle), shared: Arc::clone(&shared) };
         reloader.begin();
-        control::start(&handle, resolves);
+        control::start(&handle, Reports { resolves, suspects: suspected });
         let context = Context { handle, shared: Arc::clone(&shared), orders, addresses, started: SystemTime::now() };
         let context = Rc::new(context);
         if let Some(metrics) = metrics {

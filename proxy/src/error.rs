@@ -1,6 +1,7 @@
 //! Why a request could not be answered by the application: whose fault, which status, and whether it may be tried again.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -52,6 +53,12 @@ pub(crate) enum Error {
     /// The service has no live slot, or its saved state was lost.
     #[error("the service has no live version")]
     NoVersion,
+    /// The service is paused, and the request has waited long enough or finds no place to wait.
+    #[error("the service is paused")]
+    Paused,
+    /// The service is under maintenance: what its visitors are told.
+    #[error("the service is under maintenance")]
+    Maintenance(Arc<str>),
     /// No endpoint of the live slot could be connected to.
     #[error("connect to {address}")]
     Connect {
@@ -87,7 +94,9 @@ impl Error {
             | Self::NotImplemented(_)
             | Self::RequestBody(_) => Side::Client,
             Self::Connect { .. } | Self::Broken(_) | Self::Malformed(_) | Self::Silent => Side::Upstream,
-            Self::NotKept(_) | Self::NoRoute | Self::NoVersion | Self::CutOff => Side::Us,
+            Self::NotKept(_) | Self::NoRoute | Self::NoVersion | Self::Paused | Self::Maintenance(_) | Self::CutOff => {
+                Side::Us
+            }
         }
     }
 
@@ -101,7 +110,9 @@ impl Error {
             Self::TooManyRequests { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::NoVersion | Self::NotKept(_) | Self::CutOff => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoVersion | Self::NotKept(_) | Self::Paused | Self::Maintenance(_) | Self::CutOff => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Connect { .. } | Self::Broken(_) | Self::Malformed(_) => StatusCode::BAD_GATEWAY,
             Self::Silent => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -120,6 +131,8 @@ impl Error {
             | Self::CutOff => true,
             Self::NoRoute
             | Self::NoVersion
+            | Self::Paused
+            | Self::Maintenance(_)
             | Self::TooManyRequests { .. }
             | Self::Connect { .. }
             | Self::Broken(_)
@@ -145,6 +158,8 @@ mod tests {
             (Error::NotImplemented("x"), 501),
             (Error::NoRoute, 404),
             (Error::NoVersion, 503),
+            (Error::Paused, 503),
+            (Error::Maintenance("x".into()), 503),
             (Error::NotKept(io()), 503),
             (Error::Connect { address: "a:1".to_owned(), source: io() }, 502),
             (Error::Broken(io()), 502),

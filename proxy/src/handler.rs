@@ -18,10 +18,13 @@ use crate::answer::{AnswerBody, Meter};
 use crate::client::{BodyWatch, Client, Serving};
 use crate::clock;
 use crate::error::{Error, Side};
-use crate::forward::{self, Content, Failure, Head, Request as Forward, Sent};
+use crate::event_stream::EventStream;
+use crate::forward::{self, Content, Failure, Head, Reached, Request as Forward, Sent};
 use crate::headers::{self, Authority, Forwarded, RequestHead};
 use crate::hold::Hold;
 use crate::respond;
+use crate::routing::canary::Visit;
+use crate::routing::closed::{Closed, Gate};
 use crate::routing::table::{Matched, Service, escapes};
 use crate::telemetry::record::Record;
 use crate::upstream::exchange::RequestFraming;
@@ -30,7 +33,7 @@ use crate::upstream::run::{Claim, Tally};
 use crate::upstream::spool::Spool;
 use crate::upstream::tunnel::Tunnel;
 use crate::worker::Worker;
-use crate::{sticky, upgrade};
+use crate::{replay, sticky, upgrade};
 
 /// A body that is taken whole is in memory up to this (nginx's client_body_buffer_size), and on disk beyond.
 const BUFFERED_BYTES: usize = 16 * 1024;
@@ -140,8 +143,21 @@ async fn answer(
     let mut is_admitted = false;
     // Of a request that waited for its body or its turn, the last time that it was sent.
     let mut sent_at = began;
-    let (service, claim, sent, cookie) = loop {
-        let Routed { service, claim, target } = route(worker, request, &asked.authority)?;
+    let (service, claim, sent, cookies) = loop {
+        let Routed { service, claim, target, visit } = match route(worker, request, &asked.authority, address)? {
+            Way::Open(routed) => routed,
+            Way::Closed(service, gate) => {
+                if let Some(live) = &service.live {
+                    live.run.tally(worker.index, Tally::Held);
+                }
+                if !Box::pin(gate.pass()).await {
+                    return Err(Refusal { error: Error::Paused, service: Some(service) });
+                }
+                sent_at = clock::now();
+                continue;
+            }
+            Way::Healthy => return Ok(respond::healthy(request_id)),
+        };
         client.is_sent_to(claim.run().id());
         if let Some(record) = &mut record {
             record.is_sent_to(&service, claim.run().slot());
@@ -160,27 +176,59 @@ async fn answer(
                 Ok(whole) => body = Some(whole),
                 // It is counted where it would have gone.
                 Err(error) => {
-                    let Routed { service, claim, .. } = route(worker, request, &asked.authority)?;
-                    return Err(refuse(service, &claim, began, error.into()));
+                    return Err(match route(worker, request, &asked.authority, address)? {
+                        Way::Open(Routed { service, claim, .. }) => refuse(service, &claim, began, error.into()),
+                        Way::Closed(..) | Way::Healthy => Error::from(error).into(),
+                    });
                 }
             }
             sent_at = clock::now();
             continue;
         }
-        let live = service.live.as_ref().ok_or(Error::NoVersion)?;
+        let (live, back) = match service.canary.as_ref().filter(|_| visit.as_ref().is_some_and(|v| v.is_canary)) {
+            Some(canary) => (&canary.target, service.live.as_ref()),
+            None => (service.live.as_ref().ok_or(Error::NoVersion)?, service.back.as_ref()),
+        };
         let is_sticky = service.options.sticky && live.endpoints.len() > 1;
         let wanted = is_sticky.then(|| sticky::wanted(&request.headers, &service.name, live)).flatten();
+        let kept = match back {
+            Some(_) => match Box::pin(replay::keep(&mut body, &request.method)).await {
+                Ok(kept) => kept,
+                Err(error) => return Err(refuse(service, &claim, began, error)),
+            },
+            None => None,
+        };
         let mut outbound = asked.outbound(&service, &target, body.take(), wanted);
-        let Failure { error, unsent } = match forward::send(worker, live, &service.options, &claim, &mut outbound).await
-        {
+        let mut failure = match forward::send(worker, live, &service.options, &claim, &mut outbound).await {
             Ok(sent) => {
                 let is_new = is_sticky && wanted != Some(sent.place);
-                let cookie = is_new.then(|| sticky::cookie(&service.name, &live.endpoints[sent.place]));
-                break (service, claim, sent, cookie);
+                let cookie = is_new.then(|| sticky::set_cookie(&service.name, &live.endpoints[sent.place]));
+                break (service, claim, sent, [cookie, visit.and_then(|visit| visit.set_cookie)]);
             }
             Err(failure) => failure,
         };
-        if !(unsent && hold.is_allowed(&service, live)) {
+        body = outbound.content.body;
+        if let Some(back) = back.filter(|_| failure.error.side() == Side::Upstream) {
+            worker.suspect(claim.run());
+            let may_go = replay::may_go(failure.reached, &request.method, is_empty, kept.is_some());
+            // The proxy may have flipped back meanwhile, and of a canary it is the live slot: then as any other request.
+            let again = || back.run.claim_replay(worker.index).or_else(|| back.run.claim(worker.index));
+            if let Some(replay) = may_go.then(again).flatten() {
+                body = kept.map(RequestBody::whole).or(body);
+                claim.tally(Tally::Retried);
+                if let Some(record) = &mut record {
+                    record.is_sent_to(&service, replay.run().slot());
+                }
+                let mut again = asked.outbound(&service, &target, body.take(), None);
+                match Box::pin(forward::send(worker, back, &service.options, &replay, &mut again)).await {
+                    Ok(sent) => break (service, replay, sent, [None, None]),
+                    Err(second) => failure.reached = second.reached,
+                }
+                body = again.content.body;
+            }
+        }
+        let Failure { error, reached } = failure;
+        if !(reached == Reached::Nothing && hold.is_allowed(&service, live)) {
             claim.tally(match error {
                 Error::CutOff => Tally::Cut,
                 // The client broke its own request off.
@@ -191,7 +239,6 @@ async fn answer(
         }
         hold.wait(claim).await;
         sent_at = clock::now();
-        body = outbound.content.body;
     };
     let Sent { status, mut headers, mut answering, .. } = sent;
     // Unasked, a switch of protocols is no answer; asked for on a stream, anything else that looks like success is taken for
@@ -202,7 +249,7 @@ async fn answer(
         let wrong = if is_switch { "it switches protocols unasked" } else { "it does not open the WebSocket" };
         return Err(refuse(service, &claim, began, Error::Malformed(wrong)));
     }
-    if let Some(cookie) = cookie {
+    for cookie in cookies.into_iter().flatten() {
         headers.append(header::SET_COOKIE, cookie);
     }
     claim.tally(Tally::Answered);
@@ -214,7 +261,11 @@ async fn answer(
         let status = open_tunnel(client, upgrade, &mut headers, Tunnel { stream, read, claim });
         return Ok(headers::prepare(status, headers, request_id, AnswerBody::bytes("")));
     }
-    let body = AnswerBody::upstream(answering, claim, meter);
+    let events = EventStream::of(&headers);
+    if events.is_some() {
+        client.is_sent_to(claim.run().id().long());
+    }
+    let body = AnswerBody::upstream(answering, claim, meter, events);
     Ok(headers::prepare(status, headers, request_id, body))
 }
 
@@ -299,10 +350,27 @@ struct Routed<'r> {
     service: Arc<Service>,
     claim: Claim,
     target: Cow<'r, str>,
+    /// Where a share of the visitors is on another slot.
+    visit: Option<Visit>,
+}
+
+/// Where a request goes from here.
+enum Way<'r> {
+    /// To the live version.
+    Open(Routed<'r>),
+    /// Nowhere until the gate opens.
+    Closed(Arc<Service>, Arc<Gate>),
+    /// It is a health check of a service that is closed on purpose.
+    Healthy,
 }
 
 /// Looks the service up and claims a place on its live run: load, claim, and where the run drains load again.
-fn route<'r>(worker: &Worker, request: &'r Parts, authority: &Authority<'_>) -> Result<Routed<'r>, Refusal> {
+fn route<'r>(
+    worker: &Worker,
+    request: &'r Parts,
+    authority: &Authority<'_>,
+    client: IpAddr,
+) -> Result<Way<'r>, Refusal> {
     let path = request.uri.path();
     loop {
         let table = worker.table();
@@ -313,12 +381,47 @@ fn route<'r>(worker: &Worker, request: &'r Parts, authority: &Authority<'_>) -> 
         if escapes(path, prefix) {
             return Err(refused(Error::BadRequest("the path's dot segments lead out of its route")));
         }
+        if let Some(closed) = &service.closed
+            && let Some(way) = closed_way(service, closed, request, client)?
+        {
+            return Ok(way);
+        }
         let live = service.live.as_ref().ok_or_else(|| refused(Error::NoVersion))?;
-        if let Some(claim) = live.run.claim(worker.index) {
+        let id = || String::from_utf8_lossy(&worker.request_id()).into_owned();
+        let visit = service.canary.as_ref().map(|canary| canary.visit(&service.name, &request.headers, id));
+        let to = match (&service.canary, &visit) {
+            (Some(canary), Some(Visit { is_canary: true, .. })) => &canary.target,
+            _ => live,
+        };
+        if let Some(claim) = to.run.claim(worker.index) {
             let target = request.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
             let target = if service.strip_path { strip(target, prefix.trimmed()) } else { Cow::Borrowed(target) };
-            return Ok(Routed { service: Arc::clone(service), claim, target });
+            return Ok(Way::Open(Routed { service: Arc::clone(service), claim, target, visit }));
         }
+    }
+}
+
+/// Returns the way of a request to a service that is closed on purpose; `None`: it is served all the same.
+fn closed_way(
+    service: &Arc<Service>,
+    closed: &Closed,
+    request: &Parts,
+    client: IpAddr,
+) -> Result<Option<Way<'static>>, Refusal> {
+    let maintenance = closed.maintenance.as_ref();
+    let maintenance = maintenance.filter(|page| !page.lets_in(&service.name, client, &request.headers));
+    if maintenance.is_none() && closed.gate.is_none() {
+        return Ok(None);
+    }
+    if closed.health_path.as_deref() == Some(request.uri.path()) {
+        return Ok(Some(Way::Healthy));
+    }
+    match (maintenance, &closed.gate) {
+        (Some(page), _) => {
+            let error = Error::Maintenance(Arc::clone(&page.message));
+            Err(Refusal { error, service: Some(Arc::clone(service)) })
+        }
+        (None, gate) => Ok(gate.as_ref().map(|gate| Way::Closed(Arc::clone(service), Arc::clone(gate)))),
     }
 }
 

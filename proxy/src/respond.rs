@@ -50,9 +50,23 @@ pub(crate) fn error(
     response
 }
 
+/// Answers a health check from outside for a service that is closed on purpose: whoever balances load in front of us must
+/// not take the whole host out for it.
+pub(crate) fn healthy(request_id: &HeaderValue) -> Response<AnswerBody> {
+    let mut response = Response::new(AnswerBody::bytes("closed on purpose\n"));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert("x-request-id", request_id.clone());
+    response
+}
+
 /// What a visitor is told; addresses and causes are for the log.
-fn sentence(error: &Error) -> &'static str {
+fn sentence(error: &Error) -> &str {
     match error {
+        Error::Paused => "The service is paused; try again in a moment",
+        Error::Maintenance(message) if message.is_empty() => "The service is under maintenance; try again later",
+        Error::Maintenance(message) => message,
         Error::BadRequest(what) | Error::NotImplemented(what) => what,
         Error::TargetTooLong => "The address is too long",
         Error::TooManyFields => "The request has too many header fields",
@@ -79,10 +93,12 @@ fn fill(page: &str, status: StatusCode, request_id: &HeaderValue) -> String {
 }
 
 fn html(status: StatusCode, sentence: &str) -> String {
+    let sentence = sentence.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let stop = if sentence.ends_with(['.', '!', '?']) { "" } else { "." };
     let title = format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or_default());
     format!(
         "<!doctype html><meta charset=utf-8><title>{title}</title>\
-         <body style=\"font:16px sans-serif;margin:15vh auto;max-width:32em;padding:0 1em\"><h1>{title}</h1><p>{sentence}.\n"
+         <body style=\"font:16px sans-serif;margin:15vh auto;max-width:32em;padding:0 1em\"><h1>{title}</h1><p>{sentence}{stop}\n"
     )
 }
 

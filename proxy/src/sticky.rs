@@ -5,22 +5,19 @@
 
 use config::name::ServiceName;
 use http::HeaderValue;
-use http::header::{self, HeaderMap};
+use http::header::HeaderMap;
 
+use crate::routing::closed::cookie;
 use crate::routing::table::{Endpoint, Target};
 
 /// Returns the place of the endpoint that a visitor was with, where it is still there.
 pub(crate) fn wanted(headers: &HeaderMap, service: &ServiceName, target: &Target) -> Option<usize> {
-    let name = name(service);
-    let mark = headers.get_all(header::COOKIE).iter().find_map(|value| {
-        let pairs = value.to_str().ok()?.split(';');
-        pairs.filter_map(|pair| pair.trim().split_once('=')).find(|(key, _)| *key == name).map(|(_, mark)| mark)
-    })?;
+    let mark = cookie(headers, &name(service))?;
     target.endpoints.iter().position(|endpoint| *endpoint.mark == *mark)
 }
 
 /// Returns the cookie that keeps a visitor with an endpoint, for as long as the browser is open.
-pub(crate) fn cookie(service: &ServiceName, endpoint: &Endpoint) -> HeaderValue {
+pub(crate) fn set_cookie(service: &ServiceName, endpoint: &Endpoint) -> HeaderValue {
     let text = format!("{}={}; Path=/; HttpOnly; SameSite=Lax", name(service), endpoint.mark);
     HeaderValue::try_from(text).expect("a service's name and hexadecimal digits are a field value")
 }

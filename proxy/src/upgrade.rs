@@ -1,41 +1,54 @@
-//! Tunnels: what a connection becomes after a 101. A tunnel counts as in flight on its run until it ends.
+//! Tunnels: what a connection becomes after a 101. A tunnel counts as in flight on its run until it ends; where its run is left
+//! for good it is closed between two frames, with a handshake.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
-use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+use bytes::Bytes;
 
 use crate::client::{Client, Order};
-use crate::upstream::run::Tally;
-use crate::upstream::socket::Socket;
+use crate::upstream::run::{Claim, Tally};
 use crate::upstream::tunnel::Tunnel;
+use crate::websocket::{CLOSE_TO_CLIENT, Frames, close_to_application};
+
+/// How much is carried at once.
+const PIECE: usize = 8 * 1024;
+/// The frame under way, and then the client's `Close`, are waited for so long (RFC 6455 section 7.1.1 leaves it to us).
+const HANDSHAKE: Duration = Duration::from_secs(5);
 
 /// Carries bytes both ways until both ends have closed, or the worker orders otherwise.
 pub(crate) async fn run(mut socket: TcpStream, early: Bytes, tunnel: Tunnel, client: &Rc<Client>) {
-    let Tunnel { mut stream, read, claim } = tunnel;
-    let mut carry = pin!(carry(&mut socket, &early, &mut stream, &read));
-    // How it ended is the ends' affair: a tunnel has no answer that could be called broken.
-    poll_fn(|cx| {
+    let Tunnel { stream, read, claim } = tunnel;
+    let ordered = poll_fn(|cx| {
         loop {
             match client.poll_order(cx) {
-                Some(Order::Park) => {}
-                Some(Order::Look) if !claim.run().is_cut_off() => {}
-                Some(Order::Look | Order::Finish | Order::Drop) => {
-                    claim.tally(Tally::Cut);
-                    return Poll::Ready(());
-                }
-                None => return carry.as_mut().poll(cx).map(drop),
+                Some(Order::Look) if claim.is_cut_long() => return Poll::Ready(End::Cut),
+                Some(Order::Look) if claim.is_closing() => return Poll::Ready(End::Close),
+                Some(Order::Look | Order::Park) => {}
+                Some(Order::Finish) => return Poll::Ready(End::Close),
+                Some(Order::Drop) => return Poll::Ready(End::Cut),
+                None => return Poll::Pending,
             }
         }
-    })
-    .await;
+    });
+    let (from_client, to_client) = socket.split();
+    let (from_application, to_application) = tokio::io::split(stream);
+    let _long = claim.is_long();
+    let ways = Ways::new((&early, &read));
+    let down = ways.down(from_application, to_client);
+    let up = ways.up(from_client, to_application);
+    carry(&ways, down, up, ordered, &claim).await;
 }
 
 /// Carries bytes both ways on one stream of HTTP/2 (RFC 8441), as [`run`] does on a connection: its connection goes on.
@@ -43,35 +56,144 @@ pub(crate) async fn run(mut socket: TcpStream, early: Bytes, tunnel: Tunnel, cli
 /// # Cancel safety
 /// Dropping it resets the stream and closes the socket to the application.
 pub(crate) async fn run_stream(upgrade: OnUpgrade, tunnel: Tunnel, client: Rc<Client>) {
-    let Tunnel { mut stream, read, claim } = tunnel;
+    let Tunnel { stream, read, claim } = tunnel;
     // As long as it lives the connection is in use.
     let _serving = client.serving();
     let number = client.next_stream();
-    let mut carry = pin!(async {
-        let upgraded = upgrade.await.map_err(io::Error::other)?;
-        carry(&mut TokioIo::new(upgraded), &[], &mut stream, &read).await
-    });
-    poll_fn(|cx| {
+    let ordered = poll_fn(|cx| {
         // An order to the connection wakes it; the connection's own end ends the stream.
         client.keep_stream(number, cx.waker());
-        if claim.run().is_cut_off() {
-            claim.tally(Tally::Cut);
-            return Poll::Ready(());
+        match (claim.is_cut_long(), claim.is_closing()) {
+            (true, _) => Poll::Ready(End::Cut),
+            (false, true) => Poll::Ready(End::Close),
+            (false, false) => Poll::Pending,
         }
-        carry.as_mut().poll(cx).map(drop)
-    })
-    .await;
+    });
+    if let Ok(upgraded) = upgrade.await {
+        let (from_client, to_client) = tokio::io::split(TokioIo::new(upgraded));
+        let (from_application, to_application) = tokio::io::split(stream);
+        let _long = claim.is_long();
+        let ways = Ways::new((&[], &read));
+        let down = ways.down(from_application, to_client);
+        let up = ways.up(from_client, to_application);
+        carry(&ways, down, up, ordered, &claim).await;
+    }
     client.forget_stream(number);
 }
 
-/// Carries what each end has sent already, and then all that comes.
+/// How a tunnel is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// With a handshake.
+    Close,
+    /// Now.
+    Cut,
+}
+
+/// Runs both ways until they end, or an order ends them. How a tunnel ended by itself is the ends' affair: it has no answer
+/// that could be called broken.
 async fn carry(
-    client: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    early: &[u8],
-    application: &mut Socket,
-    read: &[u8],
-) -> io::Result<()> {
-    client.write_all(read).await?;
-    application.write_all(early).await?;
-    copy_bidirectional(client, application).await.map(drop)
+    ways: &Ways<'_>,
+    down: impl Future<Output = io::Result<()>>,
+    up: impl Future<Output = io::Result<()>>,
+    ordered: impl Future<Output = End>,
+    claim: &Claim,
+) {
+    let mut both = pin!(async { tokio::try_join!(down, up) });
+    let mut ordered = pin!(ordered);
+    let end = tokio::select! {
+        biased;
+        end = &mut ordered => end,
+        _ = &mut both => return,
+    };
+    if end == End::Close {
+        // Not all at once: each of them comes back a moment later.
+        if tokio::time::timeout(claim.turn(), &mut both).await.is_ok() {
+            return;
+        }
+        ways.close();
+        let closed = tokio::time::timeout(HANDSHAKE, &mut both).await;
+        if closed.is_ok() && ways.is_closed.get() {
+            claim.tally(Tally::Closed);
+            return;
+        }
+    }
+    claim.tally(Tally::Cut);
+}
+
+/// Both directions of a tunnel.
+struct Ways<'t> {
+    /// What each end sent before the tunnel began: the client, and the application.
+    early: (&'t [u8], &'t [u8]),
+    is_closing: Cell<bool>,
+    /// Rings when it does.
+    closing: Notify,
+    /// The client has answered our `Close`.
+    is_closed: Cell<bool>,
+}
+
+impl<'t> Ways<'t> {
+    fn new(early: (&'t [u8], &'t [u8])) -> Self {
+        Self { early, is_closing: Cell::new(false), closing: Notify::new(), is_closed: Cell::new(false) }
+    }
+
+    fn close(&self) {
+        self.is_closing.set(true);
+        self.closing.notify_waiters();
+    }
+
+    /// From the application to the client, to the end of the frame under way where the tunnel is to close; then our `Close`.
+    async fn down(&self, mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
+        let mut frames = Frames::default();
+        let mut piece = vec![0; PIECE];
+        frames.take_all(self.early.1);
+        to.write_all(self.early.1).await?;
+        loop {
+            if self.is_closing.get() && frames.is_between() {
+                return to.write_all(&CLOSE_TO_CLIENT).await;
+            }
+            let closing = self.closing.notified();
+            let count = tokio::select! {
+                biased;
+                () = closing, if !self.is_closing.get() => continue,
+                count = from.read(&mut piece) => count?,
+            };
+            let read = &piece[..count];
+            if count == 0 {
+                return to.shutdown().await;
+            }
+            let taken = match self.is_closing.get() {
+                true => frames.take_one(read).bytes,
+                false => {
+                    frames.take_all(read);
+                    count
+                }
+            };
+            to.write_all(&read[..taken]).await?;
+        }
+    }
+
+    /// From the client to the application. Where the tunnel is closing, the client's `Close` answers ours and ends it; the
+    /// application is told in our own words.
+    async fn up(&self, mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
+        let mut piece = vec![0; PIECE];
+        let mut frames = Frames::default();
+        frames.take_all(self.early.0);
+        to.write_all(self.early.0).await?;
+        loop {
+            let count = from.read(&mut piece).await?;
+            let read = &piece[..count];
+            if count == 0 {
+                return to.shutdown().await;
+            }
+            let close = frames.take_all(read);
+            if let Some(before) = close.filter(|_| self.is_closing.get()) {
+                to.write_all(&read[..before]).await?;
+                self.is_closed.set(true);
+                to.write_all(&close_to_application()).await?;
+                return to.shutdown().await;
+            }
+            to.write_all(read).await?;
+        }
+    }
 }

@@ -2,7 +2,6 @@
 //! path is the routing table and nothing else.
 
 use std::cell::{Cell, Ref, RefCell};
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -14,6 +13,7 @@ use std::time::Duration;
 use config::model::{Access, AccessFormat, Limits};
 use config::name::EndpointAddr;
 use config::options::ServiceOptions;
+use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
@@ -29,7 +29,7 @@ use crate::upstream::balance::Balance;
 use crate::upstream::exchange::ExchangeLimits;
 use crate::upstream::http2::Links;
 use crate::upstream::pool::Pool;
-use crate::upstream::run::RunId;
+use crate::upstream::run::{Run, RunId};
 use crate::upstream::socket::Address;
 
 /// How often a worker looks at its clients and idle upstream connections.
@@ -45,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) cut: watch::Sender<Vec<RunId>>,
     /// Where names are resolved anew after a failure to connect.
     pub(crate) resolver: mpsc::UnboundedSender<Resolve>,
+    /// Where a run is reported that failed a request in its bake.
+    pub(crate) suspects: mpsc::UnboundedSender<RunId>,
     /// Client connections of all workers.
     pub(crate) connections: AtomicU64,
     /// Rings when a connection ended while the cap was reached.
@@ -111,7 +113,7 @@ pub(crate) struct Worker {
     pub(crate) limits: Limits,
     table: RefCell<Reader>,
     settings: RefCell<Settings>,
-    clients: RefCell<HashMap<u64, Rc<Client>>>,
+    clients: RefCell<FxHashMap<u64, Rc<Client>>>,
     next_client: Cell<u64>,
     request_id_seed: [u8; 16],
     request_ids: Cell<u64>,
@@ -209,6 +211,14 @@ impl Worker {
         let turn = self.turn.get();
         self.turn.set(turn.wrapping_add(1));
         turn
+    }
+
+    /// Reports a run that failed a request in its bake.
+    pub(crate) fn suspect(&self, run: &Run) {
+        if run.suspect() {
+            // Control gone is the process gone.
+            _ = self.shared.suspects.send(run.id());
+        }
     }
 
     /// Counts a request.

@@ -20,6 +20,13 @@ pub enum Behaviour {
     Answer,
     /// Answers with that status.
     Status(u16),
+    /// Answers with that status each so many requests, else with 200.
+    Sometimes {
+        /// The status.
+        status: u16,
+        /// One in how many.
+        one_in: usize,
+    },
     /// Sends elsewhere with a 302.
     Redirect(&'static str),
     /// Answers 200 with the request's body.
@@ -82,6 +89,8 @@ pub struct Upstream {
 struct State {
     version: String,
     behaviour: Mutex<Behaviour>,
+    /// What it does with requests for one target.
+    special: Mutex<Option<(String, Behaviour)>>,
     seen: Mutex<Vec<Seen>>,
     connections: AtomicUsize,
     open: AtomicUsize,
@@ -101,6 +110,7 @@ pub async fn upstream_at(address: SocketAddr, version: &str) -> Upstream {
     let state = Arc::new(State {
         version: version.to_owned(),
         behaviour: Mutex::new(Behaviour::Answer),
+        special: Mutex::default(),
         seen: Mutex::default(),
         connections: AtomicUsize::new(0),
         open: AtomicUsize::new(0),
@@ -132,6 +142,11 @@ impl Upstream {
         *self.state.behaviour.lock().unwrap() = behaviour;
     }
 
+    /// Changes what it does with requests for one target.
+    pub fn behave_for(&self, target: &str, behaviour: Behaviour) {
+        *self.state.special.lock().unwrap() = Some((target.to_owned(), behaviour));
+    }
+
     /// Returns every request that arrived whole, in order.
     pub fn seen(&self) -> Vec<Seen> {
         self.seen_from(0)
@@ -144,7 +159,7 @@ impl Upstream {
 
     /// Returns how many requests arrived whole.
     pub fn seen_count(&self) -> usize {
-        self.state.seen.lock().unwrap().len()
+        self.state.seen_count()
     }
 
     /// Returns how many connections it was sent.
@@ -209,8 +224,14 @@ async fn serve_requests(reader: &mut OwnedReadHalf, writer: &mut OwnedWriteHalf,
     let mut is_first = true;
     // What the other side does to the connection is for the test's client to judge.
     while let Ok(Some(mut request)) = message::read_head(reader, &mut buffer).await {
-        let behaviour = match state.behaviour.lock().unwrap().clone() {
+        let target = request.first_line().split(' ').nth(1).unwrap_or_default();
+        let special =
+            state.special.lock().unwrap().clone().filter(|(of, _)| of == target).map(|(_, behaviour)| behaviour);
+        let behaviour = match special.unwrap_or_else(|| state.behaviour.lock().unwrap().clone()) {
             Behaviour::Once if std::mem::take(&mut is_first) => Behaviour::Answer,
+            Behaviour::Sometimes { status, one_in } if state.seen_count().is_multiple_of(one_in) => {
+                Behaviour::Status(status)
+            }
             behaviour => behaviour,
         };
         if let Behaviour::Early(status) = behaviour {
@@ -258,6 +279,10 @@ async fn gone(reader: &OwnedReadHalf) {
 }
 
 impl State {
+    fn seen_count(&self) -> usize {
+        self.seen.lock().unwrap().len()
+    }
+
     fn note(&self, request: &Message) {
         self.seen.lock().unwrap().push(Seen {
             first_line: request.first_line().to_owned(),
@@ -284,7 +309,8 @@ async fn answer(
         [head.as_bytes(), body].concat()
     };
     let bytes = match asked(request, behaviour) {
-        Behaviour::Answer => whole(200, "", version.as_bytes()),
+        // Whose turn it is to fail was decided when the request came.
+        Behaviour::Answer | Behaviour::Sometimes { .. } => whole(200, "", version.as_bytes()),
         Behaviour::Status(status) => whole(status, "", version.as_bytes()),
         Behaviour::Redirect(target) => whole(302, &format!("Location: {target}\r\n"), b""),
         Behaviour::Echo | Behaviour::Continue => whole(200, "", &request.body),

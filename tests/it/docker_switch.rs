@@ -83,6 +83,70 @@ async fn the_flip_is_prompt_whenever_between_two_probes_the_application_becomes_
     assert!(flips.iter().all(|flip| *flip < PROMPT), "{flips:?}");
 }
 
+/// Migrations and other commands in real containers; and F2 on a real engine: the kill of the new container right after its flip.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_run_beside_and_inside_a_container_and_one_that_is_killed_in_its_bake_is_left() {
+    const TEST: &str = "commands_run_beside_and_inside";
+    let Some(gateway) = gateway(TEST).await else { return };
+    let Some(v1) = gateway.build(TEST, &Uptimer { version: 1, loading: 0, fail: "" }) else { return };
+    let Some(v2) = gateway.build(TEST, &Uptimer { version: 2, loading: 0, fail: "" }) else { return };
+    let publish = format!("127.0.0.1:{}:80", gateway.port);
+    let up =
+        gateway.bgctl(&["up", "--publish", &publish, "--proxy-binary", gateway.proxy_binary.to_str().unwrap()]).await;
+    assert_eq!(up.code, Some(0), "{}", up.talk);
+    let first = ["switch", "uptimer", "--image", &v1, "--domain", "uptimer.test", "--before", "python3 --version"];
+    said(&gateway.bgctl(&first).await, 0, &["| Python 3.", "LIVE: "]);
+    // A JSON document is what a test can read of its stdout.
+    let ran = gateway.bgctl(&["run", "uptimer", "--", "python3", "-c", "import os; print(os.environ['PORT'])"]).await;
+    assert_eq!((ran.code, &ran.events), (Some(0), &vec![json!(8080)]), "{}", ran.talk);
+    let inside = gateway.bgctl(&["exec", "uptimer", "--", "python3", "-c", "import sys; print(1); sys.exit(7)"]).await;
+    assert_eq!((inside.code, &inside.events), (Some(7), &vec![json!(1)]), "{}", inside.talk);
+    let failed = gateway.bgctl(&["switch", "uptimer", "--image", &v2, "--before", "exit 4"]).await;
+    said(&failed, 9, &["`exit 4` ended with code 4", "traffic still on BLUE"]);
+    let only_blue = ["reverse-proxy", "reverse-proxy-ports", "uptimer_BLUE"].map(str::to_owned);
+    assert!(gateway.containers().into_iter().eq(only_blue.clone()), "{:?}", gateway.containers());
+
+    let (host, pause) = ("uptimer.test".to_owned(), Duration::from_millis(2));
+    let load = load(gateway.address(), Load { host, posts: 0, slow: 0, pause, judge, ..Load::default() });
+    let words = ["switch", "uptimer", "--image", &v2, "--before", "", "--bake", "30s"];
+    let mut switch = gateway.start(&words);
+    switch.until("flipped").await;
+    eventually("v2 answers", async || load.so_far().versions.contains_key("v2").then_some(())).await;
+    docker(&["kill", "-s", "KILL", &gateway.named("uptimer_GREEN")]).unwrap();
+    let killed = Instant::now();
+    switch.until("flipped_back").await;
+    let took = killed.elapsed();
+    let ended = switch.end().await;
+    said(&ended, 4, &["uptimer on GREEN was flipped back: nothing answers there", "traffic still on BLUE"]);
+    let verdict = load.stop().await;
+    // Of an answer that had begun nobody can give the rest: the uptimer writes head and body apart.
+    let had_begun = |(_, why): &(Duration, String)| why.contains("bytes of the body");
+    assert!(verdict.failed <= 10 && verdict.failures.iter().all(had_begun), "{:#?}", verdict.failures);
+    measured(TEST, &format!("told {took:?} after the kill; {} requests, slowest {:?}", verdict.total, verdict.slowest));
+    assert_slot(&gateway, "uptimer_BLUE", &v1, true);
+    assert!(gateway.containers().into_iter().eq(only_blue), "{:?}", gateway.containers());
+    // A pure flip back: a reboot then revives the version that is live, and no other.
+    let words = ["switch", "uptimer", "--image", &v2, "--before", "", "--bake", "0s", "--keep", "warm"];
+    said(&gateway.bgctl(&words).await, 0, &["LIVE: uptimer v2 on GREEN"]);
+    let back = gateway.bgctl(&["rollback", "uptimer"]).await;
+    said(&back, 0, &["LIVE: uptimer v1 on BLUE"]);
+    assert_eq!(back.report()["healthy_seconds"], Value::Null, "a pure flip");
+    let policy = |name: &str| gateway.inspect(name)["HostConfig"]["RestartPolicy"]["Name"].clone();
+    assert_eq!((policy("uptimer_BLUE"), policy("uptimer_GREEN")), (json!("always"), json!("no")));
+    // What is beyond what is to be kept goes, and nothing else.
+    let words =
+        ["switch", "uptimer", "--image", &v2, "--before", "", "--bake", "0s", "--keep", "none", "--keep-images", "1"];
+    said(&gateway.bgctl(&words).await, 0, &["LIVE: uptimer v2 on GREEN"]);
+    let pruned = gateway.bgctl(&["prune"]).await;
+    assert_eq!(pruned.code, Some(0), "{}", pruned.talk);
+    assert_eq!(pruned.events[0]["removed"], json!([v1]), "{}", pruned.talk);
+    assert_eq!((inspect(&v1), inspect(&v2).is_null()), (Value::Null, false));
+    let gone = gateway.bgctl(&["rollback", "uptimer", "--to", &v1]).await;
+    said(&gone, 3, &["is not there any more"]);
+    let down = gateway.bgctl(&["down", "--volumes"]).await;
+    assert_eq!(down.code, Some(0), "{}", down.talk);
+}
+
 /// Runs a switch; returns how long it took from the application's own first good answer until the flip was said.
 async fn timed(gateway: &TestGateway, words: &[&str], container: &str) -> (Ended, Duration) {
     let mut switch = gateway.start(words);

@@ -321,7 +321,7 @@ async fn echo_socket() -> (std::net::SocketAddr, std::sync::Arc<std::sync::Mutex
                     Some("/plain") => "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi",
                     _ => {
                         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                          Sec-WebSocket-Accept: x\r\nSec-WebSocket-Protocol: chat\r\n\r\nwelcome;"
+                          Sec-WebSocket-Accept: x\r\nSec-WebSocket-Protocol: chat\r\n\r\n\u{1}\u{8}welcome;"
                     }
                 };
                 seen.lock().unwrap().push(head);
@@ -370,11 +370,12 @@ async fn a_websocket_on_a_stream_is_one_at_the_application_and_ends_with_its_dra
         assert!(!answer.headers().contains_key(field), "{field}");
     }
     let mut said = Vec::new();
-    stream.send_data("hello".into(), false).unwrap();
-    while said.len() < "welcome;hello".len() {
+    // Frames without masks, as a raw echo knows no better.
+    stream.send_data("\u{1}\u{5}hello".into(), false).unwrap();
+    while said.len() < "..welcome;..hello".len() {
         said.extend_from_slice(&answer.body_mut().data().await.unwrap().unwrap());
     }
-    assert_eq!(said, b"welcome;hello");
+    assert_eq!(said, b"\x01\x08welcome;\x01\x05hello");
     let head = heads.lock().unwrap()[0].clone();
     assert!(head.starts_with("GET /chat?room=1 HTTP/1.1\r\nHost: shop.test\r\n"), "{head}");
     let lower = head.to_lowercase();
@@ -396,14 +397,19 @@ async fn a_websocket_on_a_stream_is_one_at_the_application_and_ends_with_its_dra
     another.extensions_mut().insert(h2::ext::Protocol::from_static("chat"));
     let (other, _) = sender.clone().ready().await.unwrap().send_request(another, false).unwrap();
     assert_eq!(other.await.unwrap().status(), 501);
-    // It is in flight until it ends; at the drain deadline it is cut, and the connection goes on.
+    // It is in flight until it ends; at the drain deadline it is closed with a handshake, and the connection goes on.
     let green = upstream("v2").await;
     serve_unprobed(&proxy, green.address()).await;
     assert_eq!(get(&sender, "/").await, (200, "v2".to_owned()));
-    let drained = proxy.drain("shop").await;
-    assert_eq!((&drained["event"], &drained["counts"]["cut"]), (&json!("drained"), &json!(1)));
-    while let Some(Ok(data)) = answer.body_mut().data().await {
-        assert_eq!(data, "", "something came after the cut");
-    }
+    let closed = async {
+        assert_eq!(answer.body_mut().data().await.unwrap().unwrap(), Bytes::from_static(b"\x88\x02\x03\xf4"));
+        stream.send_data(Bytes::from_static(b"\x88\x82\0\0\0\0\x03\xf4"), false).unwrap();
+        while let Some(Ok(data)) = answer.body_mut().data().await {
+            assert_eq!(data, "", "something came after the close");
+        }
+    };
+    let (drained, ()) = tokio::join!(proxy.drain("shop"), closed);
+    let counts = &drained["counts"];
+    assert_eq!((&drained["event"], &counts["closed"], &counts["cut"]), (&json!("drained"), &json!(1), &json!(0)));
     assert_eq!(get(&sender, "/").await.0, 200);
 }

@@ -180,6 +180,54 @@ fn a_bell_rung_on_release_alone_would_leave_a_waiter_waiting() {
     assert!(catch_unwind(|| a_waiter_is_always_told(Bell::OnReleaseAlone)).is_err());
 }
 
+/// In the bake a request that the new version failed goes to the run that is gone back to, by the word of its replays or, once
+/// that run is live again, by that of its requests.
+fn a_failed_request_finds_a_way_back(order: Back) {
+    loom::model(move || {
+        let (requests, replays) = (Arc::new(InFlight::<Word>::new(1)), Arc::new(InFlight::<Word>::new(1)));
+        requests.drain();
+        let visitor = thread::spawn({
+            let (requests, replays) = (requests.clone(), replays.clone());
+            move || {
+                if replays.claim(0) {
+                    replays.release(0);
+                } else {
+                    assert!(requests.claim(0), "both turn the request away");
+                    requests.release(0);
+                }
+            }
+        });
+        match order {
+            Back::ReviveFirst => {
+                requests.revive();
+                replays.drain();
+            }
+            Back::EndFirst => {
+                replays.drain();
+                requests.revive();
+            }
+        }
+        visitor.join().unwrap();
+    });
+}
+
+/// What a flip back does first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Back {
+    ReviveFirst,
+    EndFirst,
+}
+
+#[test]
+fn a_request_that_fails_while_the_proxy_flips_back_is_answered_by_the_version_before() {
+    a_failed_request_finds_a_way_back(Back::ReviveFirst);
+}
+
+#[test]
+fn replays_that_end_before_the_run_is_live_again_would_lose_it() {
+    assert!(catch_unwind(|| a_failed_request_finds_a_way_back(Back::EndFirst)).is_err());
+}
+
 #[test]
 fn a_separate_flag_and_counter_would_run_a_request_on_a_drained_slot() {
     let model = || {

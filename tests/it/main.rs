@@ -1,12 +1,20 @@
 //! Every integration test, in one program.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+// The bake: a new version that dies or does badly right after its flip.
+mod bake;
+// A share of visitors on the idle slot.
+mod canary;
 // Programs that people really use, as clients.
 mod clients;
+// A service that is closed on purpose: pause and maintenance.
+mod closed;
 // `bgctl demo` to its verdict, good and bad.
 mod demo;
 // The Docker engine by itself, on a real one: gateway, slots, exits, logs.
 mod docker_engine;
+// Holding against resuming in the model checker.
+mod gate_model;
 // What a test needs of a real engine.
 mod docker_host;
 // A restart of the Docker daemon, where that is allowed.
@@ -23,6 +31,8 @@ mod harness;
 mod programs;
 // Requests that wait for an application to come back.
 mod hold;
+// Commands around a deployment, and with a service's settings.
+mod hooks;
 // Clients that mean harm.
 mod hostile;
 // Applications that speak HTTP/2: gRPC.
@@ -31,10 +41,14 @@ mod h2c;
 mod http2;
 // HTTP/2 frame by frame: what no honest client sends.
 mod http2_frames;
+// What lives long: WebSockets, event streams and downloads over a flip.
+mod long;
 // The claim and drain word in the model checker.
 mod inflight_model;
 // The examples of the admin protocol's page, run.
 mod protocol;
+// The journal: history, and what a kill at any step leaves.
+mod journal;
 // A proxy that is killed, finds its state damaged or its disk full.
 mod recovery;
 // Ten minutes of everything at once.

@@ -167,6 +167,33 @@ async fn killed_at(step: &str) -> String {
     live
 }
 
+/// A new version is looked at before any visitor sees it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_switch_without_a_flip_is_gone_on_with_or_left() {
+    let site = site_with_v1().await;
+    let nothing = site.bgctl(&["switch", "shop", "--continue"]).await;
+    assert_said(&nothing, 4, &["no version that waits for its flip"]);
+    let load = load(site.address(), Load { pause: Duration::from_millis(5), ..Load::default() });
+    for (version, goes_on) in [("v2", false), ("v3", true)] {
+        let staged = site.switch(&site.version(version, QUICK), &["--no-flip"]).end().await;
+        assert_said(&staged, 0, &["STAGED: shop is healthy on GREEN; visitors are on BLUE", "--continue"]);
+        assert_eq!(
+            (answered(&site).await, site.shop().await["slots"]["green"]["state"].clone()),
+            ("v1".into(), json!("ready"))
+        );
+        if goes_on {
+            let done = site.bgctl(&["switch", "shop", "--continue"]).await;
+            assert_said(&done, 0, &["LIVE: shop on GREEN"]);
+        }
+    }
+    assert_eq!(answered(&site).await, "v3");
+    load.stop().await.assert_none_failed();
+    eventually("only the live version runs", async || (site.processes().len() == 2).then_some(())).await;
+    let back = site.bgctl(&["rollback", "shop"]).await;
+    assert_said(&back, 0, &["LIVE: shop on BLUE"]);
+    assert_eq!(answered(&site).await, "v1");
+}
+
 /// Addresses that nobody runs for us go the same way: stage, healthy, flip, drain, and back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn addresses_are_routed_to_changed_and_gone_back_to_under_load() {

@@ -181,6 +181,7 @@ fn every_admin_call_and_error_code_is_documented() {
         Call::Services,
         Call::Service(service.clone()),
         Call::History(service.clone()),
+        Call::Log(service.clone()),
         Call::Put(service.clone()),
         Call::Delete(service.clone()),
         Call::Reload,

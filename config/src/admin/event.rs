@@ -72,6 +72,61 @@ pub enum Event {
         /// What became of the requests.
         counts: Counts,
     },
+    /// The bake is over and the new slot stays live; the last line of a `drain` that waits for it.
+    Baked {
+        /// The service.
+        service: ServiceName,
+        /// The slot that is live.
+        live: Slot,
+        /// What became of the requests.
+        counts: Counts,
+    },
+    /// The proxy flipped back by itself; the last line of a `drain` that waits for the bake.
+    FlippedBack {
+        /// The service.
+        service: ServiceName,
+        /// The slot that is live again.
+        live: Slot,
+        /// The slot that was left.
+        left: Slot,
+        /// Whether nothing answered there any more, or it answered badly.
+        verdict: Verdict,
+        /// Why, in words.
+        reason: String,
+        /// From just before publishing until the left slot was marked.
+        flip_micros: u64,
+        /// What became of the requests so far.
+        counts: Counts,
+    },
+    /// Requests are held from now on.
+    Paused {
+        /// The service.
+        service: ServiceName,
+    },
+    /// Held requests were let go.
+    Resumed {
+        /// The service.
+        service: ServiceName,
+    },
+    /// Visitors are shown a page, or no more.
+    Maintenance {
+        /// The service.
+        service: ServiceName,
+        /// Whether it began.
+        on: bool,
+    },
+    /// A share of visitors goes to the idle slot, or none any more.
+    Canary {
+        /// The service.
+        service: ServiceName,
+        /// The idle slot.
+        slot: Slot,
+        /// Of a hundred visitors.
+        percent: u8,
+        /// Why the proxy ended it by itself, where it did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
     /// A slot was emptied.
     Cleared {
         /// The service.
@@ -111,4 +166,14 @@ pub enum Event {
     },
     /// The call failed; always the last line.
     Error(AdminError),
+}
+
+/// What was found wrong with a new slot in its bake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Nothing answers there.
+    Dead,
+    /// It answers with errors, or slowly, far more often than the old slot did.
+    Bad,
 }

@@ -2,6 +2,7 @@
 
 pub mod error;
 pub mod event;
+pub mod journal;
 pub mod request;
 pub mod response;
 
@@ -15,7 +16,9 @@ pub const PROTOCOL: u32 = 1;
 /// The header in which a call names the lease it acts under.
 pub const LEASE_HEADER: &str = "bluegreen-lease";
 /// A body of a call is no longer than this, in bytes.
-pub const BODY_BYTES: usize = 1024 * 1024;
+pub const BODY_BYTES: usize = 4 * 1024 * 1024;
+/// The log of a failed instance is kept up to this, in bytes: its end.
+pub const LOG_BYTES: usize = 1024 * 1024;
 
 /// Every call of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,8 +31,10 @@ pub enum Call {
     Services,
     /// `GET /v1/services/NAME`: [`response::ServiceStatus`].
     Service(ServiceName),
-    /// `GET /v1/services/NAME/history`.
+    /// `GET /v1/services/NAME/history`: [`journal::History`].
     History(ServiceName),
+    /// `GET /v1/services/NAME/log`: the log of the last instance that failed, as text.
+    Log(ServiceName),
     /// `PUT /v1/services/NAME` with [`request::ServiceSettings`]: creates the service or changes its routes.
     Put(ServiceName),
     /// `DELETE /v1/services/NAME`: takes the service's routes away and forgets it.
@@ -55,17 +60,17 @@ pub enum Verb {
     Drain,
     /// [`request::Flip`] back to the slot that was live before; answers [`response::Flipped`].
     Rollback,
-    /// Holds requests.
+    /// [`request::Pause`]: holds requests; answers [`response::Paused`].
     Pause,
-    /// Lets held requests go.
+    /// [`request::Resume`]: lets held requests go; answers [`response::ServiceStatus`].
     Resume,
-    /// Answers 503 with a page.
+    /// [`request::Maintenance`]: shows visitors a page; answers [`response::ServiceStatus`].
     Maintenance,
-    /// Sends a share of visitors to the idle slot.
+    /// [`request::Canary`]: sends a share of visitors to the idle slot; answers [`response::ServiceStatus`].
     Canary,
     /// [`request::Lease`]: who may change the service; answers [`response::Lease`].
     Lease,
-    /// Appends a step to the service's journal.
+    /// [`journal::Journal`]: what is done to the service, step by step.
     Journal,
 }
 
@@ -110,6 +115,7 @@ impl Call {
             | Self::Services
             | Self::Service(_)
             | Self::History(_)
+            | Self::Log(_)
             | Self::Events
             | Self::Metrics => "GET",
             Self::Put(_) => "PUT",
@@ -126,6 +132,7 @@ impl Call {
             Self::Services => "/v1/services".to_owned(),
             Self::Service(name) | Self::Put(name) | Self::Delete(name) => format!("/v1/services/{name}"),
             Self::History(name) => format!("/v1/services/{name}/history"),
+            Self::Log(name) => format!("/v1/services/{name}/log"),
             Self::Act(name, verb) => format!("/v1/services/{name}/{}", verb.as_str()),
             Self::Reload => "/v1/reload".to_owned(),
             Self::Events => "/v1/events".to_owned(),
@@ -151,6 +158,7 @@ impl Call {
             ("GET", ["v1", "services"]) => Ok(Self::Services),
             ("GET", ["v1", "services", service]) => Ok(Self::Service(name(service)?)),
             ("GET", ["v1", "services", service, "history"]) => Ok(Self::History(name(service)?)),
+            ("GET", ["v1", "services", service, "log"]) => Ok(Self::Log(name(service)?)),
             ("PUT", ["v1", "services", service]) => Ok(Self::Put(name(service)?)),
             ("DELETE", ["v1", "services", service]) => Ok(Self::Delete(name(service)?)),
             ("POST", ["v1", "services", service, verb]) => {
@@ -178,6 +186,7 @@ mod tests {
             Call::Services,
             Call::Service(shop.clone()),
             Call::History(shop.clone()),
+            Call::Log(shop.clone()),
             Call::Put(shop.clone()),
             Call::Delete(shop.clone()),
             Call::Reload,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::defaults;
@@ -93,11 +94,53 @@ pub struct Flip {
     /// How long requests on the old slot may go on; then what is left is ended, and counted.
     #[serde(with = "crate::duration")]
     pub drain: Duration,
+    /// The same for WebSockets and event streams, which are then closed as they should be; where absent as long as the others.
+    #[serde(with = "crate::duration::option", skip_serializing_if = "Option::is_none")]
+    pub drain_tunnels: Option<Duration>,
+    /// How long the new slot is watched: until then requests that it fails are answered by the old one, and the proxy flips
+    /// back by itself where the new slot is dead or worse than the margins allow. Zero: not at all.
+    #[serde(with = "crate::duration")]
+    pub bake: Duration,
+    /// How much worse it may be.
+    pub margins: Margins,
 }
 
 impl Default for Flip {
     fn default() -> Self {
-        Self { to: None, force: false, drain: defaults::DRAIN }
+        Self {
+            to: None,
+            force: false,
+            drain: defaults::DRAIN,
+            drain_tunnels: None,
+            bake: Duration::ZERO,
+            margins: Margins::default(),
+        }
+    }
+}
+
+/// How much worse than the old slot a new one may be in its bake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Margins {
+    /// Requests that both must have had before they are compared.
+    pub requests: u32,
+    /// So many more of a hundred requests may end in a 5xx; 100: errors are not judged.
+    pub errors_percent: u8,
+    /// A request is slow where it takes so many times what all but the slowest twentieth took before; 0: slowness is not
+    /// judged.
+    pub slow_factor: u32,
+    /// So many more of a hundred requests may be slow.
+    pub slow_percent: u8,
+}
+
+impl Default for Margins {
+    fn default() -> Self {
+        Self {
+            requests: defaults::JUDGED_REQUESTS,
+            errors_percent: defaults::MARGIN_ERRORS,
+            slow_factor: defaults::SLOW_FACTOR,
+            slow_percent: defaults::MARGIN_SLOW,
+        }
     }
 }
 
@@ -107,6 +150,72 @@ impl Default for Flip {
 pub struct Drain {
     /// The slot; where absent the one that is not live.
     pub slot: Option<Slot>,
+    /// Goes on until the bake is over too.
+    pub bake: bool,
+}
+
+/// Holds requests until `resume`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pause {
+    /// How long a request waits; then it is answered 503.
+    #[serde(with = "crate::duration")]
+    pub wait: Duration,
+    /// How many may wait at once; more are answered 503 at once.
+    pub requests: u32,
+    /// The pause is over after this, whoever made it.
+    #[serde(with = "crate::duration")]
+    pub lasts: Duration,
+    /// The call answers when nothing is in flight on the live slot, or after this.
+    #[serde(with = "crate::duration")]
+    pub drain: Duration,
+}
+
+impl Default for Pause {
+    fn default() -> Self {
+        Self {
+            wait: defaults::PAUSE_WAIT,
+            requests: defaults::PAUSED_REQUESTS,
+            lasts: defaults::PAUSE_LASTS,
+            drain: Duration::ZERO,
+        }
+    }
+}
+
+/// Lets held requests go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resume {}
+
+/// Sends a share of visitors to the idle slot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Canary {
+    /// Of a hundred visitors; zero: none any more.
+    pub percent: u8,
+    /// How much worse the idle slot may do than the live one before the proxy ends it.
+    pub margins: Margins,
+}
+
+/// Answers 503 with a page, or no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Maintenance {
+    /// Whether it begins or ends.
+    pub on: bool,
+    /// What visitors are told; empty: that the service is under maintenance.
+    pub message: String,
+    /// Clients that are served all the same.
+    pub allow: Vec<IpNet>,
+    /// The value of the cookie `bg-pass-NAME` with which a visitor is served all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pass: Option<String>,
+}
+
+impl Default for Maintenance {
+    fn default() -> Self {
+        Self { on: true, message: String::new(), allow: Vec::new(), pass: None }
+    }
 }
 
 /// Takes, keeps or gives back the right to change a service.

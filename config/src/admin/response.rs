@@ -68,6 +68,65 @@ pub struct ServiceStatus {
     /// Who holds the lease.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<LeaseHolder>,
+    /// Its requests are held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<PauseStatus>,
+    /// Its visitors are shown a page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<MaintenanceStatus>,
+    /// A share of its visitors is on the idle slot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanaryStatus>,
+    /// The bake that is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bake: Option<BakeStatus>,
+}
+
+/// A pause.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseStatus {
+    /// Since when, RFC 3339.
+    pub since: String,
+    /// Requests that wait now.
+    pub waiting: u64,
+    /// When it is over by itself.
+    #[serde(with = "crate::duration")]
+    pub left: Duration,
+}
+
+/// A pause that began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paused {
+    /// Requests still in flight on the live slot.
+    pub in_flight: u64,
+}
+
+/// Maintenance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MaintenanceStatus {
+    /// Since when, RFC 3339.
+    pub since: String,
+    /// What visitors are told.
+    pub message: String,
+}
+
+/// A share of visitors on the idle slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryStatus {
+    /// The idle slot.
+    pub slot: Slot,
+    /// Of a hundred visitors.
+    pub percent: u8,
+}
+
+/// A bake under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BakeStatus {
+    /// The slot that is gone back to where the live one fails.
+    pub back: Slot,
+    /// How much of it is left.
+    #[serde(with = "crate::duration")]
+    pub left: Duration,
 }
 
 /// Who made a service.
@@ -108,12 +167,25 @@ pub struct SlotStatus {
     pub endpoints: Vec<EndpointStatus>,
     /// Requests and tunnels on it now.
     pub in_flight: u64,
+    /// Of these, WebSockets and event streams.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub long_lived: Option<LongLived>,
     /// The image that runs there.
     pub image: Option<String>,
     /// The deployment's id.
     pub deployment: Option<String>,
     /// When it came into its present state of being live, warm or staged, RFC 3339.
     pub since: Option<String>,
+}
+
+/// WebSockets and event streams on a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LongLived {
+    /// How many.
+    pub count: u64,
+    /// How old the oldest is.
+    #[serde(with = "crate::duration")]
+    pub oldest: Duration,
 }
 
 /// What a slot is doing.

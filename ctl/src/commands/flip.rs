@@ -1,11 +1,14 @@
 //! `bgctl flip`: the bare pointer swap.
 
+use ::config::admin::journal::{Journal, Outcome, Work};
 use ::config::admin::request;
+use ::config::admin::response::ServiceStatus;
 use ::config::name::{ServiceName, Slot};
 use clap::Args;
 
 use super::known;
 use crate::admin::Match;
+use crate::commands::switch::deployment_id;
 use crate::context::{Context, who};
 use crate::engine::Restart;
 use crate::error::{Error, ExitCode, Kind};
@@ -23,6 +26,23 @@ pub struct Flip {
     force: bool,
 }
 
+/// Returns a flip as the journal tells it.
+fn work(service: &ServiceStatus, slot: Slot) -> Work {
+    let (id, status) = (deployment_id(), service.slots.get(slot));
+    Work {
+        deployment: status.deployment.clone().unwrap_or_else(|| id.clone()),
+        id,
+        what: format!("flip to {slot}"),
+        who: who(),
+        note: None,
+        slot,
+        image: status.image.clone(),
+        image_id: None,
+        revision: None,
+        old_image: service.live.and_then(|live| service.slots.get(live).image.clone()),
+    }
+}
+
 impl Flip {
     pub(crate) async fn run(self, context: &Context<'_>) -> Result<ExitCode, Error> {
         let name = self.service;
@@ -31,8 +51,23 @@ impl Flip {
         known(&mut client, &name).await?;
         client.acquire(&name, who(), "flip".to_owned()).await?;
         let service = known(&mut client, &name).await?;
+        let slot = self.to.or(service.live.map(Slot::other)).unwrap_or(Slot::Blue);
+        let work = work(&service, slot);
+        let id = work.id.clone();
+        if let Err(error) = client.journal(&name, &Journal::Begin { work }).await {
+            // A full disk must keep nobody from going back.
+            context.ui.warn(&format!("this run is not noted in the journal: {error}"));
+        }
         let flip = request::Flip { to: self.to, force: self.force, ..request::Flip::default() };
         let flipped = client.flip(&name, Match::Generation(service.generation), &flip).await;
+        let (outcome, report) = match &flipped {
+            Ok(flipped) => (Outcome::Done, serde_json::json!({ "live": flipped.live, "exit_code": 0 })),
+            Err(error) => (Outcome::Undone, serde_json::json!({ "error": error.to_string(), "exit_code": 4 })),
+        };
+        let end = Journal::End { id, outcome, report: Box::new(report), log: None };
+        if let Err(error) = client.journal(&name, &end).await {
+            context.ui.warn(&format!("the end of this run is not noted in the journal: {error}"));
+        }
         if flipped.is_err() {
             // The refusal matters more than the lease, which ends by itself.
             let _gone = client.release().await;

@@ -36,10 +36,9 @@ pub struct Logs {
 
 impl Logs {
     pub(crate) async fn run(self, context: &Context<'_>) -> Result<ExitCode, Error> {
-        if self.failed || self.access {
-            return Err(Error::not_there_yet(if self.failed { "bgctl logs --failed" } else { "bgctl logs --access" }));
+        if self.access {
+            return Err(Error::not_there_yet("bgctl logs --access"));
         }
-        let engine = context.engine().await?;
         let range = LogRange { tail: self.lines, follow: self.follow };
         let mut print = |line: &str| {
             if context.ui.tone().json {
@@ -49,9 +48,17 @@ impl Logs {
             }
         };
         let Some(name) = self.service else {
-            engine.proxy_logs(range, &mut print).await?;
+            context.engine().await?.proxy_logs(range, &mut print).await?;
             return Ok(ExitCode::DONE);
         };
+        if self.failed {
+            let log = context.admin().await?.failed_log(&name).await?;
+            let log = log.ok_or_else(|| Error::usage(format!("no log of a failed version of {name} is kept")))?;
+            let lines: Vec<&str> = log.lines().collect();
+            let first = self.lines.map_or(0, |most| lines.len().saturating_sub(most));
+            lines[first..].iter().for_each(|line| print(line));
+            return Ok(ExitCode::DONE);
+        }
         let slot = match self.slot {
             Some(slot) => slot,
             None => {
@@ -59,6 +66,7 @@ impl Logs {
                 service.live.ok_or_else(|| Error::usage(format!("{name} has no live slot")).hint("name one: --slot"))?
             }
         };
+        let engine = context.engine().await?;
         let instances = engine.instances(Some(&name)).await?;
         let found = instances.iter().find(|instance| instance.slot == slot && !instance.kept);
         let instance = found.ok_or_else(|| Error::usage(format!("{name} has no instance of ours in {slot}")))?;

@@ -1,6 +1,7 @@
 //! One file a command: its arguments, whose doc comments are its help, then what it does.
 
 pub mod apply;
+pub mod canary;
 pub mod check;
 pub mod config;
 pub mod demo;
@@ -9,9 +10,15 @@ pub mod deploy;
 pub mod doctor;
 pub mod down;
 pub mod events;
+pub mod exec;
 pub mod flip;
+pub mod history;
 pub mod logs;
+pub mod maintenance;
 pub mod options;
+pub mod pause;
+pub mod prune;
+pub mod recover;
 pub mod rm;
 pub mod rollback;
 pub mod route;
@@ -27,6 +34,10 @@ use crate::error::Error;
 
 /// Returns a service that must be there.
 pub(crate) async fn known(client: &mut Client, name: &ServiceName) -> Result<ServiceStatus, Error> {
-    let found = client.service(name).await?;
-    found.ok_or_else(|| Error::usage(format!("there is no service `{name}`")).hint("`bgctl status` lists the services"))
+    client.service(name).await?.ok_or_else(|| no_such_service(name))
+}
+
+/// Returns the refusal of a name that no service has.
+pub(crate) fn no_such_service(name: &ServiceName) -> Error {
+    Error::usage(format!("there is no service `{name}`")).hint("`bgctl status` lists the services")
 }

@@ -55,9 +55,21 @@ pub struct Rollout {
     /// How long requests on the old slot may go on (default 30s)
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub drain: Option<Duration>,
+    /// The same for WebSockets and event streams, which are then closed as they should be (default: as --drain)
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub drain_tunnels: Option<Duration>,
+    /// End with the flip; the proxy drains and watches by itself, and whoever comes next stops the old container
+    #[arg(long)]
+    pub detach: bool,
     /// How long the old slot stays warm after the flip; 0 is none (default 10s)
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub bake: Option<Duration>,
+    /// So many more of a hundred requests may fail in the bake than before; 100 is never too many (default 5)
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub bake_errors: Option<u8>,
+    /// In the bake a request is slow that takes so many times what was usual; 0 judges no slowness (default 4)
+    #[arg(long, value_name = "TIMES")]
+    pub bake_slow: Option<u32>,
     /// Wait so long while someone else holds the lock
     #[arg(long, value_name = "TIME", value_parser = duration::parse, default_value = "0s")]
     pub lock_wait: Duration,
@@ -95,7 +107,10 @@ impl Rollout {
         health.passes = self.healthy.unwrap_or(health.passes);
         settings.deadline = self.deadline.unwrap_or(settings.deadline);
         settings.drain = self.drain.unwrap_or(settings.drain);
+        settings.drain_tunnels = self.drain_tunnels.or(settings.drain_tunnels);
         settings.bake = self.bake.unwrap_or(settings.bake);
+        settings.margins.errors_percent = self.bake_errors.unwrap_or(settings.margins.errors_percent);
+        settings.margins.slow_factor = self.bake_slow.unwrap_or(settings.margins.slow_factor);
         Ok(())
     }
 }
@@ -115,6 +130,15 @@ pub struct Run {
     /// The port that the application listens on (default: the image's only exposed one, else 8080)
     #[arg(long)]
     pub port: Option<u16>,
+    /// Hold visitors around the flip, for versions that can't serve side by side
+    #[arg(long)]
+    pub pause: bool,
+    /// End before the flip: the new version is there for a canary, and `--continue` goes on
+    #[arg(long, conflicts_with_all = ["detach", "pause"])]
+    pub no_flip: bool,
+    /// Flip to what `--no-flip` has staged
+    #[arg(long = "continue", conflicts_with_all = ["no_flip", "dry_run"])]
+    pub go_on: bool,
     /// What becomes of the image's own HEALTHCHECK
     #[arg(long, value_enum)]
     pub image_health: Option<ImageHealth>,
@@ -178,20 +202,23 @@ pub struct Run {
     /// As docker's
     #[arg(long)]
     pub entrypoint: Option<String>,
-    /// Not there yet
-    #[arg(long, hide = true, value_name = "CMD")]
+    /// Run this in a one-off container of the new image before it starts: migrations; empty is nothing any more
+    #[arg(long, value_name = "CMD")]
     pub before: Option<String>,
+    /// How long that may take (default 10m)
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub before_timeout: Option<Duration>,
     /// Not there yet
     #[arg(long, hide = true)]
     pub replicas: Option<u32>,
     /// Not there yet
     #[arg(long, hide = true)]
     pub stop_first: bool,
-    /// Not there yet
-    #[arg(long, hide = true)]
+    /// What `history` is to remember of it
+    #[arg(long, value_name = "TEXT")]
     pub note: Option<String>,
-    /// Not there yet
-    #[arg(long, hide = true)]
+    /// Images of past deployments that `prune` leaves (default 3)
+    #[arg(long, value_name = "N")]
     pub keep_images: Option<u32>,
     /// The command instead of the image's own
     #[arg(last = true)]
@@ -213,13 +240,7 @@ impl Run {
     /// # Errors
     /// Wrong usage, what is not there yet, and an environment file that can't be read.
     pub(crate) fn apply(&self, settings: &mut Settings) -> Result<(), Error> {
-        let later = [
-            ("--before", self.before.is_some()),
-            ("--replicas", self.replicas.is_some()),
-            ("--stop-first", self.stop_first),
-            ("--note", self.note.is_some()),
-            ("--keep-images", self.keep_images.is_some()),
-        ];
+        let later = [("--replicas", self.replicas.is_some()), ("--stop-first", self.stop_first)];
         if let Some((option, _)) = later.iter().find(|(_, given)| *given) {
             return Err(Error::not_there_yet(option));
         }
@@ -227,6 +248,11 @@ impl Run {
         settings.port = self.port.or(settings.port);
         settings.image_health = self.image_health.unwrap_or(settings.image_health);
         settings.keep = self.keep.unwrap_or(settings.keep);
+        settings.keep_images = self.keep_images.unwrap_or(settings.keep_images);
+        if let Some(before) = &self.before {
+            settings.before = Some(before.trim().to_owned()).filter(|line| !line.is_empty());
+        }
+        settings.before_timeout = self.before_timeout.unwrap_or(settings.before_timeout);
         settings.stop_grace = self.stop_grace.unwrap_or(settings.stop_grace);
         let RunSettings {
             env,

@@ -2,18 +2,22 @@
 
 use std::time::Duration;
 
+use ::config::admin::journal::{self, Entry, Work};
+use ::config::admin::response::ServiceStatus;
 use ::config::name::ServiceName;
 use clap::Args;
 
 use super::known;
+use crate::admin::Client;
 use crate::commands::options::Run;
 use crate::commands::switch::{Lock, Order, deployment_id, finish, image_of, lock, switch};
-use crate::context::Context;
+use crate::context::{Context, who};
 use crate::deploy::execute::{Candidate, Rollout};
 use crate::deploy::plan::{self, Back, Plan, Situation};
+use crate::deploy::recover::{Aim, Finder};
 use crate::deploy::report::Report;
 use crate::deploy::settings::Settings;
-use crate::engine::Instance;
+use crate::engine::{Engine, EngineError, Instance, Pull};
 use crate::error::{Error, ExitCode, Kind};
 
 /// Back to the previous deployment
@@ -24,6 +28,9 @@ pub struct Rollback {
     /// An earlier deployment or image
     #[arg(long, value_name = "ID|IMAGE")]
     to: Option<String>,
+    /// Hold visitors around the flip, for versions that can't serve side by side
+    #[arg(long)]
+    pause: bool,
     /// Wait so long while someone else holds the lock
     #[arg(long, value_name = "TIME", value_parser = ::config::duration::parse, default_value = "0s")]
     lock_wait: Duration,
@@ -37,15 +44,17 @@ enum Outcome {
 }
 
 impl Rollback {
+    /// Returns the rollback of a service to its previous deployment.
+    pub(crate) fn of(service: ServiceName, lock_wait: Duration) -> Self {
+        Self { service, to: None, pause: false, lock_wait }
+    }
+
     pub(crate) async fn run(self, context: &Context<'_>) -> Result<ExitCode, Error> {
-        if self.to.is_some() {
-            return Err(Error::not_there_yet("bgctl rollback --to"));
-        }
         let service = self.service.clone();
         match self.go_back(context).await {
             Ok(Outcome::Done(report)) => finish(context, &service, Ok(Some(*report))),
             Ok(Outcome::Image(image)) => {
-                context.ui.say(&format!("the previous container is gone; switching to its image {image}"));
+                context.ui.say(&format!("its container is gone; switching to its image {image}"));
                 let options = Run { pull: "missing".to_owned(), ..Run::default() };
                 switch(context, Order { service, image: Some(image), options }).await
             }
@@ -61,13 +70,22 @@ impl Rollback {
         lock(context, &mut client, Lock { name: &name, what: "rollback".to_owned(), wait: self.lock_wait }).await?;
         let outcome = async {
             let engine = context.slots_engine().await?.map(|engine| &**engine);
+            Finder { context, client: &mut client, engine, service: &name }.settle(Aim::Back).await?;
+            let wanted = match &self.to {
+                Some(to) => Some(find(&mut client, &name, to).await?),
+                None => None,
+            };
             let service = known(&mut client, &name).await?;
             let instances = match engine {
                 Some(engine) => engine.instances(Some(&name)).await?,
                 None => Vec::new(),
             };
             let situation = Situation { service: Some(&service), instances: &instances };
-            let (plan, previous) = match plan::rollback(&situation) {
+            let back = plan::rollback(&situation);
+            if let Some(wanted) = wanted.filter(|wanted| !leads_to(&back, &service, &wanted.deployment)) {
+                return image(engine, &wanted).await.map(Outcome::Image);
+            }
+            let (plan, previous) = match back {
                 Back::Flip(plan) => (plan, None),
                 Back::Revive(plan, previous) => (plan, Some(previous)),
                 Back::Image(image) => return Ok(Outcome::Image(image)),
@@ -79,34 +97,102 @@ impl Rollback {
                     });
                 }
             };
+            if let Some(before) = plan.old.as_ref().and_then(|live| Settings::of(live).before) {
+                context.ui.say(&format!("what `{before}` changed stays changed: a rollback undoes no migration"));
+            }
             let warm = service.slots.get(plan.slot);
             let settings = settings(&situation, &plan, previous.as_deref());
             let image = warm.image.clone().filter(|_| previous.is_none()).or_else(|| image_of(previous.as_deref()));
             let rollout = Rollout {
+                pause: self.pause,
                 context,
                 engine,
                 service: &name,
                 generation: service.generation,
-                images: (image, service.slots.get(plan.slot.other()).image.clone()),
-                deployment: previous
-                    .as_ref()
-                    .map(|previous| previous.deployment.clone())
-                    .or_else(|| warm.deployment.clone())
-                    .unwrap_or_else(deployment_id),
-                candidate: previous.map_or(Candidate::Warm(service.generation), Candidate::Existing),
+                work: Work {
+                    id: deployment_id(),
+                    deployment: previous
+                        .as_ref()
+                        .map(|previous| previous.deployment.clone())
+                        .or_else(|| warm.deployment.clone())
+                        .unwrap_or_else(deployment_id),
+                    what: match &image {
+                        Some(image) => format!("rollback to {image}"),
+                        None => "rollback".to_owned(),
+                    },
+                    who: who(),
+                    note: None,
+                    slot: plan.slot,
+                    image_id: previous.as_ref().map(|previous| previous.image_id.clone()),
+                    image,
+                    revision: None,
+                    old_image: service.slots.get(plan.slot.other()).image.clone(),
+                },
+                candidate: match previous {
+                    Some(previous) => Candidate::Existing(previous),
+                    None => Candidate::Warm(service.generation, situation.occupant(plan.slot).cloned().map(Box::new)),
+                },
+                detach: false,
+                no_flip: false,
                 // It passed when it went live before.
                 health_command: None,
                 client: &mut client,
                 plan,
                 settings,
             };
-            rollout.run().await.map(|report| Outcome::Done(Box::new(report)))
+            let report = rollout.run().await?;
+            let unflipped = || Error::new(Kind::NoFlip, "nothing was flipped");
+            report.map(|report| Outcome::Done(Box::new(report))).ok_or_else(unflipped)
         }
         .await;
         // A lease that can't be given back ends by itself.
         let _gone = client.release().await;
         outcome
     }
+}
+
+/// Tells whether the quickest way back leads to a deployment.
+fn leads_to(back: &Back, service: &ServiceStatus, deployment: &str) -> bool {
+    match back {
+        Back::Flip(plan) => service.slots.get(plan.slot).deployment.as_deref() == Some(deployment),
+        Back::Revive(_, previous) => previous.deployment == deployment,
+        Back::Image(_) | Back::Nowhere => false,
+    }
+}
+
+/// Finds an earlier deployment in the history, by its id, the beginning of that, or its image.
+async fn find(client: &mut Client, name: &ServiceName, to: &str) -> Result<Work, Error> {
+    let history = client.history(name).await?;
+    let entries = history.map(|history| history.entries).unwrap_or_default();
+    let done = |entry: &Entry| entry.outcome == Some(journal::Outcome::Done);
+    let is_it = |work: &Work| work.deployment.starts_with(to) || work.image.as_deref() == Some(to);
+    let found = entries.into_iter().find(|entry| done(entry) && is_it(&entry.work)).map(|entry| entry.work);
+    found.ok_or_else(|| {
+        Error::new(Kind::NoFlip, format!("{name} never had a deployment or image `{to}`"))
+            .hint(format!("`bgctl history {name}` lists those that it had"))
+    })
+}
+
+/// Returns the image of a deployment as the engine has it: by its name while that is still the same image, else by its id.
+async fn image(engine: Option<&Engine>, work: &Work) -> Result<String, Error> {
+    let Work { deployment, image, image_id, .. } = work;
+    let gone = || {
+        let image = image.as_deref().unwrap_or("unknown");
+        Error::new(Kind::Refused, format!("the image of {deployment} ({image}) is not there any more"))
+    };
+    let engine = engine.ok_or_else(gone)?;
+    let mut kept = None;
+    for reference in [image, image_id].into_iter().flatten() {
+        match engine.image(reference, Pull::Never).await {
+            Ok(found) if image_id.as_ref().is_none_or(|id| *id == found.id) => {
+                kept = Some(reference.clone());
+                break;
+            }
+            Ok(_) | Err(EngineError::Refused(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    kept.ok_or_else(gone)
 }
 
 /// The previous version runs with what it was deployed with; nobody watches the version that was just left.

@@ -1,5 +1,6 @@
 //! `bgctl route`: addresses that we don't manage behind the proxy, or other routes for a service.
 
+use ::config::admin::journal::Work;
 use ::config::admin::response::SlotState;
 use ::config::name::{EndpointAddr, ServiceName};
 use clap::Args;
@@ -8,9 +9,10 @@ use super::known;
 use crate::admin::{Client, Match};
 use crate::commands::options;
 use crate::commands::switch::{Lock, deployment_id, finish, lock};
-use crate::context::Context;
+use crate::context::{Context, who};
 use crate::deploy::execute::{Candidate, Rollout};
 use crate::deploy::plan::{Plan, Situation, Step};
+use crate::deploy::recover::{Aim, Finder};
 use crate::deploy::report::Report;
 use crate::error::{Error, ExitCode};
 
@@ -45,7 +47,7 @@ impl Route {
         let done = if self.to.is_empty() {
             self.change_routes(context, &mut client).await.map(|()| None)
         } else {
-            self.stage_and_flip(context, &mut client).await.map(Some)
+            self.stage_and_flip(context, &mut client).await
         };
         // A lease that can't be given back ends by itself.
         let _gone = client.release().await;
@@ -66,7 +68,7 @@ impl Route {
         Ok(())
     }
 
-    async fn stage_and_flip(&self, context: &Context<'_>, client: &mut Client) -> Result<Report, Error> {
+    async fn stage_and_flip(&self, context: &Context<'_>, client: &mut Client) -> Result<Option<Report>, Error> {
         if let Some(engine) = context.slots_engine().await? {
             // Else nobody would stop them, and a reboot would start them again.
             let ours: Vec<String> = engine.instances(Some(&self.service)).await?.into_iter().map(|i| i.name).collect();
@@ -78,6 +80,7 @@ impl Route {
                     )));
             }
         }
+        Finder { context, client: &mut *client, engine: None, service: &self.service }.settle(Aim::Forward).await?;
         let service = client.service(&self.service).await?;
         let situation = Situation { service: service.as_ref(), instances: &[] };
         let mut settings = situation.settings();
@@ -88,7 +91,10 @@ impl Route {
         if service.as_ref().is_some_and(|service| service.slots.get(slot).state == SlotState::Draining) {
             steps.push(Step::AwaitDrain(slot));
         }
+        let deployment = deployment_id();
+        let to: Vec<String> = self.to.iter().map(ToString::to_string).collect();
         let rollout = Rollout {
+            pause: false,
             context,
             client,
             engine: None,
@@ -97,9 +103,21 @@ impl Route {
             plan: Plan { live: situation.live(), slot, steps, old: None, stale: Vec::new() },
             settings,
             candidate: Candidate::Addresses(self.to.clone()),
+            detach: self.options.detach,
+            no_flip: false,
             health_command: None,
-            deployment: deployment_id(),
-            images: (None, None),
+            work: Work {
+                id: deployment.clone(),
+                deployment,
+                what: format!("route to {}", to.join(", ")),
+                who: who(),
+                note: None,
+                slot,
+                image: None,
+                image_id: None,
+                revision: None,
+                old_image: None,
+            },
         };
         rollout.run().await
     }

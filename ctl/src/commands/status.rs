@@ -4,6 +4,7 @@ use ::config::admin::response::{ServiceStatus, SlotState, SlotStatus};
 use ::config::name::{ServiceName, Slot};
 use clap::Args;
 
+use super::no_such_service;
 use crate::context::Context;
 use crate::error::{Error, ExitCode};
 use crate::ui::Table;
@@ -21,9 +22,7 @@ impl Status {
         if let Some(name) = &self.service {
             status.services.retain(|service| service.name == *name);
             if status.services.is_empty() {
-                return Err(
-                    Error::usage(format!("there is no service `{name}`")).hint("`bgctl status` lists the services")
-                );
+                return Err(no_such_service(name));
             }
         }
         if let Some(engine) = context.slots_engine().await? {
@@ -48,12 +47,47 @@ impl Status {
         } else {
             table(&status.services).lines().iter().for_each(|line| context.ui.data(line));
         }
+        for service in &status.services {
+            notes(service).iter().for_each(|note| context.ui.data(note));
+        }
         for lost in &status.state_lost {
             context.ui.warn(&format!("the saved state of {lost} could not be read: it answers 503"));
         }
         status.warnings.iter().for_each(|line| context.ui.warn(line));
         Ok(ExitCode::DONE)
     }
+}
+
+/// Says what a table has no column for.
+fn notes(service: &ServiceStatus) -> Vec<String> {
+    let name = &service.name;
+    let mut notes = Vec::new();
+    if let Some(paused) = &service.paused {
+        notes.push(format!("{name} is paused since {}: {} requests wait", paused.since, paused.waiting));
+    }
+    if let Some(maintenance) = &service.maintenance {
+        notes.push(format!("{name} is under maintenance since {}", maintenance.since));
+    }
+    for slot in Slot::BOTH {
+        if let Some(long) = service.slots.get(slot).long_lived {
+            let oldest = ::config::duration::format(std::time::Duration::from_secs(long.oldest.as_secs()));
+            notes.push(format!(
+                "{name} has {} WebSockets and event streams on {slot}, the oldest for {oldest}",
+                long.count
+            ));
+        }
+    }
+    if let Some(canary) = &service.canary {
+        notes.push(format!("{} of 100 visitors of {name} are on {}", canary.percent, canary.slot));
+    }
+    if let Some(bake) = &service.bake {
+        let left = bake.left.as_secs();
+        notes.push(format!("{} of {name} is watched for {left} s more; {} stays warm", bake.back.other(), bake.back));
+    }
+    if let Some(lease) = &service.lease {
+        notes.push(format!("{name} is locked by {} since {}: {}", lease.who, lease.since, lease.what));
+    }
+    notes
 }
 
 fn table(services: &[ServiceStatus]) -> Table {

@@ -2,15 +2,19 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use ::config::admin::journal::Work;
+use ::config::admin::response::SlotState;
 use ::config::name::ServiceName;
 use clap::Args;
 use tokio::time::Instant;
 
+use super::known;
 use crate::admin::{self, Client};
 use crate::commands::options::Run;
 use crate::context::{Context, who};
 use crate::deploy::execute::{Candidate, Rollout};
 use crate::deploy::plan::{self, Situation};
+use crate::deploy::recover::{Aim, Finder};
 use crate::deploy::report::{Failure, Report};
 use crate::deploy::settings::{PREVIOUS, Settings};
 use crate::engine::{Engine, Instance, InstanceSpec};
@@ -84,6 +88,9 @@ async fn try_switch(context: &Context<'_>, order: Order) -> Result<Option<Report
         return Err(Error::not_there_yet("--file"));
     }
     context.say_target(&format!("switch {name}")).await?;
+    if options.go_on {
+        return go_on(context, &name, image.as_deref(), options).await;
+    }
     let engine = context.engine().await?;
     let interrupt = &context.interrupt;
     let mut client = interrupt.beside(context.admin_or_up()).await??;
@@ -98,6 +105,9 @@ async fn try_switch(context: &Context<'_>, order: Order) -> Result<Option<Report
         lock(context, &mut client, Lock { name: &name, what, wait: options.rollout.lock_wait }).await?;
     }
     let report = async {
+        if !options.dry_run {
+            Finder { context, client: &mut client, engine: Some(engine), service: &name }.settle(Aim::Forward).await?;
+        }
         let service = client.service(&name).await?;
         let instances = engine.instances(Some(&name)).await?;
         let situation = Situation { service: service.as_ref(), instances: &instances };
@@ -107,7 +117,7 @@ async fn try_switch(context: &Context<'_>, order: Order) -> Result<Option<Report
         let port = settings.port_for(&image)?;
         settings.port = Some(port);
         if options.dry_run {
-            show(context, &plan.sentences(settings.keep), &settings);
+            show(context, &plan.sentences(&settings), &settings);
             return Ok(None);
         }
         let deployment = deployment_id();
@@ -124,19 +134,97 @@ async fn try_switch(context: &Context<'_>, order: Order) -> Result<Option<Report
             image,
         };
         let rollout = Rollout {
+            pause: options.pause,
             context,
             engine: Some(engine),
             service: &name,
             generation: service.as_ref().map_or(0, |service| service.generation),
+            detach: options.rollout.detach,
+            no_flip: options.no_flip,
             health_command: spec.image.health_command.clone(),
-            images: (Some(reference), plan.old.as_ref().map(|old| old.image.clone())),
+            work: Work {
+                id: deployment.clone(),
+                deployment,
+                what: format!("switch to {reference}"),
+                who: who(),
+                note: options.note.clone(),
+                slot: plan.slot,
+                image: Some(reference),
+                image_id: Some(spec.image.id.clone()),
+                revision: spec.image.revision.clone(),
+                old_image: plan.old.as_ref().map(|old| old.image.clone()),
+            },
             candidate: Candidate::New(Box::new(spec)),
             client: &mut client,
             plan,
             settings,
-            deployment,
         };
-        rollout.run().await.map(Some)
+        rollout.run().await
+    }
+    .await;
+    // A lease that can't be given back ends by itself.
+    let _gone = client.release().await;
+    report
+}
+
+/// Flips to the version that a switch without a flip has staged.
+async fn go_on(
+    context: &Context<'_>,
+    name: &ServiceName,
+    image: Option<&str>,
+    options: Run,
+) -> Result<Option<Report>, Error> {
+    if let Some(image) = image {
+        let error = Error::usage(format!("--continue goes on with what is staged, and --image {image} names another"));
+        return Err(error.hint("leave one of the two out"));
+    }
+    let engine = context.engine().await?;
+    let mut client = context.interrupt.beside(context.admin()).await??;
+    known(&mut client, name).await?;
+    let wait = options.rollout.lock_wait;
+    lock(context, &mut client, Lock { name, what: "switch --continue".to_owned(), wait }).await?;
+    let report = async {
+        let service = known(&mut client, name).await?;
+        let instances = engine.instances(Some(name)).await?;
+        let situation = Situation { service: Some(&service), instances: &instances };
+        let slot = situation.idle();
+        let staged = service.slots.get(slot);
+        let is_staged = matches!(staged.state, SlotState::Ready | SlotState::Starting | SlotState::Unhealthy);
+        let instance = situation.occupant(slot).filter(|_| is_staged);
+        let instance = instance.ok_or_else(|| {
+            Error::new(Kind::NoFlip, format!("{name} has no version that waits for its flip"))
+                .hint(format!("`{} --no-flip` makes one", context.line("switch", name)))
+        })?;
+        let mut settings = Settings::of(instance);
+        options.apply(&mut settings)?;
+        let plan = plan::go_on(&situation);
+        let rollout = Rollout {
+            pause: options.pause,
+            context,
+            engine: Some(engine),
+            service: name,
+            generation: service.generation,
+            detach: options.rollout.detach,
+            no_flip: false,
+            health_command: None,
+            work: Work {
+                id: deployment_id(),
+                deployment: instance.deployment.clone(),
+                what: format!("switch to {}", instance.image),
+                who: who(),
+                note: options.note.clone(),
+                slot,
+                image: Some(instance.image.clone()),
+                image_id: Some(instance.image_id.clone()),
+                revision: None,
+                old_image: plan.old.as_ref().map(|old| old.image.clone()),
+            },
+            candidate: Candidate::Warm(service.generation, Some(Box::new(instance.clone()))),
+            client: &mut client,
+            plan,
+            settings,
+        };
+        rollout.run().await
     }
     .await;
     // A lease that can't be given back ends by itself.

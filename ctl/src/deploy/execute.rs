@@ -1,20 +1,28 @@
 //! Executes a plan up to the flip: everything before it can be undone. What follows it stands in `retire`.
 
-use config::admin::Event;
-use config::admin::request::{Flip, Stage};
+use config::admin::journal::{Outcome, Work};
+use config::admin::request::{Flip, Pause, Stage};
 use config::admin::response::Flipped;
+use config::admin::{Event, LOG_BYTES};
+use config::duration::format;
 use config::name::{EndpointAddr, ServiceName, Slot};
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
 use super::lease::leased;
 use super::plan::{Plan, Step};
-use super::report::Report;
+use super::report::{Failure, Report};
 use super::settings::{ImageHealth, Settings};
 use super::wait::{Healthy, Wait};
 use crate::admin::{self, Client, Match};
 use crate::context::Context;
-use crate::engine::{Engine, Instance, InstanceSpec, Restart};
+use crate::engine::{Engine, Instance, InstanceSpec, LogRange, Restart};
 use crate::error::{Error, Kind};
+
+/// A pause around a flip outlives its drain by this: the flip itself takes no time.
+const PAUSE_SLACK: Duration = Duration::from_secs(5);
+
+/// Lines of a failed instance's log that are looked at for what is kept of it.
+const LOG_LINES: usize = 20_000;
 
 /// What is to become live.
 pub enum Candidate {
@@ -24,8 +32,8 @@ pub enum Candidate {
     Existing(Box<Instance>),
     /// Addresses that we don't manage.
     Addresses(Vec<EndpointAddr>),
-    /// The idle slot as it is: warm and healthy, at this generation.
-    Warm(u64),
+    /// The idle slot as it is: healthy, at this generation; with its instance, where it is one of ours.
+    Warm(u64, Option<Box<Instance>>),
 }
 
 /// A deployment under way, under the service's lease.
@@ -46,20 +54,25 @@ pub struct Rollout<'a> {
     pub settings: Settings,
     /// What is to become live.
     pub candidate: Candidate,
+    /// Visitors are held around the flip, so that no request of the old version meets the new one.
+    pub pause: bool,
+    /// The run ends with the flip; the proxy goes on by itself.
+    pub detach: bool,
+    /// The run ends before the flip: the new version is there to be looked at.
+    pub no_flip: bool,
     /// The image's own health check.
     pub health_command: Option<Vec<String>>,
-    /// The deployment's id.
-    pub deployment: String,
-    /// The image of the new version and of the old one, for status and report.
-    pub images: (Option<String>, Option<String>),
+    /// What is done, as the journal tells it.
+    pub work: Work,
 }
 
 /// How to take a step back.
-enum Undo {
+pub(super) enum Undo {
     Clear(Slot),
     Remove(Instance),
     Stop(Instance),
     Name(Instance, bool),
+    Resume,
 }
 
 /// What stood when the flip was done.
@@ -86,19 +99,29 @@ impl<E: Into<Error>> From<E> for Stopped {
 }
 
 impl<'a> Rollout<'a> {
-    /// Makes the candidate live and retires the old version.
+    /// Makes the candidate live and retires the old version; without a flip it returns no report.
     ///
     /// # Errors
-    /// Before the flip everything is undone, and the error says what still holds; after it only a signal is an error,
-    /// and says the way back.
+    /// Before the flip everything is undone, and the error says what still holds; so it is where the proxy flips back in
+    /// the bake. Else after the flip only a signal is an error, and says the way back.
     ///
     /// # Cancel safety
     /// Not to be dropped: it takes signals itself.
-    pub async fn run(mut self) -> Result<Report, Error> {
+    pub async fn run(mut self) -> Result<Option<Report>, Error> {
+        self.begin().await?;
         let mut undo = Vec::new();
         match self.before_flip(&mut undo).await {
-            Ok(live) => self.after_flip(live).await,
-            Err(Stopped { error, is_before: true }) => Err(self.take_back(undo, error).await),
+            Ok(Some(live)) => self.after_flip(live, undo).await.map(Some),
+            Ok(None) => {
+                self.tell_staged().await;
+                Ok(None)
+            }
+            Err(Stopped { error, is_before: true }) => {
+                let log = self.log_of(&undo).await;
+                let error = self.take_back(undo, error).await;
+                self.end(Outcome::Undone, Failure::of(self.service, &error).value(), log).await;
+                Err(error)
+            }
             // Neither version may be taken away.
             Err(Stopped { error, is_before: false }) => Err(error
                 .hint("whether the flip was done is not known: both versions still run")
@@ -106,32 +129,72 @@ impl<'a> Rollout<'a> {
         }
     }
 
-    fn engine(&self) -> Result<&'a Engine, Error> {
+    /// Tells how to go on from a version that is staged.
+    async fn tell_staged(&mut self) {
+        let (ui, slot) = (self.context.ui, self.plan.slot);
+        let still =
+            self.plan.live.map_or_else(|| "nobody sees it".to_owned(), |live| format!("visitors are on {live}"));
+        ui.announce(&format!("STAGED: {} is healthy on {slot}; {still}", self.service));
+        ui.say(&format!("some visitors: {} 10", self.context.line("canary", self.service)));
+        ui.say(&format!("all of them: {} --continue", self.context.line("switch", self.service)));
+        let report = serde_json::json!({ "event": "report", "service": self.service, "staged": slot, "exit_code": 0 });
+        ui.event(&report);
+        self.end(Outcome::Done, report, None).await;
+    }
+
+    pub(super) fn engine(&self) -> Result<&'a Engine, Error> {
         self.engine.ok_or_else(|| Error::usage("an instance needs an engine"))
     }
 
-    async fn before_flip(&mut self, undo: &mut Vec<Undo>) -> Result<Live, Stopped> {
+    async fn before_flip(&mut self, undo: &mut Vec<Undo>) -> Result<Option<Live>, Stopped> {
         let mut instance = match &self.candidate {
-            Candidate::Existing(instance) => Some((**instance).clone()),
-            Candidate::New(_) | Candidate::Addresses(_) | Candidate::Warm(_) => None,
+            Candidate::Existing(instance) | Candidate::Warm(_, Some(instance)) => Some((**instance).clone()),
+            Candidate::New(_) | Candidate::Addresses(_) | Candidate::Warm(_, None) => None,
         };
+        if let (Candidate::New(spec), Some(line)) = (&self.candidate, self.settings.before.clone()) {
+            let spec = spec.clone();
+            self.begun("before").await?;
+            self.run_before(&spec, &line).await?;
+            self.done("before").await?;
+        }
         for step in self.plan.steps.clone() {
             // A step is never torn: a signal is taken between two.
             self.context.interrupt.check()?;
             self.context.ui.detail(&step.sentence());
+            let name = step.name();
+            self.begun(name).await?;
             self.take_step(step, &mut instance, undo).await?;
+            self.done(name).await?;
         }
         self.context.interrupt.check()?;
         let (healthy, generation) = match self.candidate {
-            Candidate::Warm(generation) => (None, generation),
+            Candidate::Warm(generation, _) => (None, generation),
             Candidate::New(_) | Candidate::Existing(_) | Candidate::Addresses(_) => {
+                self.begun("stage").await?;
                 let healthy = self.stage(instance.as_ref(), undo).await?;
+                self.done("stage").await?;
                 (Some(healthy), healthy.generation)
             }
         };
         self.context.interrupt.check()?;
+        if self.no_flip {
+            return Ok(None);
+        }
+        if self.pause {
+            self.begun("pause").await?;
+            undo.push(Undo::Resume);
+            let interrupt = self.context.interrupt.clone();
+            interrupt.beside(self.hold_visitors()).await??;
+        }
+        self.begun("flip").await?;
         let (flipped, timed) = self.flip(generation).await?;
-        Ok(Live { flipped, timed, healthy, instance, at: Instant::now() })
+        if self.pause {
+            undo.retain(|step| !matches!(step, Undo::Resume));
+            if let Err(error) = self.client.resume(self.service).await {
+                self.context.ui.warn(&format!("requests are held until the pause ends by itself: {error}"));
+            }
+        }
+        Ok(Some(Live { flipped, timed, healthy, instance, at: Instant::now() }))
     }
 
     async fn take_step(
@@ -204,8 +267,8 @@ impl<'a> Rollout<'a> {
             endpoints,
             health: self.settings.health.clone(),
             settings: Some(self.settings.routes.clone()),
-            image: self.images.0.clone(),
-            deployment: Some(self.deployment.clone()),
+            image: self.work.image.clone(),
+            deployment: Some(self.work.deployment.clone()),
             deadline: self.settings.deadline,
         };
         let events = self.client.stage(self.service, Match::Generation(self.generation), &stage).await?;
@@ -223,10 +286,25 @@ impl<'a> Rollout<'a> {
         self.context.interrupt.beside(wait.until_healthy(self.client, events)).await?
     }
 
+    /// Holds visitors and waits until the old version has answered all that it has.
+    async fn hold_visitors(&mut self) -> Result<(), Error> {
+        let drain = self.settings.drain;
+        let wait = drain + PAUSE_SLACK;
+        let pause = Pause { wait, lasts: wait, drain, ..Pause::default() };
+        self.context.ui.say(&format!("holding visitors until the old version is idle, {} at most", format(drain)));
+        let paused = self.client.pause(self.service, &pause).await?;
+        if paused.in_flight > 0 {
+            let message = format!("{} requests did not end within {}", paused.in_flight, format(drain));
+            return Err(Error::new(Kind::NoFlip, message).hint("a longer --drain waits longer"));
+        }
+        Ok(())
+    }
+
     /// Flips; where the answer is lost the proxy's status tells what happened.
     async fn flip(&mut self, generation: u64) -> Result<(Flipped, bool), Stopped> {
         let to = self.plan.slot;
-        let flip = Flip { to: Some(to), force: false, drain: self.settings.drain };
+        let Settings { drain, drain_tunnels, bake, margins, .. } = self.settings;
+        let flip = Flip { to: Some(to), force: false, drain, drain_tunnels, bake, margins };
         match self.client.flip(self.service, Match::Generation(generation), &flip).await {
             Ok(flipped) => Ok((flipped, true)),
             Err(admin::Error::Refused(refusal)) => {
@@ -248,8 +326,27 @@ impl<'a> Rollout<'a> {
         }
     }
 
+    /// Returns the end of the log of what is about to be removed: nobody could read it afterwards.
+    pub(super) async fn log_of(&self, undo: &[Undo]) -> Option<String> {
+        let made = |step: &Undo| match step {
+            Undo::Remove(instance) => Some(instance.clone()),
+            Undo::Clear(_) | Undo::Stop(_) | Undo::Name(..) | Undo::Resume => None,
+        };
+        let (engine, instance) = (self.engine?, undo.iter().find_map(made)?);
+        let mut log = String::new();
+        let range = LogRange { tail: Some(LOG_LINES), follow: false };
+        let mut keep = |line: &str| {
+            log.push_str(line);
+            log.push('\n');
+        };
+        // What can't be read can't be kept; the failure itself has been told.
+        engine.logs(&instance, range, &mut keep).await.ok()?;
+        let from = (log.len().saturating_sub(LOG_BYTES)..=log.len()).find(|at| log.is_char_boundary(*at))?;
+        Some(log.split_off(from))
+    }
+
     /// Undoes what was done, last first. A second signal leaves at once.
-    async fn take_back(&mut self, undo: Vec<Undo>, mut error: Error) -> Error {
+    pub(super) async fn take_back(&mut self, undo: Vec<Undo>, mut error: Error) -> Error {
         let interrupt = self.context.interrupt.clone();
         let left = tokio::select! {
             biased;
@@ -271,6 +368,10 @@ impl<'a> Rollout<'a> {
                 Undo::Clear(slot) => (format!("clear {slot}"), self.clear(*slot).await),
                 Undo::Remove(instance) => (format!("remove {}", instance.name), self.remove(instance).await),
                 Undo::Stop(instance) => (format!("stop {}", instance.name), self.stop(instance).await),
+                Undo::Resume => {
+                    let resumed = self.client.resume(self.service).await;
+                    ("let held requests go".to_owned(), resumed.map(drop).map_err(Error::from))
+                }
                 Undo::Name(instance, kept) => (format!("rename {}", instance.name), self.rename(instance, *kept).await),
             };
             match done {

@@ -1,8 +1,11 @@
 //! A deployment: what is there and what is wanted become a plan, the plan is executed, the proxy's counts are reported.
 
 pub mod execute;
+pub mod hook;
+mod journal;
 mod lease;
 pub mod plan;
+pub mod recover;
 pub mod report;
 mod retire;
 pub mod settings;

@@ -3,7 +3,7 @@
 use config::admin::response::{ServiceStatus, SlotState};
 use config::name::Slot;
 
-use super::settings::{Keep, PREVIOUS, Settings};
+use super::settings::{PREVIOUS, Settings};
 use crate::engine::Instance;
 
 /// What is there: the proxy's truth, and our instances on the engine.
@@ -73,6 +73,18 @@ pub enum Step {
 }
 
 impl Step {
+    /// Returns the name that the journal has for it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::AwaitDrain(_) => "await_drain",
+            Self::RemoveLeftover(_) => "remove_leftover",
+            Self::Park(_) => "park",
+            Self::Unpark(_) => "unpark",
+            Self::Create => "create",
+            Self::Start => "start",
+        }
+    }
+
     /// Returns the step as a sentence.
     pub fn sentence(&self) -> String {
         match self {
@@ -103,12 +115,13 @@ pub struct Plan {
 
 impl Plan {
     /// Returns the whole way as sentences, for `--dry-run`.
-    pub fn sentences(&self, keep: Keep) -> Vec<String> {
-        let mut lines: Vec<String> = self.steps.iter().map(Step::sentence).collect();
+    pub fn sentences(&self, settings: &Settings) -> Vec<String> {
+        let mut lines: Vec<String> = settings.before.iter().map(|line| format!("run before: {line}")).collect();
+        lines.extend(self.steps.iter().map(Step::sentence));
         lines.push(format!("stage {} and wait until it is healthy", self.slot));
         lines.push(format!("flip to {}", self.slot));
         if let Some(live) = self.live {
-            lines.push(format!("drain {live}, then keep it: {}", keep.as_str()));
+            lines.push(format!("drain {live}, then keep it: {}", settings.keep.as_str()));
         }
         lines
     }
@@ -144,6 +157,14 @@ pub fn switch(situation: &Situation<'_>) -> Plan {
         old: situation.live().and_then(|l| situation.occupant(l)).cloned(),
         stale,
     }
+}
+
+/// Plans the flip to what is staged.
+pub fn go_on(situation: &Situation<'_>) -> Plan {
+    let slot = situation.idle();
+    let old = situation.live().and_then(|live| situation.occupant(live)).cloned();
+    let stale = situation.instances.iter().filter(|instance| instance.kept).cloned().collect();
+    Plan { live: situation.live(), slot, steps: Vec::new(), old, stale }
 }
 
 /// The ways back to the previous version, best first.

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::deploy::settings::Keep;
 use crate::engine::RunSettings;
 
 fn service(live: Option<&str>, blue: &str, green: &str) -> ServiceStatus {

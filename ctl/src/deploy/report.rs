@@ -31,10 +31,10 @@ pub struct Report {
     pub healthy_seconds: Option<f64>,
     /// The flip; null where its answer was lost.
     pub flip_micros: Option<u64>,
-    /// What became of requests.
-    pub requests: Counts,
-    /// From the flip until nothing was in flight on the old slot.
-    pub drain_seconds: f64,
+    /// What became of requests; null where nobody waited for it.
+    pub requests: Option<Counts>,
+    /// From the flip until nothing was in flight on the old slot; null where nobody waited for it.
+    pub drain_seconds: Option<f64>,
     /// What became of the old instance: `warm`, `stopped` or `none`.
     pub kept: &'static str,
     /// The code that the program ends with.
@@ -44,7 +44,8 @@ pub struct Report {
 impl Report {
     /// Returns the exit code: requests that were cut or failed are never plain success.
     pub fn exit(&self) -> ExitCode {
-        if self.requests.cut + self.requests.failed > 0 { Kind::Lossy.exit_code() } else { ExitCode::DONE }
+        let lost = self.requests.is_some_and(|requests| requests.cut + requests.failed > 0);
+        if lost { Kind::Lossy.exit_code() } else { ExitCode::DONE }
     }
 
     /// Returns the report in words.
@@ -57,8 +58,8 @@ impl Report {
         if let Some(seconds) = self.healthy_seconds {
             lines.push(format!("  healthy after {seconds:.1} s"));
         }
-        if let Some(old) = &self.old {
-            lines.push(format!("  {} drained in {:.1} s, kept: {}", old.slot, self.drain_seconds, self.kept));
+        if let (Some(old), Some(seconds), Some(requests)) = (&self.old, self.drain_seconds, requests) {
+            lines.push(format!("  {} drained in {seconds:.1} s, kept: {}", old.slot, self.kept));
             let Counts { old, new, held, retried, closed, cut, failed } = requests;
             lines.push(format!(
                 "  requests: {old} old, {new} new, {held} held, {retried} retried, {closed} closed, {cut} cut, {failed} failed"
@@ -90,6 +91,11 @@ impl<'a> Failure<'a> {
         let Error { kind, message, details, hints } = error;
         Self { service, error: message, details, hints, exit_code: kind.exit_code().0 }
     }
+
+    /// Returns it as the journal keeps it.
+    pub fn value(&self) -> serde_json::Value {
+        serde_json::to_value(self).expect("our own types are JSON")
+    }
 }
 
 #[cfg(test)]
@@ -106,13 +112,13 @@ mod tests {
             new: version,
             healthy_seconds: Some(1.0),
             flip_micros: Some(41),
-            requests: Counts::default(),
-            drain_seconds: 0.0,
+            requests: Some(Counts::default()),
+            drain_seconds: Some(0.0),
             kept: "stopped",
             exit_code: 0,
         };
         assert_eq!(report.exit(), ExitCode(0));
-        report.requests.cut = 1;
+        report.requests = Some(Counts { cut: 1, ..Counts::default() });
         assert_eq!(report.exit(), ExitCode(7));
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!((&json["event"], &json["new"]["slot"]), (&"report".into(), &"blue".into()));

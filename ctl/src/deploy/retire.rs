@@ -1,22 +1,44 @@
 //! What follows the flip, which stands whatever happens: restart policies, drain, bake, and the old version put away.
 
+use std::time::Duration;
+
 use config::admin::Event;
+use config::admin::event::Verdict;
+use config::admin::journal::{Outcome, StepState};
 use config::admin::request::Drain;
 use config::admin::response::Counts;
 use config::name::Slot;
 use tokio::time::Instant;
 
-use super::execute::{Live, Rollout};
-use super::lease::{RENEW, leased};
-use super::report::{Report, Version};
+use super::execute::{Live, Rollout, Undo};
+use super::lease::leased;
+use super::report::{Failure, Report, Version};
 use super::settings::Keep;
+use super::wait::last_lines;
 use crate::engine::Restart;
 use crate::error::{Error, Kind};
 
+/// How often it is told how long the watch goes on: a log shows each line.
+const PROGRESS: Duration = Duration::from_secs(5);
+
+/// What was seen until the end of drain and bake.
+#[derive(Debug, Clone, Copy, Default)]
+struct Watched {
+    counts: Counts,
+    drain_seconds: f64,
+}
+
+/// Why the proxy flipped back.
+struct FlippedBack {
+    reason: String,
+    verdict: Verdict,
+    counts: Counts,
+}
+
 impl Rollout<'_> {
-    pub(super) async fn after_flip(&mut self, live: Live) -> Result<Report, Error> {
+    pub(super) async fn after_flip(&mut self, live: Live, undo: Vec<Undo>) -> Result<Report, Error> {
         let slot = live.flipped.live;
-        let name = self.images.0.as_deref().and_then(|image| image.rsplit_once(':')).map_or("", |(_, tag)| tag);
+        let name = self.work.image.as_deref().and_then(|image| image.rsplit_once(':')).map_or("", |(_, tag)| tag);
         let took =
             if live.timed { format!("{} us", live.flipped.flip_micros) } else { "its answer was lost".to_owned() };
         let rest = match (live.flipped.old, self.settings.bake.is_zero()) {
@@ -35,6 +57,7 @@ impl Rollout<'_> {
             old: live.flipped.old,
             flip_micros: live.flipped.flip_micros,
         });
+        self.note_after("flip", StepState::Done).await;
         // A reboot from here on brings back exactly the new version.
         for (instance, restart) in [(&live.instance, Restart::Always), (&self.plan.old, Restart::No)] {
             if let (Some(engine), Some(instance)) = (self.engine, instance)
@@ -43,29 +66,50 @@ impl Rollout<'_> {
                 self.context.ui.warn(&format!("the restart policy of {} is not set: {error}", instance.name));
             }
         }
+        if self.detach && live.flipped.old.is_some() {
+            let line = self.context.line("recover", self.service);
+            self.context.ui.say(&format!("the old version drains by itself; the next run puts it away, or: {line}"));
+            return Ok(self.report(&live, None));
+        }
         let interrupt = self.context.interrupt.clone();
         let retired = interrupt.beside(self.retire(&live)).await;
-        let (counts, drain_seconds) = retired.and_then(|retired| retired).map_err(|error| {
+        let retired = retired.and_then(|retired| retired).map_err(|error| {
             let back = self.context.line("rollback", self.service);
             error
                 .hint(format!("{slot} is live and stays so; the proxy drains the old slot by itself"))
                 .hint(format!("the way back: {back}"))
         })?;
-        let old = live.flipped.old.map(|slot| Version { slot, image: self.images.1.clone() });
+        let watched = match retired {
+            Ok(watched) => watched,
+            Err(failed) => return Err(self.go_back(&live, undo, failed).await),
+        };
+        let report = self.report(&live, Some(watched));
+        let value = serde_json::to_value(&report).expect("our own types are JSON");
+        self.end(Outcome::Done, value, None).await;
+        Ok(report)
+    }
+
+    fn report(&self, live: &Live, watched: Option<Watched>) -> Report {
+        let slot = live.flipped.live;
+        let old = live.flipped.old.map(|slot| Version { slot, image: self.work.old_image.clone() });
         let mut report = Report {
             service: self.service.clone(),
-            deployment: self.deployment.clone(),
-            kept: if old.is_some() { self.kept().as_str() } else { Keep::None.as_str() },
+            deployment: self.work.deployment.clone(),
+            kept: match (&old, watched) {
+                (None, _) => Keep::None.as_str(),
+                (Some(_), None) => Keep::Warm.as_str(),
+                (Some(_), Some(_)) => self.kept().as_str(),
+            },
             old,
-            new: Version { slot, image: self.images.0.clone() },
-            healthy_seconds: live.healthy.map(|healthy| healthy.seconds),
+            new: Version { slot, image: self.work.image.clone() },
+            healthy_seconds: live.healthy.as_ref().map(|healthy| healthy.seconds),
             flip_micros: live.timed.then_some(live.flipped.flip_micros),
-            requests: counts,
-            drain_seconds,
+            requests: watched.map(|watched| watched.counts),
+            drain_seconds: watched.map(|watched| watched.drain_seconds),
             exit_code: 0,
         };
         report.exit_code = report.exit().0;
-        Ok(report)
+        report
     }
 
     /// Addresses that we don't manage stay staged: nobody could start them again.
@@ -73,18 +117,95 @@ impl Rollout<'_> {
         if self.plan.old.is_some() { self.settings.keep } else { Keep::Warm }
     }
 
-    async fn retire(&mut self, live: &Live) -> Result<(Counts, f64), Error> {
-        let Some(old) = live.flipped.old else { return Ok((Counts::default(), 0.0)) };
-        let drained = self.drained(old).await?;
-        let bake_ends = live.at + self.settings.bake;
-        while Instant::now() < bake_ends {
-            let rest = bake_ends.saturating_duration_since(Instant::now());
-            self.context.ui.progress(&format!("{old} stays warm for {} s more", rest.as_secs_f64().ceil()));
-            tokio::time::sleep(rest.min(RENEW)).await;
-            self.client.renew().await?;
+    /// Waits for the end of drain and bake, and puts the old version away; `Err`: the proxy flipped back.
+    async fn retire(&mut self, live: &Live) -> Result<Result<Watched, FlippedBack>, Error> {
+        let Some(old) = live.flipped.old else { return Ok(Ok(Watched::default())) };
+        self.note_after("watch", StepState::Begun).await;
+        let watched = self.watch(old, live.at + self.settings.bake).await?;
+        self.note_after("watch", StepState::Done).await;
+        if watched.is_ok() {
+            self.note_after("put_away", StepState::Begun).await;
+            self.put_away(old).await;
+            self.note_after("put_away", StepState::Done).await;
         }
-        self.put_away(old).await;
-        Ok(drained)
+        Ok(watched)
+    }
+
+    /// Follows the drain of the old slot and the bake of the new one to the end of both.
+    async fn watch(&mut self, old: Slot, bake_ends: Instant) -> Result<Result<Watched, FlippedBack>, Error> {
+        let mut events = self.client.drain(self.service, &Drain { slot: Some(old), bake: true }).await?;
+        let mut watched = Watched::default();
+        let mut tick = tokio::time::interval(PROGRESS);
+        loop {
+            let event = tokio::select! {
+                biased;
+                event = events.next() => event?,
+                _ = tick.tick() => {
+                    let left = bake_ends.saturating_duration_since(Instant::now()).as_secs_f64().ceil();
+                    self.context.ui.progress(&format!("watching {} for {left} s more", old.other()));
+                    continue;
+                }
+            };
+            let Some(event) = event else { return Ok(Ok(watched)) };
+            self.context.ui.event(&event);
+            match event {
+                Event::Draining { in_flight, .. } => {
+                    self.context.ui.progress(&format!("{old} drains: {in_flight} in flight"));
+                }
+                Event::Drained { counts, seconds, .. } => watched = Watched { counts, drain_seconds: seconds },
+                Event::Baked { counts, .. } => watched.counts = counts,
+                Event::FlippedBack { reason, verdict, counts, .. } => {
+                    events.finish().await;
+                    return Ok(Err(FlippedBack { reason, verdict, counts }));
+                }
+                Event::Error(refusal) => return Err(refusal.into()),
+                _ => {}
+            }
+        }
+    }
+
+    /// Tells that the proxy flipped back, and undoes what was done for the new version.
+    async fn go_back(&mut self, live: &Live, undo: Vec<Undo>, failed: FlippedBack) -> Error {
+        let FlippedBack { reason, verdict, counts } = failed;
+        let (service, left) = (self.service, live.flipped.live);
+        let why = match verdict {
+            Verdict::Dead => "nothing answers there",
+            Verdict::Bad => "it does worse than the version before",
+        };
+        self.context.ui.warn(&format!("the proxy flipped back to {}: {reason}", left.other()));
+        for (instance, restart) in [(&self.plan.old, Restart::Always), (&live.instance, Restart::No)] {
+            if let (Some(engine), Some(instance)) = (self.engine, instance)
+                && let Err(error) = engine.set_restart(instance, restart).await
+            {
+                self.context.ui.warn(&format!("the restart policy of {} is not set: {error}", instance.name));
+            }
+        }
+        let mut error = Error::new(Kind::NoFlip, format!("{service} on {left} was flipped back: {why}"));
+        error = error.detail(reason);
+        let Counts { held, retried, cut, failed, .. } = counts;
+        error = error.detail(format!("requests: {held} held, {retried} retried, {cut} cut, {failed} failed"));
+        if let (Some(engine), Some(instance)) = (self.engine, &live.instance) {
+            error.details.append(&mut last_lines(engine, instance).await);
+        }
+        // What is still answered there is not taken away under its visitors.
+        if let Err(lost) = self.drained(left).await {
+            error = error.hint(format!("whether {left} has drained is not known: {lost}"));
+        }
+        let log = self.log_of(&undo).await;
+        let error = self.take_back(undo, error).await;
+        self.end(Outcome::FlippedBack, Failure::of(self.service, &error).value(), log).await;
+        error
+    }
+
+    /// Notes a step after the flip: what can't be noted keeps nothing from being done any more.
+    async fn note_after(&mut self, step: &str, state: StepState) {
+        let noted = match state {
+            StepState::Begun => self.begun(step).await,
+            StepState::Done => self.done(step).await,
+        };
+        if let Err(error) = noted {
+            self.context.ui.warn(&format!("{step} is not noted in the journal: {error}"));
+        }
     }
 
     /// Stops or removes what is of no use any more; what fails is a warning, since the new version serves.
@@ -113,7 +234,7 @@ impl Rollout<'_> {
 
     /// Waits until nothing is in flight on a slot that was live; returns what was counted and the seconds it took.
     pub(super) async fn drained(&mut self, slot: Slot) -> Result<(Counts, f64), Error> {
-        let mut events = self.client.drain(self.service, &Drain { slot: Some(slot) }).await?;
+        let mut events = self.client.drain(self.service, &Drain { slot: Some(slot), bake: false }).await?;
         while let Some(event) = events.next().await? {
             self.context.ui.event(&event);
             match event {
@@ -125,15 +246,7 @@ impl Rollout<'_> {
                     return Ok((counts, seconds));
                 }
                 Event::Error(refusal) => return Err(refusal.into()),
-                Event::Staged { .. }
-                | Event::Probe { .. }
-                | Event::Healthy { .. }
-                | Event::Flipped { .. }
-                | Event::Cleared { .. }
-                | Event::Health { .. }
-                | Event::Changed { .. }
-                | Event::Removed { .. }
-                | Event::Reloaded { .. } => {}
+                _ => {}
             }
         }
         Err(Error::new(Kind::NoProxy, "the proxy ended the drain without a verdict"))

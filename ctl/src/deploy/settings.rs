@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use config::admin::request::ServiceSettings;
+use config::admin::request::{Margins, ServiceSettings};
 use config::defaults;
 use config::health::HealthCheck;
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,11 @@ pub const NOTE: &str = "settings";
 pub const PREVIOUS: &str = "previous";
 /// The port of an application that says nothing about it.
 const PORT: u16 = 8080;
+
+/// The last version, the one before, and one more to go back to.
+const KEEP_IMAGES: u32 = 3;
+/// A migration takes its time.
+const BEFORE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
 /// What becomes of an image's own HEALTHCHECK.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -67,17 +72,29 @@ pub struct Settings {
     pub deadline: Duration,
     /// The image's own health check.
     pub image_health: ImageHealth,
+    /// What is run in a one-off instance before the new version starts: migrations.
+    pub before: Option<String>,
+    /// How long that may take.
+    #[serde(with = "config::duration")]
+    pub before_timeout: Duration,
     /// How long requests on the old slot may go on.
     #[serde(with = "config::duration")]
     pub drain: Duration,
+    /// The same for WebSockets and event streams; where absent as long as the others.
+    #[serde(with = "config::duration::option")]
+    pub drain_tunnels: Option<Duration>,
     /// How long the old slot stays warm.
     #[serde(with = "config::duration")]
     pub bake: Duration,
+    /// How much worse the new version may be meanwhile.
+    pub margins: Margins,
     /// What becomes of the old instance then.
     pub keep: Keep,
     /// How long an instance may take to stop.
     #[serde(with = "config::duration")]
     pub stop_grace: Duration,
+    /// Images of past deployments that `prune` leaves.
+    pub keep_images: u32,
     /// How the instance is run; the engine saves it by itself.
     #[serde(skip)]
     pub run: RunSettings,
@@ -91,10 +108,15 @@ impl Default for Settings {
             port: None,
             deadline: defaults::DEADLINE,
             image_health: ImageHealth::default(),
+            before: None,
+            before_timeout: BEFORE_TIMEOUT,
             drain: defaults::DRAIN,
+            drain_tunnels: None,
             bake: defaults::BAKE,
+            margins: Margins::default(),
             keep: Keep::default(),
             stop_grace: engine::STOP_GRACE,
+            keep_images: KEEP_IMAGES,
             run: RunSettings::default(),
         }
     }
@@ -149,6 +171,8 @@ mod tests {
             reference: "shop:2".to_owned(),
             id: "x".to_owned(),
             exposed_ports: ports.to_vec(),
+            entrypoint: Vec::new(),
+            revision: None,
             health_command: None,
         }
     }

@@ -124,14 +124,7 @@ impl Wait<'_> {
                 }
                 return Err(self.failure(refusal.message, seen).await);
             }
-            Event::Flipped { .. }
-            | Event::Draining { .. }
-            | Event::Drained { .. }
-            | Event::Cleared { .. }
-            | Event::Health { .. }
-            | Event::Changed { .. }
-            | Event::Removed { .. }
-            | Event::Reloaded { .. } => {}
+            _ => {}
         }
         Ok(())
     }
@@ -190,21 +183,22 @@ impl Wait<'_> {
             error = error.detail(format!("last probe: {probe}"));
         }
         if let Some((engine, instance)) = self.instance {
-            let mut lines = Vec::new();
-            let range = LogRange { tail: Some(LOG_LINES), follow: false };
-            let read = engine.logs(instance, range, &mut |line| lines.push(format!("| {line}"))).await;
-            error.details.push(if lines.is_empty() {
-                "it wrote no log".to_owned()
-            } else {
-                "its last log lines:".to_owned()
-            });
-            error.details.append(&mut lines);
-            if let Err(unread) = read {
-                error = error.detail(format!("its log can't be read: {unread}"));
-            }
+            error.details.append(&mut last_lines(engine, instance).await);
         }
         if seen.refused_only { error.hint(nothing_listens()) } else { error }
     }
+}
+
+/// Returns the last lines of an instance's log, for a failure.
+pub(super) async fn last_lines(engine: &Engine, instance: &Instance) -> Vec<String> {
+    let mut lines = Vec::new();
+    let range = LogRange { tail: Some(LOG_LINES), follow: false };
+    let read = engine.logs(instance, range, &mut |line| lines.push(format!("| {line}"))).await;
+    lines.insert(0, if lines.is_empty() { "it wrote no log" } else { "its last log lines:" }.to_owned());
+    if let Err(unread) = read {
+        lines.push(format!("its log can't be read: {unread}"));
+    }
+    lines
 }
 
 async fn next(events: &mut Option<Events>) -> Result<Option<Event>, admin::Error> {

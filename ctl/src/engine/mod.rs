@@ -42,6 +42,10 @@ pub struct Image {
     pub id: String,
     /// The TCP ports that it exposes.
     pub exposed_ports: Vec<u16>,
+    /// Its own ENTRYPOINT.
+    pub entrypoint: Vec<String>,
+    /// The source that it says it was built from: its label `org.opencontainers.image.revision`.
+    pub revision: Option<String>,
     /// Its own HEALTHCHECK, as an argument list for exec.
     pub health_command: Option<Vec<String>>,
 }
@@ -166,6 +170,15 @@ pub enum Happening {
     Exited(Exit),
     /// The engine's own health check gave up on it.
     Unhealthy,
+}
+
+/// Where a command's output came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// Standard output.
+    Data,
+    /// Standard error.
+    Error,
 }
 
 /// Whether the engine starts an instance again by itself.
@@ -359,6 +372,76 @@ impl Engine {
         command: &[String],
     ) -> Result<Result<(), String>, EngineError> {
         dispatch!(self, engine => engine.run_health_command(instance, command).await)
+    }
+
+    /// Runs a command in a one-off instance with a service's settings, hands over its lines, and removes it.
+    ///
+    /// # Errors
+    /// [`EngineError::Refused`] where it could not be run; a command that fails is no error.
+    ///
+    /// # Cancel safety
+    /// Dropping it may leave the instance: [`Engine::end_once`] removes it.
+    pub async fn run_once(
+        &self,
+        spec: &InstanceSpec,
+        line: &mut (dyn FnMut(&str) + Send),
+    ) -> Result<Exit, EngineError> {
+        dispatch!(self, engine => engine.run_one_off(spec, line).await)
+    }
+
+    /// Ends and removes a service's one-off instance, where there is one.
+    ///
+    /// # Errors
+    /// Where the engine can't be reached or refuses.
+    pub async fn end_once(&self, service: &ServiceName) -> Result<(), EngineError> {
+        match self {
+            Self::Docker(docker) => docker.end_one_off(service).await,
+            Self::Process(process) => {
+                process.end_one_off(service);
+                Ok(())
+            }
+        }
+    }
+
+    /// Runs a command in a running instance, hands over what it writes, and returns its exit code.
+    ///
+    /// # Errors
+    /// Where the engine can't be reached or refuses, and where an instance is a plain process.
+    pub async fn exec(
+        &self,
+        instance: &Instance,
+        command: &[String],
+        output: &mut (dyn FnMut(Output, &[u8]) + Send),
+    ) -> Result<i64, EngineError> {
+        match self {
+            Self::Docker(docker) => docker.exec_command(instance, command, output).await,
+            Self::Process(_) => Err(EngineError::Usage(
+                "a plain process has no inside\nhint: `bgctl run` runs a command with its settings".to_owned(),
+            )),
+        }
+    }
+
+    /// Tells whether an image is there, by its id.
+    ///
+    /// # Errors
+    /// Where the engine can't be reached.
+    pub async fn has_image(&self, id: &str) -> Result<bool, EngineError> {
+        match self {
+            Self::Docker(docker) => docker.has_image(id).await,
+            // A program is no image of ours, whoever put it there.
+            Self::Process(_) => Ok(false),
+        }
+    }
+
+    /// Removes an image, by its id, with all its names.
+    ///
+    /// # Errors
+    /// Where a container uses it, or the engine can't be reached.
+    pub async fn remove_image(&self, id: &str) -> Result<(), EngineError> {
+        match self {
+            Self::Docker(docker) => docker.remove_image(id).await,
+            Self::Process(_) => Ok(()),
+        }
     }
 
     /// Hands the lines of an instance's log to `line`, standard error included.

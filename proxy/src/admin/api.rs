@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use config::admin::request;
 use config::admin::response::{Services, Status, Version};
 use config::admin::{AdminError, BODY_BYTES, Call, ErrorCode, Event, LEASE_HEADER, PROTOCOL, Verb};
 use config::name::{ServiceName, Slot};
@@ -88,7 +89,11 @@ async fn answer_call(context: &Context, request: Request<Incoming>) -> Result<An
         }
         Call::Events => Ok(events(stream::follow(handle.events.subscribe()))),
         Call::Metrics => Ok(respond(StatusCode::OK, Some("text/plain; version=0.0.4"), context.metrics().into())),
-        Call::History(_) => Err(not_there_yet("history")),
+        Call::History(name) => json(None, &handle.with(|control| control.history(&name))?),
+        Call::Log(name) => {
+            let log = handle.with(|control| control.failed_log(&name))?;
+            Ok(respond(StatusCode::OK, Some("text/plain; charset=utf-8"), log.into()))
+        }
     }
 }
 
@@ -115,8 +120,25 @@ async fn act(
             let lease = parse(body)?;
             json(None, &handle.with(|control| control.lease(name, lease))?)
         }
-        Verb::Pause | Verb::Resume | Verb::Maintenance | Verb::Canary | Verb::Journal => {
-            Err(not_there_yet(verb.as_str()))
+        Verb::Pause => json(None, &control::pause(handle, name, parse(body)?, &change(headers)?).await?),
+        Verb::Resume => {
+            let request::Resume {} = parse(body)?;
+            let service = control::resume(handle, name, &change(headers)?)?;
+            json(Some(service.generation), &service)
+        }
+        Verb::Maintenance => {
+            let (wanted, change) = (parse(body)?, change(headers)?);
+            let service = handle.with(|control| control.maintenance(name, wanted, &change))?;
+            json(Some(service.generation), &service)
+        }
+        Verb::Journal => {
+            let (line, lease) = (parse(body)?, lease(headers)?);
+            handle.with(|control| control.journal(name, line, lease.as_deref()))?;
+            Ok(respond(StatusCode::NO_CONTENT, None, Bytes::new()))
+        }
+        Verb::Canary => {
+            let service = control::canary(handle, name, &parse(body)?, &change(headers)?)?;
+            json(Some(service.generation), &service)
         }
     }
 }
@@ -286,10 +308,6 @@ fn respond(status: StatusCode, content: Option<&'static str>, body: Bytes) -> An
 
 fn bad_request(message: impl Into<String>) -> AdminError {
     AdminError::new(ErrorCode::BadRequest, message)
-}
-
-fn not_there_yet(call: &str) -> AdminError {
-    AdminError::new(ErrorCode::NotThereYet, format!("`{call}` is not there yet in this version"))
 }
 
 #[cfg(test)]

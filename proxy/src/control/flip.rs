@@ -2,84 +2,31 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use config::admin::request;
 use config::admin::response::Flipped;
 use config::admin::{AdminError, ErrorCode, Event};
-use config::name::{HostPattern, ServiceName, Slot};
-use config::options::Protocol;
+use config::name::{ServiceName, Slot};
 use tokio::sync::mpsc;
 
+use super::bake::Bake;
+use super::draining::{drain_run, end_run};
+use super::flip_back;
+use super::judge::Sample;
+use super::progress::{Awaited, Progressing};
 use super::service::{Drain, SlotRun};
+use super::store::Saved;
+use super::watching::watch_all;
 use super::{Change, Control, Handle, not_saved, now_text, unknown};
-use crate::health::{self, Watched};
-use crate::upstream::inflight::Progress;
-use crate::upstream::resolve::resolve;
-use crate::upstream::run::{Run, RunId};
-use crate::worker::Resolve;
-
-/// After the drain deadline, what was told to end is waited for so long.
-const LAST_WORDS: Duration = Duration::from_secs(2);
-/// Workers that are busy may hear of so many cuts at once.
-const REMEMBERED_CUTS: usize = 64;
-/// How often a long call says how far it has got, and keeps its lease.
-const PROGRESS: Duration = Duration::from_secs(1);
-
-/// Begins the health checks of restored services, and looks names up anew for workers that could not connect.
-pub(crate) fn start(handle: &Rc<Handle>, mut resolver: mpsc::UnboundedReceiver<Resolve>) {
-    watch_all(handle);
-    let handle = Rc::clone(handle);
-    tokio::task::spawn_local(async move {
-        while let Some(Resolve { run, endpoint, reply }) = resolver.recv().await {
-            let handle = Rc::clone(&handle);
-            tokio::task::spawn_local(async move {
-                let addresses = resolve(&endpoint).await.unwrap_or_default();
-                if !addresses.is_empty() {
-                    handle.with(|control| control.resolved(run, &endpoint, &addresses));
-                }
-                // The request may have ended meanwhile.
-                _ = reply.send(addresses);
-            });
-        }
-    });
-}
+use crate::routing::table::Index;
+use crate::upstream::run::{Deadlines, Run, RunId};
 
 /// Applies the services of the file and begins their health checks. Returns the problems.
 pub(super) fn apply_file(handle: &Rc<Handle>, services: &[config::model::FileService]) -> Vec<String> {
     let problems = handle.with(|control| control.apply_file(services));
     watch_all(handle);
     problems
-}
-
-/// Begins the health checks of runs that are not watched yet.
-pub(crate) fn watch_all(handle: &Rc<Handle>) {
-    let all: Vec<Watched> = handle.with(|control| {
-        let slots = control.services.values().flat_map(|s| Slot::BOTH.map(|slot| (s, slot)));
-        slots.filter_map(|(service, slot)| Some(watched(service, service.slot(slot)?))).flatten().collect()
-    });
-    for watched in all {
-        if handle.with(|control| control.watching.insert((watched.run, watched.endpoint.clone()))) {
-            tokio::task::spawn_local(health::watch(Rc::clone(handle), watched));
-        }
-    }
-}
-
-fn watched(service: &super::Service, state: &SlotRun) -> Vec<Watched> {
-    let settings = service.next_settings.as_ref().unwrap_or(&service.settings);
-    let domain = settings.domains.iter().find_map(|domain| match domain {
-        HostPattern::Exact(name) => Some(name.clone()),
-        HostPattern::Wildcard(_) | HostPattern::Any => None,
-    });
-    let host = state.health.host.clone().or(domain).unwrap_or_else(|| service.name.to_string());
-    let watch = |endpoint: &super::service::EndpointHealth| Watched {
-        run: state.run.id(),
-        endpoint: endpoint.endpoint.address.clone(),
-        check: state.health.clone(),
-        host: host.clone(),
-        settled: state.was_live,
-    };
-    state.endpoints.iter().map(watch).collect()
 }
 
 /// Puts endpoints into the idle slot, probes them, and tells how that goes until they are healthy or the deadline is over.
@@ -99,8 +46,9 @@ pub async fn stage(
     if !clears {
         watch_all(handle);
     }
-    let progress = Progressing { handle: Rc::clone(handle), name: name.clone(), slot, lease: change.lease.clone() };
-    tokio::task::spawn_local(progress.tell(events, sender, Some(deadline)));
+    let (lease, awaited) = (change.lease.clone(), Awaited::Health(deadline));
+    let progress = Progressing { handle: Rc::clone(handle), name: name.clone(), slot, lease, awaited };
+    tokio::task::spawn_local(progress.tell(events, sender));
     Ok(receiver)
 }
 
@@ -114,11 +62,14 @@ pub fn flip(
     flip: &request::Flip,
     change: &Change,
 ) -> Result<Flipped, AdminError> {
-    let deadline = flip.drain;
+    let deadlines = Deadlines::of(flip);
     let (flipped, old, synced) = handle.with(|control| {
         let (flipped, old) = control.flip(name, flip, change)?;
         Ok::<_, AdminError>((flipped, old, control.store.sync_apart()))
     })?;
+    if let Some(run) = handle.with(|control| control.baking_run(name)) {
+        tokio::task::spawn_local(flip_back::watch(Rc::clone(handle), name.clone(), run));
+    }
     let (handle, name) = (Rc::clone(handle), name.clone());
     tokio::task::spawn_local(async move {
         // Nobody who waits for the drain stops the old version before the flip is on the disk.
@@ -126,7 +77,7 @@ pub fn flip(
             tracing::error!(%error, service = %name, "the folder of saved state could not be synced");
         }
         if let Some(run) = old {
-            drain_run(handle, name, run, deadline).await;
+            drain_run(handle, name, run, deadlines).await;
         }
     });
     Ok(flipped)
@@ -152,7 +103,7 @@ pub fn rollback(
     flip(handle, name, back, change)
 }
 
-/// Tells how the drain of a slot goes, until it has ended.
+/// Tells how the drain of a slot goes, until it has ended, and with it the bake where that is asked for.
 ///
 /// # Errors
 /// Where the service is unknown or the slot empty.
@@ -163,18 +114,24 @@ pub fn drain(
     lease: Option<&str>,
 ) -> Result<mpsc::Receiver<Event>, AdminError> {
     let events = handle.events.subscribe();
+    if let Some(flipped_back) = handle.with(|control| control.flipped_back(name, drain)) {
+        let (sender, receiver) = mpsc::channel(1);
+        // The channel is fresh and takes one.
+        _ = sender.try_send(flipped_back);
+        return Ok(receiver);
+    }
     let (slot, ended) = handle.with(|control| control.drain_state(name, drain.slot))?;
+    let is_baking = drain.bake && handle.with(|control| control.is_baking_back(name, slot));
     let (sender, receiver) = mpsc::channel(64);
-    match ended {
-        Some((seconds, counts)) => {
-            // The channel is fresh and takes one.
-            _ = sender.try_send(Event::Drained { service: name.clone(), slot, seconds, counts });
-        }
-        None => {
-            let lease = lease.map(str::to_owned);
-            let progress = Progressing { handle: Rc::clone(handle), name: name.clone(), slot, lease };
-            tokio::task::spawn_local(progress.tell(events, sender, None));
-        }
+    let is_drained = ended.is_some();
+    if let Some((seconds, counts)) = ended {
+        // The channel is fresh and takes one.
+        _ = sender.try_send(Event::Drained { service: name.clone(), slot, seconds, counts });
+    }
+    if !is_drained || is_baking {
+        let (lease, awaited) = (lease.map(str::to_owned), Awaited::End { drain: !is_drained, bake: is_baking });
+        let progress = Progressing { handle: Rc::clone(handle), name: name.clone(), slot, lease, awaited };
+        tokio::task::spawn_local(progress.tell(events, sender));
     }
     Ok(receiver)
 }
@@ -196,8 +153,9 @@ pub async fn delete(
     let draining: Vec<_> = runs
         .into_iter()
         .map(|run| {
-            let (handle, deadline) = (Rc::clone(handle), delete.drain);
-            tokio::task::spawn_local(async move { end_run(&handle, &run, deadline).await })
+            let deadlines = Deadlines { requests: delete.drain, tunnels: delete.drain };
+            let handle = Rc::clone(handle);
+            tokio::task::spawn_local(async move { end_run(&handle, &run, deadlines).await })
         })
         .collect();
     for run in draining {
@@ -205,110 +163,6 @@ pub async fn delete(
         drop(run.await);
     }
     Ok(())
-}
-
-/// Waits for a run that was marked, and tells its end.
-async fn drain_run(handle: Rc<Handle>, name: ServiceName, run: Arc<Run>, deadline: Duration) {
-    if end_run(&handle, &run, deadline).await != Progress::Superseded {
-        handle.with(|control| control.drained(&name, run.id()));
-    }
-}
-
-/// Waits for a run that was marked; at the deadline ends what is left.
-async fn end_run(handle: &Rc<Handle>, run: &Run, deadline: Duration) -> Progress {
-    if let Ok(end) = tokio::time::timeout(deadline, run.drained()).await {
-        return end;
-    }
-    run.cut_off();
-    handle.with(|control| control.cut(run.id()));
-    tokio::time::timeout(LAST_WORDS, run.drained()).await.unwrap_or_else(|_| run.progress())
-}
-
-/// A long call, and whom it keeps informed.
-struct Progressing {
-    handle: Rc<Handle>,
-    name: ServiceName,
-    slot: Slot,
-    lease: Option<String>,
-}
-
-impl Progressing {
-    /// Passes on what concerns the slot until something ends the call.
-    async fn tell(
-        self,
-        mut events: tokio::sync::broadcast::Receiver<Event>,
-        sender: mpsc::Sender<Event>,
-        deadline: Option<Duration>,
-    ) {
-        let deadline = deadline.map(|deadline| tokio::time::Instant::now() + deadline);
-        let mut tick = tokio::time::interval(PROGRESS);
-        loop {
-            let over = async {
-                match deadline {
-                    Some(deadline) => tokio::time::sleep_until(deadline).await,
-                    None => std::future::pending().await,
-                }
-            };
-            let event = tokio::select! {
-                biased;
-                event = events.recv() => match event {
-                    Ok(event) if self.concerns(&event) => event,
-                    Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => continue,
-                    Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
-                },
-                () = over => Event::Error(self.handle.with(|control| control.not_healthy(&self.name, self.slot))),
-                // Whoever asked has gone: then the lease must run out.
-                () = sender.closed() => return,
-                _ = tick.tick() => {
-                    self.handle.with(|control| control.keep_lease(&self.name, self.lease.as_deref()));
-                    match self.handle.with(|control| control.in_flight(&self.name, self.slot)) {
-                        Some(in_flight) if deadline.is_none() => {
-                            Event::Draining { service: self.name.clone(), slot: self.slot, in_flight }
-                        }
-                        _ => continue,
-                    }
-                }
-            };
-            let event = match event {
-                // Whoever waited for a drain waits in vain: the slot is live again.
-                Event::Flipped { live, .. } if live == self.slot && deadline.is_none() => {
-                    Event::Error(AdminError::new(
-                        ErrorCode::Superseded,
-                        format!("{live} of {} is live again, so it does not drain", self.name),
-                    ))
-                }
-                Event::Flipped { .. } => continue,
-                other => other,
-            };
-            let last = matches!(
-                event,
-                Event::Healthy { .. }
-                    | Event::Drained { .. }
-                    | Event::Cleared { .. }
-                    | Event::Removed { .. }
-                    | Event::Error(_)
-            );
-            if sender.send(event).await.is_err() || last {
-                return;
-            }
-        }
-    }
-
-    fn concerns(&self, event: &Event) -> bool {
-        match event {
-            Event::Staged { service, slot, .. }
-            | Event::Probe { service, slot, .. }
-            | Event::Healthy { service, slot, .. }
-            | Event::Drained { service, slot, .. }
-            | Event::Cleared { service, slot } => *service == self.name && *slot == self.slot,
-            Event::Flipped { service, .. } | Event::Removed { service } => *service == self.name,
-            Event::Draining { .. }
-            | Event::Health { .. }
-            | Event::Changed { .. }
-            | Event::Reloaded { .. }
-            | Event::Error(_) => false,
-        }
-    }
 }
 
 impl Control {
@@ -359,6 +213,15 @@ impl Control {
             return Err(not_saved(&error));
         }
         let service = self.entry(name, Admin);
+        // What was there is not gone back to any more.
+        service.bake = None;
+        service.flipped_back = None;
+        service.canary = None;
+        before.1.iter().for_each(|gone| {
+            gone.run.drain();
+            gone.run.end_replays();
+        });
+        service.compile();
         service.prepared = Some(next);
         let generation = service.generation;
         if let Some(live) = service.live.and_then(|live| service.slot_mut(live).as_mut()) {
@@ -374,6 +237,8 @@ impl Control {
 
     fn clear(&mut self, name: &ServiceName, slot: Slot) -> Result<Slot, AdminError> {
         let Some(service) = self.services.get_mut(name) else { return Err(unknown(name)) };
+        service.end_bake();
+        service.canary = None;
         let gone = service.slot_mut(slot).take();
         service.next_settings = None;
         service.prepared = None;
@@ -423,26 +288,36 @@ impl Control {
             self.store.prepare(&next).map_err(|error| not_saved(&error))?;
         }
         self.store.commit(name).map_err(|error| not_saved(&error))?;
-        Ok(self.publish_flip(name, to, index, next))
+        let bake = self.services.get(name).and_then(|service| flip_back::begin(service, to, flip, &settings));
+        let (flipped, old) = self.publish_flip(name, to, index, next, bake);
+        let Flipped { live, old: before, flip_micros, .. } = flipped;
+        self.news.push(Event::Flipped { service: name.clone(), live, old: before, flip_micros });
+        Ok((flipped, old))
     }
 
     /// The flip itself; nothing in it can fail.
-    fn publish_flip(
+    pub(super) fn publish_flip(
         &mut self,
         name: &ServiceName,
         to: Slot,
-        index: Arc<crate::routing::table::Index>,
-        next: super::store::Saved,
+        index: Arc<Index>,
+        next: Saved,
+        bake: Option<Bake>,
     ) -> (Flipped, Option<Arc<Run>>) {
         let service = self.services.get_mut(name).expect("whoever flips a service has found it");
         let old = service.live;
         let back = service.was_live(to);
+        service.canary = None;
+        service.flipped_back = None;
+        let now = Sample::of(&service.counters.sums(to));
         if let Some(state) = service.slot_mut(to) {
             // A run that still drains takes requests again; whoever waited for it is told.
             state.run.revive();
+            state.run.clear_suspicion();
             state.was_live = true;
             state.drain = None;
             state.since = now_text();
+            state.lately.note(now);
         }
         if back {
             for state in [&mut service.blue, &mut service.green].into_iter().flatten() {
@@ -455,8 +330,13 @@ impl Control {
         service.routed = true;
         service.generation = next.generation;
         service.next_settings = None;
+        service.bake = bake;
         service.compile();
         let old_run = old.and_then(|old| service.slot(old)).map(|state| Arc::clone(&state.run));
+        let to_run = service.slot(to).map(|state| Arc::clone(&state.run));
+        if let Some(run) = old_run.as_ref().filter(|_| service.bake.is_some()) {
+            run.begin_replays();
+        }
         self.index = index;
         self.found_again(name);
         let table = self.table();
@@ -466,6 +346,8 @@ impl Control {
         if let Some(run) = &old_run {
             run.drain();
         }
+        // Only now: a request that the version failed which is left is let in by the one word or by the other.
+        to_run.iter().for_each(|run| run.end_replays());
         let flip_micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
 
         let in_flight = old_run.as_ref().map_or(0, |run| run.in_flight());
@@ -473,8 +355,24 @@ impl Control {
             state.drain = Some(Drain { began, ended: None });
             state.since = now_text();
         }
-        self.news.push(Event::Flipped { service: name.clone(), live: to, old, flip_micros });
         (Flipped { live: to, old, flip_micros, in_flight, generation: next.generation }, old_run)
+    }
+
+    /// Returns the run whose bake began just now.
+    fn baking_run(&self, name: &ServiceName) -> Option<RunId> {
+        let service = self.services.get(name).filter(|service| service.bake.is_some())?;
+        service.live.and_then(|live| service.slot(live)).map(|state| state.run.id())
+    }
+
+    /// Returns the flip back that ended the bake which is asked for.
+    pub(super) fn flipped_back(&self, name: &ServiceName, drain: &request::Drain) -> Option<Event> {
+        let service = self.services.get(name).filter(|service| drain.bake && service.live == drain.slot)?;
+        service.flipped_back.clone()
+    }
+
+    fn is_baking_back(&self, name: &ServiceName, slot: Slot) -> bool {
+        let bake = self.services.get(name).and_then(|service| service.bake.as_ref());
+        bake.is_some_and(|bake| bake.back == slot)
     }
 
     fn drain_state(
@@ -496,52 +394,6 @@ impl Control {
             Some(Some(Drain { ended: Some((seconds, _)), .. })) => Ok((slot, Some((*seconds, counts)))),
             // Nothing was ever live there: nothing is in flight.
             Some(None) | None => Ok((slot, Some((0.0, counts)))),
-        }
-    }
-
-    fn not_healthy(&self, name: &ServiceName, slot: Slot) -> AdminError {
-        let complaint = self.services.get(name).and_then(|service| service.slot(slot)).map(SlotRun::complaint);
-        let complaint = complaint.unwrap_or_else(|| "it was cleared".to_owned());
-        AdminError::new(ErrorCode::NotHealthy, format!("{slot} of {name} did not become healthy in time: {complaint}"))
-    }
-
-    fn keep_lease(&mut self, name: &ServiceName, lease: Option<&str>) {
-        if let (Some(service), Some(lease)) = (self.services.get_mut(name), lease) {
-            // Someone else's lease ends the call at its next change, not here.
-            _ = service.lease.check(Some(lease), Instant::now());
-        }
-    }
-
-    fn in_flight(&self, name: &ServiceName, slot: Slot) -> Option<u64> {
-        self.services.get(name)?.slot(slot).map(|state| state.run.in_flight())
-    }
-
-    /// Tells what to speak to a run that is probed; `None` where nobody waits for its probes, and it is watched no more.
-    pub(crate) fn watched_protocol(&mut self, watched: &Watched) -> Option<Protocol> {
-        let Some((name, slot)) = self.find_run(watched.run) else {
-            self.watching.remove(&(watched.run, watched.endpoint.clone()));
-            return None;
-        };
-        let service = self.services.get(&name)?;
-        let next = service.next_settings.as_ref().filter(|_| !service.was_live(slot));
-        let options = next.and_then(|next| next.options.as_ref()).or(service.settings.options.as_ref());
-        Some(options.map(|options| options.protocol).unwrap_or_default())
-    }
-
-    /// Tells whether a run takes or took requests.
-    pub(crate) fn is_settled(&self, run: RunId) -> bool {
-        self.find_run(run).is_some_and(|(name, slot)| self.services.get(&name).is_some_and(|s| s.was_live(slot)))
-    }
-
-    /// Makes every worker end what is left of a run.
-    fn cut(&self, cut: RunId) {
-        if let Some(shared) = &self.shared {
-            shared.cut.send_modify(|runs| {
-                if runs.len() == REMEMBERED_CUTS {
-                    runs.remove(0);
-                }
-                runs.push(cut);
-            });
         }
     }
 }

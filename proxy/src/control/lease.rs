@@ -1,4 +1,4 @@
-//! The lease of a service: who may change it. It lives in memory and ends when its holder is silent.
+//! The lease of a service: who may change it. It ends when its holder is silent.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Instant;
@@ -6,6 +6,8 @@ use std::time::Instant;
 use config::admin::response::LeaseHolder;
 use config::admin::{AdminError, ErrorCode};
 use config::defaults;
+
+use super::store::SavedLease;
 
 /// A lease that was given.
 #[derive(Debug, Clone)]
@@ -20,6 +22,16 @@ pub(crate) struct Lease {
 pub(crate) struct Holder(Option<Lease>);
 
 impl Holder {
+    /// Returns the lease that a process before us gave, as fresh as if it was given now.
+    pub(crate) fn restored(saved: SavedLease, now: Instant) -> Self {
+        Self(Some(Lease { id: saved.id, holder: saved.holder, heard: now }))
+    }
+
+    /// Returns what is saved of the lease in force.
+    pub(crate) fn saved(&self) -> Option<SavedLease> {
+        self.0.as_ref().map(|lease| SavedLease { id: lease.id.clone(), holder: lease.holder.clone() })
+    }
+
     /// Returns the lease that is in force.
     pub(crate) fn current(&self, now: Instant) -> Option<&Lease> {
         self.0.as_ref().filter(|lease| now.duration_since(lease.heard) < defaults::LEASE)

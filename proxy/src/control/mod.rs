@@ -2,11 +2,20 @@
 //!
 //! Nothing here waits. What takes time stands in `flip` and in `health`, and comes back as another call.
 
+mod bake;
+mod canary;
+mod closing;
+mod draining;
 mod flip;
+mod flip_back;
+mod journal;
+mod judge;
 mod lease;
+mod progress;
 pub(crate) mod reload;
 mod service;
 pub mod store;
+mod watching;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
@@ -15,6 +24,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use config::admin::journal::Entry;
 use config::admin::request::{self, ServiceSettings};
 use config::admin::response::{self, LeaseHolder, Origin, ServiceStatus};
 use config::admin::{AdminError, ErrorCode, Event};
@@ -22,17 +32,21 @@ use config::model::FileService;
 use config::name::{EndpointAddr, ServiceName, Slot};
 use tokio::sync::broadcast;
 
-pub(crate) use flip::start;
+pub use canary::canary;
+pub use closing::{pause, resume};
 pub use flip::{delete, drain, flip, rollback, stage};
-use service::{Drain, Service, SlotRun};
+pub(crate) use flip_back::suspect;
+use lease::Holder;
+use service::{Service, SlotRun};
 use store::{Restored, Saved, Store};
+use tokio::sync::mpsc;
+pub(crate) use watching::Probed;
 
 use crate::routing::live::Live;
 use crate::routing::table::{Index, Routes, Table};
 use crate::telemetry::counters::ServiceCounters;
 use crate::upstream::run::{Run, RunId};
-use crate::upstream::socket::Address;
-use crate::worker::Shared;
+use crate::worker::{Resolve, Shared};
 
 /// Events that a slow listener may fall behind by.
 const EVENTS: usize = 1024;
@@ -66,6 +80,7 @@ pub struct Control {
     state_lost: Vec<String>,
     restored_warnings: Vec<String>,
     config_problems: Vec<String>,
+    journals: BTreeMap<ServiceName, Vec<Entry>>,
     /// What happened and was not told yet.
     news: Vec<Event>,
     /// What is being probed.
@@ -98,6 +113,22 @@ impl Handle {
     }
 }
 
+/// What workers tell control.
+pub(crate) struct Reports {
+    /// Names to look up anew.
+    pub(crate) resolves: mpsc::UnboundedReceiver<Resolve>,
+    /// Runs that failed a request in their bake.
+    pub(crate) suspects: mpsc::UnboundedReceiver<RunId>,
+}
+
+/// Begins the health checks of restored services, and takes what workers report.
+pub(crate) fn start(handle: &Rc<Handle>, reports: Reports) {
+    watching::watch_all(handle);
+    tokio::task::spawn_local(watching::take_resolves(Rc::clone(handle), reports.resolves));
+    tokio::task::spawn_local(flip_back::take_suspects(Rc::clone(handle), reports.suspects));
+    tokio::task::spawn_local(flip_back::take_snapshots(Rc::clone(handle)));
+}
+
 fn now_text() -> String {
     humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
 }
@@ -125,11 +156,19 @@ impl Control {
             state_lost: restored.lost,
             restored_warnings: restored.warnings,
             config_problems: Vec::new(),
+            journals: BTreeMap::new(),
             news: Vec::new(),
             watching: HashSet::new(),
         };
         for saved in restored.services {
             control.restore(saved);
+        }
+        match control.store.journals() {
+            Ok((journals, warnings)) => {
+                control.journals = journals;
+                control.restored_warnings.extend(warnings);
+            }
+            Err(error) => control.restored_warnings.push(format!("the journals could not be read: {error}")),
         }
         for warning in &control.restored_warnings {
             tracing::warn!("{warning}");
@@ -138,11 +177,14 @@ impl Control {
     }
 
     fn restore(&mut self, saved: Saved) {
-        let Saved { name, generation, origin, settings, live, blue, green } = saved;
+        let Saved { name, generation, origin, settings, live, blue, green, maintenance } = saved;
         let mut service = Service::new(name.clone(), origin, self.workers);
         let now = Instant::now();
         service.generation = generation;
         service.settings = settings;
+        service.maintenance = maintenance;
+        service.lease =
+            self.store.read_lease(&service.name).map(|saved| Holder::restored(saved, now)).unwrap_or_default();
         service.routed = true;
         for (slot, saved) in [(Slot::Blue, blue), (Slot::Green, green)] {
             let run = |saved| {
@@ -261,13 +303,19 @@ impl Control {
         self.admit(name, change, Origin::Admin)?;
         let index = self.compile_index(name, None)?;
         self.store.remove(name).map_err(|error| not_saved(&error))?;
+        self.journals.remove(name);
         let gone = self.services.remove(name);
         self.found_again(name);
         self.index = index;
         self.publish();
+        // Who waits learns that there is nothing to wait for.
+        gone.iter().filter_map(|service| service.pause.as_ref()).for_each(|pause| pause.gate.open());
         let slots = gone.iter().flat_map(|service| [&service.blue, &service.green]).flatten();
         let runs: Vec<_> = slots.map(|slot| Arc::clone(&slot.run)).collect();
-        runs.iter().for_each(|run| run.drain());
+        runs.iter().for_each(|run| {
+            run.drain();
+            run.end_replays();
+        });
         self.news.push(Event::Removed { service: name.clone() });
         Ok(runs)
     }
@@ -279,6 +327,7 @@ impl Control {
     pub fn lease(&mut self, name: &ServiceName, lease: request::Lease) -> Result<response::Lease, AdminError> {
         let now = Instant::now();
         let holder = &mut self.entry(name, Origin::Admin).lease;
+        let is_renewal = matches!(lease, request::Lease::Renew { .. });
         let id = match lease {
             request::Lease::Acquire { who, what } => {
                 holder.acquire(LeaseHolder { who, what, since: now_text() }, now)?
@@ -292,6 +341,11 @@ impl Control {
                 String::new()
             }
         };
+        let saved = holder.saved();
+        if !is_renewal && let Err(error) = self.store.write_lease(name, saved.as_ref()) {
+            // It is in force all the same, until a restart of ours.
+            tracing::warn!(%error, service = %name, "the lease could not be kept");
+        }
         self.forget_unmade(name);
         Ok(response::Lease { lease: id, expires_in: config::defaults::LEASE })
     }
@@ -465,94 +519,6 @@ impl Control {
         let written = self.store.prepare(saved).and_then(|()| self.store.commit(&saved.name));
         written.and_then(|()| self.store.sync()).map_err(|error| not_saved(&error))
     }
-
-    /// Takes a probe's outcome, and returns whether the endpoint is healthy now; `None` where the run is gone and nobody
-    /// need probe it any more.
-    pub(crate) fn probed(&mut self, probe: Probed) -> Option<bool> {
-        let Probed { run, endpoint: address, addresses, outcome } = probe;
-        let (name, slot) = self.find_run(run)?;
-        let service = self.services.get_mut(&name)?;
-        let is_live = service.live == Some(slot);
-        let state = service.slot_mut(slot).as_mut()?;
-        let was_ready = state.is_healthy();
-        let (passes, staged, was_live) = (state.health.passes, state.staged, state.was_live);
-        let endpoint = state.endpoints.iter_mut().find(|known| known.endpoint.address == address)?;
-        let told = endpoint.streak.outcome() != outcome.words();
-        let before = endpoint.endpoint.clone();
-        endpoint.endpoint.healthy = endpoint.streak.take(&outcome, passes);
-        endpoint.endpoint.unhealthy_since = match (before.healthy, endpoint.endpoint.healthy) {
-            (_, true) => None,
-            (true, false) => Some(Instant::now()),
-            (false, false) => before.unhealthy_since,
-        };
-        if let Some(addresses) = addresses {
-            endpoint.endpoint.addresses = addresses;
-        }
-        let changed = endpoint.endpoint != before;
-        let healthy = endpoint.endpoint.healthy;
-        let words = outcome.words().to_owned();
-        let is_ready = state.is_healthy();
-        let service_name = name.clone();
-        if told && !was_live {
-            let passed = outcome.passed();
-            self.news.push(Event::Probe {
-                service: service_name.clone(),
-                slot,
-                address: address.clone(),
-                passed,
-                outcome: words.clone(),
-            });
-        }
-        if was_live && before.healthy != healthy {
-            self.news.push(Event::Health { service: service_name.clone(), slot, address, healthy, outcome: words });
-        }
-        if is_ready && !was_ready && !was_live {
-            self.news.push(Event::Healthy { service: service_name, slot, seconds: staged.elapsed().as_secs_f64() });
-        }
-        if changed && is_live {
-            if let Some(service) = self.services.get_mut(&name) {
-                service.compile();
-            }
-            self.publish();
-        }
-        Some(healthy)
-    }
-
-    fn find_run(&self, run: RunId) -> Option<(ServiceName, Slot)> {
-        self.services.values().find_map(|service| {
-            let holds = |slot: &Slot| service.slot(*slot).is_some_and(|known| known.run.id() == run);
-            Slot::BOTH.into_iter().find(holds).map(|slot| (service.name.clone(), slot))
-        })
-    }
-
-    /// Keeps new addresses of an endpoint that was looked up because it could not be connected to.
-    pub(crate) fn resolved(&mut self, run: RunId, address: &EndpointAddr, addresses: &[Address]) {
-        let Some((name, slot)) = self.find_run(run) else { return };
-        let Some(service) = self.services.get_mut(&name) else { return };
-        let endpoints = service.slot_mut(slot).as_mut().map(|state| &mut state.endpoints);
-        for known in endpoints.into_iter().flatten().filter(|known| known.endpoint.address == *address) {
-            known.endpoint.addresses = addresses.to_vec();
-        }
-        service.compile();
-        self.publish();
-    }
-
-    /// Notes the end of a drain, and tells it.
-    pub(crate) fn drained(&mut self, name: &ServiceName, run: RunId) {
-        let Some(service) = self.services.get_mut(name) else { return };
-        service.drains += 1;
-        // Another version may have been staged over it meanwhile.
-        let Some((_, slot)) = self.find_run(run) else { return };
-        let Some(service) = self.services.get_mut(name) else { return };
-        let counts = service.counts(slot);
-        let Some(Drain { began, ended }) = service.slot_mut(slot).as_mut().and_then(|state| state.drain.as_mut())
-        else {
-            return;
-        };
-        let seconds = began.elapsed().as_secs_f64();
-        *ended = Some((seconds, counts));
-        self.news.push(Event::Drained { service: name.clone(), slot, seconds, counts });
-    }
 }
 
 /// What was counted of a service since the start.
@@ -567,21 +533,11 @@ pub struct Counted {
     pub requests: Arc<ServiceCounters>,
 }
 
-/// What a probe found.
-pub(crate) struct Probed {
-    /// Of which run.
-    pub(crate) run: RunId,
-    /// Which endpoint.
-    pub(crate) endpoint: EndpointAddr,
-    /// What its name resolved to; `None`: not asked, or no answer.
-    pub(crate) addresses: Option<Vec<Address>>,
-    /// The outcome.
-    pub(crate) outcome: crate::health::Outcome,
-}
-
 fn unknown(name: &ServiceName) -> AdminError {
     AdminError::new(ErrorCode::UnknownService, format!("there is no service {name}"))
 }
 
+#[cfg(test)]
+mod model_tests;
 #[cfg(test)]
 mod tests;

@@ -3,14 +3,22 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use config::admin::Event;
 use config::admin::request::{ServiceSettings, Stage};
-use config::admin::response::{Counts, EndpointStatus, Origin, ServiceStatus, SlotState, SlotStatus, Slots};
+use config::admin::response::{
+    Counts, EndpointStatus, LongLived, MaintenanceStatus, Origin, ServiceStatus, SlotState, SlotStatus, Slots,
+};
 use config::health::HealthCheck;
 use config::name::{EndpointAddr, ServiceName, Slot};
 
+use super::bake::{Bake, Lately};
+use super::canary::Canary;
+use super::closing::Pause;
 use super::lease::Holder;
-use super::store::{Saved, SavedSlot};
+use super::store::{Saved, SavedMaintenance, SavedSlot};
 use crate::health::Streak;
+use crate::routing;
+use crate::routing::closed::{Closed, Maintenance};
 use crate::routing::table::{Endpoint, Service as Compiled, Target};
 use crate::telemetry::counters::ServiceCounters;
 use crate::upstream::inflight::Progress;
@@ -32,6 +40,16 @@ pub(crate) struct Service {
     pub(crate) lease: Holder,
     /// What the flip to the staged slot will put in force, already on disk.
     pub(crate) prepared: Option<Saved>,
+    /// The new slot is watched.
+    pub(crate) bake: Option<Bake>,
+    /// A share of its visitors is on the idle slot.
+    pub(crate) canary: Option<Canary>,
+    /// Its requests are held.
+    pub(crate) pause: Option<Pause>,
+    /// Its visitors are shown a page.
+    pub(crate) maintenance: Option<SavedMaintenance>,
+    /// How its last bake ended, where the proxy flipped back and nothing was staged since.
+    pub(crate) flipped_back: Option<Event>,
     /// As requests see it.
     pub(crate) compiled: Arc<Compiled>,
     /// Flips since the start.
@@ -57,6 +75,8 @@ pub(crate) struct SlotRun {
     pub(crate) base: RunCounts,
     /// When it stopped being live, and how its drain ended.
     pub(crate) drain: Option<Drain>,
+    /// What it did while it was live, to compare the next version with.
+    pub(crate) lately: Lately,
 }
 
 /// A drain, under way or ended.
@@ -87,6 +107,7 @@ impl SlotRun {
             was_live: false,
             base: RunCounts::default(),
             drain: None,
+            lately: Lately::default(),
         }
     }
 
@@ -103,6 +124,7 @@ impl SlotRun {
             was_live: true,
             base: RunCounts::default(),
             drain: None,
+            lately: Lately::default(),
         }
     }
 
@@ -168,11 +190,17 @@ impl SlotRun {
                 })
                 .collect(),
             in_flight: self.run.in_flight(),
+            long_lived: long_lived(&self.run),
             image: self.image.clone(),
             deployment: self.deployment.clone(),
             since: Some(self.since.clone()),
         }
     }
+}
+
+fn long_lived(run: &Run) -> Option<LongLived> {
+    let oldest = run.oldest_long_lived()?;
+    Some(LongLived { count: run.long_lived() as u64, oldest: oldest.elapsed() })
 }
 
 fn endpoints(addresses: Vec<EndpointAddr>, healthy: bool) -> Vec<EndpointHealth> {
@@ -200,6 +228,11 @@ impl Service {
             green: None,
             lease: Holder::default(),
             prepared: None,
+            bake: None,
+            canary: None,
+            pause: None,
+            maintenance: None,
+            flipped_back: None,
         }
     }
 
@@ -222,11 +255,52 @@ impl Service {
         self.live.map_or(Slot::Blue, Slot::other)
     }
 
+    /// Returns the slot that answers what the live one fails.
+    fn back(&self) -> Option<&SlotRun> {
+        let bake = self.bake.as_ref().filter(|bake| bake.is_under_way())?;
+        self.slot(bake.back)
+    }
+
+    /// Returns where a share of the visitors goes.
+    fn compiled_canary(&self) -> Option<routing::canary::Canary> {
+        let Canary { slot, percent, key, .. } = self.canary.as_ref()?;
+        let target = self.slot(*slot)?.target();
+        Some(routing::canary::Canary { target, percent: *percent, key: key.clone() })
+    }
+
+    /// Returns why it is closed on purpose.
+    fn closed(&self) -> Option<Closed> {
+        if self.pause.is_none() && self.maintenance.is_none() {
+            return None;
+        }
+        let health_path = self.live.and_then(|live| self.slot(live)).map(|live| live.health.path.clone());
+        let maintenance = self.maintenance.as_ref().map(|saved| {
+            let SavedMaintenance { message, allow, pass, .. } = saved.clone();
+            Arc::new(Maintenance { message: message.into(), allow, pass })
+        });
+        Some(Closed {
+            gate: self.pause.as_ref().map(|pause| Arc::clone(&pause.gate)),
+            maintenance,
+            // The page itself, where the application is probed at its front door.
+            health_path: health_path.filter(|path| path != "/"),
+        })
+    }
+
+    /// Ends a bake before its time, since something takes its place; to be compiled and published.
+    pub(crate) fn end_bake(&mut self) {
+        if let Some(back) = self.bake.take().and_then(|bake| self.slot(bake.back)) {
+            back.run.end_replays();
+        }
+    }
+
     /// Renews what requests see; to be published.
     pub(crate) fn compile(&mut self) {
         self.compiled = Arc::new(Compiled {
             name: self.name.clone(),
             live: self.live.and_then(|live| self.slot(live)).map(SlotRun::target),
+            back: self.back().map(SlotRun::target),
+            canary: self.compiled_canary().map(Box::new),
+            closed: self.closed().map(Box::new),
             strip_path: self.settings.strip_path,
             options: self.settings.options.clone().map(Arc::new).unwrap_or_default(),
             waiting: Arc::clone(&self.compiled.waiting),
@@ -247,6 +321,7 @@ impl Service {
             live: self.live,
             blue: keep(Slot::Blue),
             green: keep(Slot::Green),
+            maintenance: self.maintenance.clone(),
         }
     }
 
@@ -279,7 +354,7 @@ impl Service {
             new: new.answered,
             held: old.held + new.held,
             retried: old.retried + new.retried,
-            closed: 0,
+            closed: old.closed + new.closed,
             cut: old.cut + new.cut,
             failed: old.failed + new.failed,
         }
@@ -292,6 +367,7 @@ impl Service {
                 state: SlotState::Empty,
                 endpoints: Vec::new(),
                 in_flight: 0,
+                long_lived: None,
                 image: None,
                 deployment: None,
                 since: None,
@@ -305,6 +381,13 @@ impl Service {
             slots: Slots { blue: slot(Slot::Blue), green: slot(Slot::Green) },
             settings: self.settings.clone(),
             lease: self.lease.current(now).map(|lease| lease.holder.clone()),
+            paused: self.pause.as_ref().map(|pause| pause.status(now)),
+            maintenance: self
+                .maintenance
+                .as_ref()
+                .map(|saved| MaintenanceStatus { since: saved.since.clone(), message: saved.message.clone() }),
+            canary: self.canary.as_ref().map(Canary::status),
+            bake: self.bake.as_ref().map(|bake| bake.status(now)),
         }
     }
 }

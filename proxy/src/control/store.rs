@@ -1,17 +1,22 @@
 //! Saved state: one file a service, written whole, synced, renamed; the generation before is kept beside it.
 //!
 //! `NAME.json` is in force, `NAME.prev` was before it, `NAME.next` is what a flip will rename into place, `NAME.bad` could
-//! not be read at a start. Each begins
-//! with a line that carries the format's version and a checksum, so that a torn or newer file is told from a good one.
+//! not be read at a start, `NAME.journal` is its history, `NAME.log` what its last failed version wrote, `NAME.lease` who
+//! may change it. Each but the last two begins with
+//! a line that carries the format's version and a checksum, so that a torn or newer file is told from a good one.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use config::admin::journal::Entry;
 use config::admin::request::ServiceSettings;
-use config::admin::response::Origin;
+use config::admin::response::{LeaseHolder, Origin};
 use config::health::HealthCheck;
 use config::name::{EndpointAddr, ServiceName, Slot};
+use ipnet::IpNet;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -35,6 +40,31 @@ pub struct Saved {
     pub blue: Option<SavedSlot>,
     /// `GREEN`.
     pub green: Option<SavedSlot>,
+    /// Its visitors are shown a page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<SavedMaintenance>,
+}
+
+/// What is saved of maintenance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedMaintenance {
+    /// What visitors are told.
+    pub message: String,
+    /// Clients that are served all the same.
+    pub allow: Vec<IpNet>,
+    /// The cookie with which a visitor is served all the same.
+    pub pass: Option<String>,
+    /// RFC 3339.
+    pub since: String,
+}
+
+/// What is saved of a lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedLease {
+    /// Its id.
+    pub id: String,
+    /// Who holds it.
+    pub holder: LeaseHolder,
 }
 
 /// What is saved of a slot.
@@ -63,6 +93,9 @@ pub struct Restored {
     pub warnings: Vec<String>,
 }
 
+/// What was done to each service, the latest first.
+pub type Journals = BTreeMap<ServiceName, Vec<Entry>>;
+
 /// The folder of saved state.
 pub struct Store {
     folder: PathBuf,
@@ -90,9 +123,9 @@ impl Store {
         }
         names.sort();
         for name in names {
-            match read(&folder.join(format!("{name}.json"))) {
+            match read::<Saved>(&folder.join(format!("{name}.json"))) {
                 Ok(saved) => restored.services.push(saved),
-                Err(why) => match read(&folder.join(format!("{name}.prev"))) {
+                Err(why) => match read::<Saved>(&folder.join(format!("{name}.prev"))) {
                     Ok(saved) => {
                         restored
                             .warnings
@@ -168,10 +201,83 @@ impl Store {
     /// # Errors
     /// Where the disk refuses.
     pub fn remove(&mut self, name: &ServiceName) -> io::Result<()> {
-        for kind in ["next", "prev", "bad", "json"] {
+        for kind in ["next", "prev", "bad", "journal", "log", "lease", "json"] {
             remove(&self.path(name, kind))?;
         }
         self.sync()
+    }
+
+    /// Writes a service's journal, whole and synced.
+    ///
+    /// # Errors
+    /// Where the disk refuses; the one before is still there.
+    pub fn write_journal(&self, name: &ServiceName, entries: &[Entry]) -> io::Result<()> {
+        let next = self.path(name, "journal.tmp");
+        write(&next, &entries)?;
+        fs::rename(next, self.path(name, "journal"))?;
+        self.sync()
+    }
+
+    /// Reads every journal; with them, why one can't be read, which is a loss of the past alone.
+    ///
+    /// # Errors
+    /// Where the folder can't be read.
+    pub fn journals(&self) -> io::Result<(Journals, Vec<String>)> {
+        let (mut journals, mut warnings) = (BTreeMap::new(), Vec::new());
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            let is_journal = path.extension().is_some_and(|extension| extension == "journal");
+            let Some(stem) = path.file_stem().and_then(|stem| stem.to_str()).filter(|_| is_journal) else { continue };
+            let Ok(name) = stem.parse::<ServiceName>() else { continue };
+            match read(&path) {
+                Ok(entries) => drop(journals.insert(name, entries)),
+                Err(why) => {
+                    warnings.push(format!("the history of {name} could not be read: {why}"));
+                    fs::rename(&path, self.path(&name, "journal-bad"))?;
+                }
+            }
+        }
+        Ok((journals, warnings))
+    }
+
+    /// Keeps a lease, so that a restart of ours does not let a second one in beside its holder; `None` forgets it. It is not
+    /// synced: with the machine its holder dies too.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn write_lease(&self, name: &ServiceName, lease: Option<&SavedLease>) -> io::Result<()> {
+        let path = self.path(name, "lease");
+        match lease {
+            Some(lease) => fs::write(path, serde_json::to_vec(lease)?),
+            None => remove(&path),
+        }
+    }
+
+    /// Returns a lease that was kept; one that can't be read is none.
+    pub fn read_lease(&self, name: &ServiceName) -> Option<SavedLease> {
+        fs::read(self.path(name, "lease")).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok())
+    }
+
+    /// Keeps the log of an instance that failed.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn write_log(&self, name: &ServiceName, log: &str) -> io::Result<()> {
+        let next = self.path(name, "log.tmp");
+        fs::write(&next, log)?;
+        fs::rename(next, self.path(name, "log"))
+    }
+
+    /// Returns the log of the last instance that failed; `None` where there is none.
+    ///
+    /// # Errors
+    /// Where it can't be read.
+    pub fn read_log(&self, name: &ServiceName) -> io::Result<Option<String>> {
+        match fs::read_to_string(self.path(name, "log")) {
+            Ok(log) => Ok(Some(log)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn path(&self, name: &ServiceName, kind: &str) -> PathBuf {
@@ -210,14 +316,14 @@ fn checksum(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn write(path: &Path, saved: &Saved) -> io::Result<()> {
+fn write(path: &Path, saved: &impl Serialize) -> io::Result<()> {
     let text = serde_json::to_string_pretty(saved)?;
     let mut file = File::create(path)?;
     write!(file, "{MAGIC} {FORMAT} {}\n{text}\n", checksum(&text))?;
     file.sync_all()
 }
 
-fn read(path: &Path) -> Result<Saved, String> {
+fn read<T: DeserializeOwned>(path: &Path) -> Result<T, String> {
     let bytes = fs::read(path).map_err(|error| error.to_string())?;
     let text = String::from_utf8(bytes).map_err(|_| "it is not text".to_owned())?;
     let (first, rest) = text.split_once('\n').ok_or("it is cut short")?;
@@ -250,6 +356,7 @@ mod tests {
             live: None,
             blue: None,
             green: None,
+            maintenance: None,
         }
     }
 

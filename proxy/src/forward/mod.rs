@@ -78,13 +78,24 @@ pub(crate) struct Sent {
 pub(crate) struct Failure {
     /// Why.
     pub(crate) error: Error,
+    /// How far it got.
+    pub(crate) reached: Reached,
+}
+
+/// How far a request got that was not answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reached {
     /// Nothing was sent, and the request still has its body: it may be tried again.
-    pub(crate) unsent: bool,
+    Nothing,
+    /// Not one byte of an answer came. It may be tried again where its method may be repeated and its body was kept.
+    Silence,
+    /// Some of an answer came, or the time for one was over.
+    Answer,
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, unsent: false }
+        Self { error, reached: Reached::Answer }
     }
 }
 
@@ -119,7 +130,7 @@ async fn send_http1(
     loop {
         let Connected { connection, key, place, busy } = match connect::<Box<Connection>>(worker, way).await {
             Ok(connected) => connected,
-            Err(error) => return Err(Failure { error, unsent: true }),
+            Err(error) => return Err(Failure { error, reached: Reached::Nothing }),
         };
         if request.framing == RequestFraming::Chunked && worker.pool.speaks_http10(&key) {
             Box::pin(give_length(worker, head, request)).await?;
@@ -135,7 +146,7 @@ async fn send_http1(
         let limits = worker.exchange_limits(way.options);
         let mut exchange = Box::new(Exchange::new(connection, (Rc::clone(&worker.pool), key), limits, outbound));
         let outcome = poll_fn(|cx| match exchange.poll_head(cx) {
-            Poll::Pending if way.claim.run().is_cut_off() => Poll::Ready(Err(Error::CutOff)),
+            Poll::Pending if way.claim.is_cut_off() => Poll::Ready(Err(Error::CutOff)),
             polled => polled,
         })
         .await;
@@ -157,6 +168,16 @@ async fn send_http1(
                 request.body = body;
                 way.reuse = Reuse::Fresh;
             }
+            Failed { error, broke_silently: true, body, unwritten, .. } => {
+                let reached = match body {
+                    Untouched::Yes(body) if unwritten => {
+                        request.body = body;
+                        Reached::Nothing
+                    }
+                    _ => Reached::Silence,
+                };
+                return Err(Failure { error, reached });
+            }
             Failed { error, .. } => return Err(error.into()),
         }
     }
@@ -173,12 +194,12 @@ async fn send_http2(
     loop {
         let Connected { connection: link, place, busy, .. } = match connect::<Link>(worker, way).await {
             Ok(connected) => connected,
-            Err(error) => return Err(Failure { error, unsent: true }),
+            Err(error) => return Err(Failure { error, reached: Reached::Nothing }),
         };
         let is_second_chance = link.reused || way.target.endpoints.len() > 1;
         let had_body = request.body.is_some();
         let outbound = head.request(request.body.take());
-        let Unanswered { error, unsent } = match http2::send(link, outbound, way.claim.run(), patience, busy).await {
+        let Unanswered { error, unsent } = match http2::send(link, outbound, way.claim, patience, busy).await {
             Ok((status, headers, answer)) => {
                 judge(worker, way, place, is_gateway_failure(status));
                 return Ok(Sent { status, headers, answering: Answering::Http2(Box::new(answer)), place });
@@ -193,7 +214,12 @@ async fn send_http2(
                 request.body = body;
                 way.reuse = Reuse::Fresh;
             }
-            _ => return Err(error.into()),
+            Some(body) => {
+                request.body = body;
+                return Err(Failure { error, reached: Reached::Nothing });
+            }
+            None if matches!(error, Error::Broken(_)) => return Err(Failure { error, reached: Reached::Silence }),
+            None => return Err(error.into()),
         }
     }
 }

@@ -1,16 +1,19 @@
 //! Probes the endpoints of one slot run for as long as it is in its slot.
 
+use std::io;
 use std::rc::Rc;
 
 use config::defaults;
 use config::health::HealthCheck;
 use config::name::EndpointAddr;
+use config::options::Protocol;
 use tokio::time::{Duration, Instant};
 
 use super::{Outcome, probe};
-use crate::control::{Handle, Probed};
+use crate::control::{Handle, Probed, suspect};
 use crate::upstream::resolve::resolve;
 use crate::upstream::run::RunId;
+use crate::upstream::socket::{Address, Socket};
 
 /// A live endpoint that fails is looked at again after this.
 const UNHEALTHY: Duration = Duration::from_secs(1);
@@ -25,33 +28,59 @@ pub(crate) struct Watched {
     pub(crate) check: HealthCheck,
     /// The `Host` of the probe.
     pub(crate) host: String,
-    /// Whether it has been live before: then it is probed at leisure.
+    /// Whether it has been live before, and its bake is over: then it is probed at leisure.
     pub(crate) settled: bool,
+}
+
+/// Probes an endpoint once, where it is to be probed, and returns what its name resolved to as well.
+///
+/// # Cancel safety
+/// Dropping it closes the connection of the probe.
+async fn ask(watched: &Watched, protocol: Protocol) -> (Outcome, Option<Vec<Address>>) {
+    let addresses = resolve(&watched.endpoint).await;
+    let port = watched.check.port.unwrap_or(watched.endpoint.port());
+    let outcome = match &addresses {
+        _ if !watched.check.enabled => Outcome::Passed("not probed".to_owned()),
+        Err(error) => Outcome::Dead(format!("{} has no address: {error}", watched.endpoint.host())),
+        Ok(addresses) => probe::probe(&addresses[0].with_port(port), &watched.host, &watched.check, protocol).await,
+    };
+    (outcome, addresses.ok())
+}
+
+/// Looks once whether nothing at all answers, on the port of the requests and of the probes; returns why, or `None` where
+/// something does.
+///
+/// # Cancel safety
+/// Dropping it closes what it opened.
+pub(crate) async fn find_dead(watched: &Watched, protocol: Protocol) -> Option<String> {
+    let address = match resolve(&watched.endpoint).await {
+        Ok(addresses) => addresses[0].clone(),
+        Err(error) => return Some(format!("it has no address: {error}")),
+    };
+    match Socket::connect(&address, watched.check.timeout).await {
+        Err(error) if error.kind() != io::ErrorKind::TimedOut => return Some(probe::words(&error)),
+        _ => {}
+    }
+    match ask(watched, protocol).await.0 {
+        Outcome::Dead(words) => Some(words),
+        Outcome::Passed(_) | Outcome::Failed(_) => None,
+    }
 }
 
 /// Probes an endpoint again and again; ends when its run has left its slot.
 pub(crate) async fn watch(handle: Rc<Handle>, mut watched: Watched) {
-    let probed = match watched.check.port {
-        Some(port) => watched.endpoint.with_port(port),
-        None => watched.endpoint.clone(),
-    };
     let mut due = Instant::now();
     // Looked at before each probe: an address that was given to someone else is none of ours.
     while let Some(protocol) = handle.with(|control| control.watched_protocol(&watched)) {
-        let addresses = resolve(&watched.endpoint).await;
-        let outcome = match &addresses {
-            _ if !watched.check.enabled => Outcome::Passed("not probed".to_owned()),
-            Err(error) => Outcome::Failed(format!("{} has no address: {error}", watched.endpoint.host())),
-            Ok(addresses) => {
-                let address = addresses[0].with_port(probed.port());
-                probe::probe(&address, &watched.host, &watched.check, protocol).await
-            }
-        };
+        let (outcome, addresses) = ask(&watched, protocol).await;
+        if let Outcome::Dead(_) = outcome {
+            suspect(&handle, watched.run);
+        }
         let passed = outcome.passed();
         let (run, endpoint) = (watched.run, watched.endpoint.clone());
         let known = handle.with(|control| {
-            watched.settled |= control.is_settled(run);
-            control.probed(Probed { run, endpoint, addresses: addresses.ok(), outcome })
+            watched.settled = control.is_settled(run);
+            control.probed(Probed { run, endpoint, addresses, outcome })
         });
         let Some(healthy) = known else { continue };
         let interval = match (watched.settled || !watched.check.enabled, passed) {

@@ -29,7 +29,7 @@ pub(super) async fn ask(mut stream: Socket, host: &str, check: &HealthCheck) -> 
     let mut read = BytesMut::with_capacity(4096);
     loop {
         if stream.read_buf(&mut read).await? == 0 {
-            return Ok(Outcome::Failed("it closed the connection without an answer".to_owned()));
+            return Ok(Outcome::Dead("it closed the connection without an answer".to_owned()));
         }
         match codec::parse(&mut read, &Method::GET, config::defaults::HEADER_FIELDS) {
             Ok(Some(head)) if head.status.is_informational() => {}

@@ -6,7 +6,7 @@ mod http2;
 mod judge;
 mod probe;
 
-pub(crate) use checker::{Watched, watch};
+pub(crate) use checker::{Watched, find_dead, watch};
 
 /// A live endpoint is unhealthy after so many failures in a row: one may be a hiccup.
 const FAILURES: u32 = 2;
@@ -18,6 +18,8 @@ pub(crate) enum Outcome {
     Passed(String),
     /// It failed, and why.
     Failed(String),
+    /// It failed because nothing answers there: no address, no connection, or one that ends without an answer.
+    Dead(String),
 }
 
 impl Outcome {
@@ -27,7 +29,7 @@ impl Outcome {
 
     pub(crate) fn words(&self) -> &str {
         match self {
-            Self::Passed(words) | Self::Failed(words) => words,
+            Self::Passed(words) | Self::Failed(words) | Self::Dead(words) => words,
         }
     }
 }

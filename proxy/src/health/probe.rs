@@ -20,10 +20,16 @@ pub(crate) async fn probe(address: &Address, host: &str, check: &HealthCheck, pr
     };
     match tokio::time::timeout(check.timeout, asked).await {
         Ok(Ok(outcome)) => outcome,
-        Ok(Err(error)) => Outcome::Failed(match error.kind() {
-            io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-            _ => error.to_string(),
-        }),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Outcome::Failed(words(&error)),
+        Ok(Err(error)) => Outcome::Dead(words(&error)),
         Err(_) => Outcome::Failed(format!("no answer within {}", config::duration::format(check.timeout))),
+    }
+}
+
+/// Returns an error of a connection in words.
+pub(super) fn words(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        _ => error.to_string(),
     }
 }

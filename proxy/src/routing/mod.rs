@@ -1,8 +1,11 @@
 //! From host and path to the service that takes a request: one immutable table, swapped as a whole.
 
+pub mod canary;
+pub mod closed;
 pub mod live;
 pub mod rate;
 pub mod table;
+pub mod target;
 pub mod waiting;
 
 #[cfg(test)]

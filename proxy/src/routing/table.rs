@@ -1,20 +1,19 @@
 //! The compiled routing table: host and path to service, and each service's live run.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use config::admin::request::ServiceSettings;
-use config::name::{EndpointAddr, HostPattern, PathPrefix, ServiceName};
+use config::name::{HostPattern, PathPrefix, ServiceName};
 use config::options::ServiceOptions;
 
 use rustc_hash::FxHashMap;
-use sha2::{Digest, Sha256};
 
+use super::canary::Canary;
+use super::closed::Closed;
 use super::rate::{Rate, Rates};
+pub use super::target::{Endpoint, Target};
 use super::waiting::Waiting;
-use crate::upstream::resolve::literal;
-use crate::upstream::run::{Run, RunId};
-use crate::upstream::socket::Address;
+use crate::upstream::run::RunId;
 
 /// Everything a request needs to find its way, in one immutable piece.
 ///
@@ -35,6 +34,12 @@ pub struct Service {
     pub name: ServiceName,
     /// What takes new requests; `None` before the first flip.
     pub live: Option<Target>,
+    /// The run that answers what the live one fails, while the bake lasts.
+    pub back: Option<Target>,
+    /// The idle slot's share of the visitors.
+    pub canary: Option<Box<Canary>>,
+    /// Why it takes no requests, where it is closed on purpose.
+    pub closed: Option<Box<Closed>>,
     /// Whether a route's prefix is taken off.
     pub strip_path: bool,
     /// How its requests are served.
@@ -51,6 +56,9 @@ impl Service {
         Self {
             name,
             live: None,
+            back: None,
+            canary: None,
+            closed: None,
             strip_path: false,
             options: Arc::default(),
             waiting: Arc::default(),
@@ -62,45 +70,6 @@ impl Service {
     pub fn rate(&self) -> Option<Rate> {
         let per_second = self.options.requests_per_second?;
         Some(Rate { per_second, burst: self.options.burst.unwrap_or(per_second) })
-    }
-}
-
-/// A run and where it listens.
-#[derive(Clone)]
-pub struct Target {
-    /// The run, which counts what is in flight.
-    pub run: Arc<Run>,
-    /// Its endpoints.
-    pub endpoints: Vec<Endpoint>,
-}
-
-/// Where one instance of a version listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint {
-    /// As it was staged.
-    pub address: EndpointAddr,
-    /// What its name resolves to, as far as is known.
-    pub addresses: Vec<Address>,
-    /// The last verdict of its probe.
-    pub healthy: bool,
-    /// Since when it is not healthy, where it was before.
-    pub unhealthy_since: Option<Instant>,
-    /// What a visitor's cookie calls it.
-    pub mark: Arc<str>,
-}
-
-impl Endpoint {
-    /// Returns an endpoint whose name is yet to be resolved, unless it is an address.
-    pub fn new(address: EndpointAddr, healthy: bool) -> Self {
-        let digest = Sha256::digest(address.to_string().as_bytes());
-        let mark: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        let addresses = literal(&address).into_iter().collect();
-        Self { address, addresses, healthy, unhealthy_since: None, mark: mark.into() }
-    }
-
-    /// Tells whether its name must be resolved.
-    pub fn is_name(&self) -> bool {
-        literal(&self.address).is_none()
     }
 }
 

@@ -13,6 +13,11 @@ impl Waiting {
         taken.is_ok()
     }
 
+    /// Returns how many places are taken.
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// Gives a place back.
     pub(crate) fn leave(&self) {
         self.0.fetch_sub(1, Ordering::Relaxed);

@@ -32,6 +32,7 @@ struct SlotCounters {
     held: Count,
     retried: Count,
     ejected: Count,
+    closed: Count,
     cut: Count,
     failed: Count,
 }
@@ -72,6 +73,7 @@ pub(crate) enum Event {
     Held,
     Retried,
     Ejected,
+    Closed,
     Cut,
     Failed,
 }
@@ -88,6 +90,7 @@ pub(crate) struct Sums {
     pub(crate) held: u64,
     pub(crate) retried: u64,
     pub(crate) ejected: u64,
+    pub(crate) closed: u64,
     pub(crate) cut: u64,
     pub(crate) failed: u64,
 }
@@ -136,6 +139,7 @@ impl ServiceCounters {
             Event::Held => &counters.held,
             Event::Retried => &counters.retried,
             Event::Ejected => &counters.ejected,
+            Event::Closed => &counters.closed,
             Event::Cut => &counters.cut,
             Event::Failed => &counters.failed,
         };
@@ -157,6 +161,7 @@ impl ServiceCounters {
             sums.held += load(&counters.held);
             sums.retried += load(&counters.retried);
             sums.ejected += load(&counters.ejected);
+            sums.closed += load(&counters.closed);
             sums.cut += load(&counters.cut);
             sums.failed += load(&counters.failed);
         }

@@ -99,6 +99,11 @@ pub(crate) fn render(proxy: &ProxyMetrics, slots: &[SlotMetrics]) -> String {
         ("bgproxy_requests_held_total", "Requests that waited for the application to come back.", held as Value),
         ("bgproxy_requests_retried_total", "Requests that were sent a second time.", retried),
         ("bgproxy_ejections_total", "Endpoints that were left aside for failed requests.", ejected),
+        (
+            "bgproxy_requests_closed_total",
+            "WebSockets and event streams that a drain deadline ended as they should end.",
+            closed,
+        ),
         ("bgproxy_requests_cut_total", "Requests that a drain deadline ended.", cut),
         ("bgproxy_requests_failed_total", "Requests that the application failed.", failed),
     ] {
@@ -127,6 +132,10 @@ fn retried(slot: &SlotMetrics) -> u64 {
 
 fn ejected(slot: &SlotMetrics) -> u64 {
     slot.sums.ejected
+}
+
+fn closed(slot: &SlotMetrics) -> u64 {
+    slot.sums.closed
 }
 
 fn cut(slot: &SlotMetrics) -> u64 {

@@ -23,7 +23,7 @@ use tokio::time::{Instant, Sleep};
 use super::balance::Busy;
 use super::pool::Key;
 use super::request_body::{BodyError, RequestBody};
-use super::run::{Run, RunId};
+use super::run::{Claim, RunId};
 use super::socket::Socket;
 use crate::error::{Error, Side};
 
@@ -178,7 +178,7 @@ pub(crate) struct Patience {
 pub(crate) async fn send(
     mut link: Link,
     request: Request<Option<RequestBody>>,
-    run: &Run,
+    claim: &Claim,
     patience: Patience,
     busy: Option<Busy>,
 ) -> Result<(StatusCode, HeaderMap, Answer), Unanswered> {
@@ -188,7 +188,7 @@ pub(crate) async fn send(
     let mut answer = pin!(link.sender.try_send_request(request));
     let mut timer = pin!(tokio::time::sleep(patience.response));
     let outcome = std::future::poll_fn(|cx| {
-        if run.is_cut_off() {
+        if claim.is_cut_off() {
             return Poll::Ready(Err(Unanswered { error: Error::CutOff, unsent: None }));
         }
         if let Poll::Ready(outcome) = answer.as_mut().poll(cx) {

@@ -84,6 +84,20 @@ impl RequestBody {
         matches!(self.content, Content::Spooled(_))
     }
 
+    /// Returns a body that is there as a whole.
+    pub(crate) fn whole(bytes: Bytes) -> Self {
+        let content = Content::Spooled(Spooled::Memory(bytes));
+        Self { content, back: Bytes::new(), touched: false, allowed: u64::MAX }
+    }
+
+    /// Returns all of it, where it was taken whole, nothing of it was sent, and it is in memory.
+    pub(crate) fn in_memory(&self) -> Option<Bytes> {
+        match &self.content {
+            Content::Spooled(Spooled::Memory(bytes)) if self.back.is_empty() && !self.touched => Some(bytes.clone()),
+            Content::Spooled(_) | Content::Incoming(..) => None,
+        }
+    }
+
     /// Takes all of it, so that its length is known before it is sent.
     ///
     /// # Errors

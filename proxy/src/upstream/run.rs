@@ -1,8 +1,12 @@
 //! One run of a slot: from its staging until it is cleared. It carries the claim/drain word and the run's counters.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use config::admin::request;
 use config::name::Slot;
 use tokio::sync::Notify;
 
@@ -14,18 +18,83 @@ use crate::telemetry::counters::{Ended, Event, ServiceCounters};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RunId(u64);
 
+impl RunId {
+    /// Returns what stands for the run's tunnels and event streams, which are told to end later than its requests.
+    pub fn long(self) -> Self {
+        Self(self.0 | 1 << 63)
+    }
+}
+
 /// One run of a slot.
 pub struct Run {
     id: RunId,
     slot: Slot,
     in_flight: InFlight,
+    /// What another slot's new version failed and this one answers while the bake lasts: a word of its own, for it begins
+    /// when the run drains.
+    replays: InFlight,
     counters: Box<[Counters]>,
     /// Those of the service, which outlive the run.
     service: Arc<ServiceCounters>,
     /// Rings when a draining run may have become idle.
     idle: Notify,
-    /// The drain deadline has passed: what is still in flight ends now.
-    cut_off: AtomicBool,
+    /// What is to become of what is still in flight: the bits below.
+    ending: AtomicU8,
+    /// Tunnels and event streams, which may last for hours.
+    long: LongLived,
+    /// A request failed on it in its bake, and control was told.
+    suspected: AtomicBool,
+}
+
+/// Requests end now.
+const CUT: u8 = 1;
+/// Tunnels and event streams end as they should.
+const CLOSE_LONG: u8 = 2;
+/// They end now.
+const CUT_LONG: u8 = 4;
+/// Replays end now.
+const CUT_REPLAYS: u8 = 8;
+/// Tunnels and event streams that are to end do so within this, each at a time of its own.
+const JITTER: Duration = Duration::from_secs(2);
+
+/// Tunnels and event streams of a run. Behind a lock: they begin and end rarely, beside requests.
+#[derive(Default)]
+struct LongLived(Mutex<BTreeMap<u64, Instant>>);
+
+impl LongLived {
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<u64, Instant>> {
+        // Nothing panics while it is held.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self) -> usize {
+        self.entries().len()
+    }
+
+    fn oldest(&self) -> Option<Instant> {
+        self.entries().values().min().copied()
+    }
+}
+
+/// A tunnel or an event stream, while it lives.
+pub struct Long {
+    run: Arc<Run>,
+    number: u64,
+}
+
+impl Long {
+    fn begin(run: &Arc<Run>) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        run.long.entries().insert(number, Instant::now());
+        Self { run: Arc::clone(run), number }
+    }
+}
+
+impl Drop for Long {
+    fn drop(&mut self) {
+        self.run.long.entries().remove(&self.number);
+    }
 }
 
 /// What became of requests on a run, counted by one worker.
@@ -35,6 +104,7 @@ struct Counters {
     answered: Count,
     held: Count,
     retried: Count,
+    closed: Count,
     cut: Count,
     failed: Count,
 }
@@ -48,6 +118,8 @@ pub struct RunCounts {
     pub held: u64,
     /// Requests sent a second time.
     pub retried: u64,
+    /// Tunnels and event streams ended as they should at the drain deadline.
+    pub closed: u64,
     /// Answers and tunnels ended at the drain deadline.
     pub cut: u64,
     /// Requests answered by an error that we made, and answers that the application broke off.
@@ -65,6 +137,8 @@ pub enum Tally {
     Retried,
     /// For it and those before it an endpoint was ejected.
     Ejected,
+    /// A tunnel or an event stream ended as it should at the drain deadline.
+    Closed,
     /// It was ended at the drain deadline.
     Cut,
     /// It was answered by an error that we made, or its answer was broken off.
@@ -80,14 +154,19 @@ impl Run {
     /// Returns a new run of a service, which counts there too.
     pub fn of_service(slot: Slot, workers: usize, service: Arc<ServiceCounters>) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
+        let replays = InFlight::new(workers);
+        replays.drain();
         Arc::new(Self {
+            replays,
             id: RunId(NEXT.fetch_add(1, Ordering::Relaxed)),
             slot,
             in_flight: InFlight::new(workers),
             counters: (0..workers.max(1)).map(|_| Counters::default()).collect(),
             service,
             idle: Notify::new(),
-            cut_off: AtomicBool::new(false),
+            ending: AtomicU8::new(0),
+            long: LongLived::default(),
+            suspected: AtomicBool::new(false),
         })
     }
 
@@ -103,12 +182,64 @@ impl Run {
 
     /// Counts a request in for as long as the claim lives; `None` where the run drains: load the table again.
     pub fn claim(self: &Arc<Self>, worker: usize) -> Option<Claim> {
-        if self.in_flight.claim(worker) {
-            return Some(Claim { run: Arc::clone(self), worker });
+        self.claim_as(Kind::First, worker)
+    }
+
+    /// The same for a request that the new version failed; `None` where the bake is over.
+    pub fn claim_replay(self: &Arc<Self>, worker: usize) -> Option<Claim> {
+        self.claim_as(Kind::Replay, worker)
+    }
+
+    fn claim_as(self: &Arc<Self>, kind: Kind, worker: usize) -> Option<Claim> {
+        if self.word(kind).claim(worker) {
+            return Some(Claim { run: Arc::clone(self), worker, kind });
         }
         // Refused, it was counted for a moment: whoever waits may have seen that count and must look again.
         self.idle.notify_waiters();
         None
+    }
+
+    fn word(&self, kind: Kind) -> &InFlight {
+        match kind {
+            Kind::First => &self.in_flight,
+            Kind::Replay => &self.replays,
+        }
+    }
+
+    /// Lets replays in: the run is what the new version's bake goes back to.
+    pub fn begin_replays(&self) {
+        self.ending.fetch_and(!CUT_REPLAYS, Ordering::AcqRel);
+        self.replays.revive();
+    }
+
+    /// Turns away replays from now on; the table that names no run to go back to must be published before.
+    pub fn end_replays(&self) {
+        self.replays.drain();
+    }
+
+    /// Waits until no replay is under way; at the deadline ends what is left.
+    ///
+    /// # Cancel safety
+    /// Dropping it changes nothing.
+    pub async fn replays_ended(&self, deadline: Duration) {
+        if tokio::time::timeout(deadline, self.until_end(Kind::Replay)).await.is_err() {
+            self.ending.fetch_or(CUT_REPLAYS, Ordering::AcqRel);
+        }
+    }
+
+    /// Notes that a request failed here in the bake; false where that is known and looked into already.
+    pub fn suspect(&self) -> bool {
+        !self.suspected.swap(true, Ordering::AcqRel)
+    }
+
+    /// Tells whether a suspicion is being looked into.
+    pub fn is_suspected(&self) -> bool {
+        self.suspected.load(Ordering::Acquire)
+    }
+
+    /// Forgets a suspicion that was looked into.
+    pub fn clear_suspicion(&self) {
+        self.suspected.store(false, Ordering::Release);
     }
 
     /// Turns away claims from now on; the table that sends requests elsewhere must be published before.
@@ -118,19 +249,34 @@ impl Run {
 
     /// Takes the run back into service; waiters end with [`Progress::Superseded`].
     pub fn revive(&self) {
-        self.cut_off.store(false, Ordering::Release);
+        self.ending.fetch_and(CUT_REPLAYS, Ordering::AcqRel);
         self.in_flight.revive();
         self.idle.notify_waiters();
     }
 
-    /// Ends what is still in flight, at the next look of each request.
+    /// Ends requests that are still in flight, at the next look of each; tunnels and event streams go on.
     pub fn cut_off(&self) {
-        self.cut_off.store(true, Ordering::Release);
+        self.ending.fetch_or(CUT, Ordering::AcqRel);
     }
 
-    /// Tells whether what is in flight should end.
-    pub fn is_cut_off(&self) -> bool {
-        self.cut_off.load(Ordering::Acquire)
+    /// Lets tunnels and event streams end as they should: between two frames or events.
+    pub fn close_long(&self) {
+        self.ending.fetch_or(CLOSE_LONG, Ordering::AcqRel);
+    }
+
+    /// Ends them now.
+    pub fn cut_long(&self) {
+        self.ending.fetch_or(CUT_LONG, Ordering::AcqRel);
+    }
+
+    /// Returns how many tunnels and event streams there are.
+    pub fn long_lived(&self) -> usize {
+        self.long.count()
+    }
+
+    /// Returns since when the oldest of them lives.
+    pub fn oldest_long_lived(&self) -> Option<Instant> {
+        self.long.oldest()
     }
 
     /// Waits until a drain has an end: [`Progress::Drained`] or [`Progress::Superseded`], never `InFlight`.
@@ -138,12 +284,16 @@ impl Run {
     /// # Cancel safety
     /// Dropping it changes nothing.
     pub async fn drained(&self) -> Progress {
+        self.until_end(Kind::First).await
+    }
+
+    async fn until_end(&self, kind: Kind) -> Progress {
         loop {
             let rung = self.idle.notified();
             tokio::pin!(rung);
             // Registered before looking, so that the last release can't fall between the look and the wait.
             rung.as_mut().enable();
-            match self.in_flight.progress() {
+            match self.word(kind).progress() {
                 Progress::InFlight(_) => rung.await,
                 end => return end,
             }
@@ -157,7 +307,26 @@ impl Run {
 
     /// Returns how many requests are in flight.
     pub fn in_flight(&self) -> u64 {
-        self.in_flight.count()
+        self.in_flight.count() + self.replays.count()
+    }
+
+    /// Counts what became of a request; for the thread of that worker alone.
+    pub fn tally(&self, worker: usize, tally: Tally) {
+        let counters = &self.counters[worker];
+        let (counter, event) = match tally {
+            Tally::Answered => (Some(&counters.answered), None),
+            Tally::Held => (Some(&counters.held), Some(Event::Held)),
+            Tally::Retried => (Some(&counters.retried), Some(Event::Retried)),
+            Tally::Ejected => (None, Some(Event::Ejected)),
+            Tally::Closed => (Some(&counters.closed), Some(Event::Closed)),
+            Tally::Cut => (Some(&counters.cut), Some(Event::Cut)),
+            Tally::Failed => (Some(&counters.failed), Some(Event::Failed)),
+        };
+        if let Some(counter) = counter {
+            counter.add(1);
+        }
+        let Some(event) = event else { return };
+        self.service.note(worker, self.slot, event);
     }
 
     /// Returns the sums of all workers.
@@ -167,6 +336,7 @@ impl Run {
             answered: sum(|c| &c.answered),
             held: sum(|c| &c.held),
             retried: sum(|c| &c.retried),
+            closed: sum(|c| &c.closed),
             cut: sum(|c| &c.cut),
             failed: sum(|c| &c.failed),
         }
@@ -181,19 +351,77 @@ impl RunCounts {
             answered: self.answered - earlier.answered,
             held: self.held - earlier.held,
             retried: self.retried - earlier.retried,
+            closed: self.closed - earlier.closed,
             cut: self.cut - earlier.cut,
             failed: self.failed - earlier.failed,
         }
     }
 }
 
+/// How long what is in flight on a run that is left may go on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadlines {
+    /// Requests.
+    pub(crate) requests: Duration,
+    /// WebSockets and event streams.
+    pub(crate) tunnels: Duration,
+}
+
+impl Deadlines {
+    /// Returns those of a flip.
+    pub(crate) fn of(flip: &request::Flip) -> Self {
+        Self { requests: flip.drain, tunnels: flip.drain_tunnels.unwrap_or(flip.drain) }
+    }
+}
+
+/// Which of a run's words counts a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It was sent here first.
+    First,
+    /// Another slot's version failed it.
+    Replay,
+}
+
 /// One request's place on a run; given back when dropped.
 pub struct Claim {
     run: Arc<Run>,
     worker: usize,
+    kind: Kind,
 }
 
 impl Claim {
+    /// Tells whether the request should end now.
+    pub fn is_cut_off(&self) -> bool {
+        let bit = match self.kind {
+            Kind::First => CUT,
+            Kind::Replay => CUT_REPLAYS,
+        };
+        self.run.ending.load(Ordering::Acquire) & bit != 0
+    }
+
+    /// Tells whether a tunnel or an event stream should end as it should.
+    pub fn is_closing(&self) -> bool {
+        self.run.ending.load(Ordering::Acquire) & CLOSE_LONG != 0
+    }
+
+    /// Tells whether it should end now.
+    pub fn is_cut_long(&self) -> bool {
+        self.run.ending.load(Ordering::Acquire) & CUT_LONG != 0
+    }
+
+    /// Returns when it is its turn to end, once it and its like are to: not all at once, for each comes back a moment later.
+    pub fn turn(&self) -> Duration {
+        let count = self.run.long_lived() as u64;
+        let most = (count * 10).clamp(1, JITTER.as_millis() as u64);
+        Duration::from_millis(RandomState::new().hash_one(count) % most)
+    }
+
+    /// Lists the request among those that may last for hours, until the guard is dropped.
+    pub fn is_long(&self) -> Long {
+        Long::begin(&self.run)
+    }
+
     /// Returns the run.
     pub fn run(&self) -> &Run {
         &self.run
@@ -201,20 +429,7 @@ impl Claim {
 
     /// Counts what became of the request.
     pub fn tally(&self, tally: Tally) {
-        let counters = &self.run.counters[self.worker];
-        let (counter, event) = match tally {
-            Tally::Answered => (Some(&counters.answered), None),
-            Tally::Held => (Some(&counters.held), Some(Event::Held)),
-            Tally::Retried => (Some(&counters.retried), Some(Event::Retried)),
-            Tally::Ejected => (None, Some(Event::Ejected)),
-            Tally::Cut => (Some(&counters.cut), Some(Event::Cut)),
-            Tally::Failed => (Some(&counters.failed), Some(Event::Failed)),
-        };
-        if let Some(counter) = counter {
-            counter.add(1);
-        }
-        let Some(event) = event else { return };
-        self.run.service.note(self.worker, self.run.slot, event);
+        self.run.tally(self.worker, tally);
     }
 
     /// Counts the request at its end.
@@ -225,7 +440,7 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if self.run.in_flight.release(self.worker) == Released::MayBeDrained {
+        if self.run.word(self.kind).release(self.worker) == Released::MayBeDrained {
             self.run.idle.notify_waiters();
         }
     }

@@ -124,13 +124,13 @@ impl Docker {
     }
 
     /// Returns the log driver that the holder was started with: that one works on this engine.
-    async fn log_driver(&self) -> Result<String, EngineError> {
+    pub(super) async fn log_driver(&self) -> Result<String, EngineError> {
         let holder = self.inspect(&self.names.holder()).await?;
         let config = holder.and_then(|holder| holder.host_config).and_then(|host| host.log_config);
         Ok(config.and_then(|config| config.typ).unwrap_or_else(|| FALLBACK_LOG_DRIVER.to_owned()))
     }
 
-    async fn join(&self, id: &str, network: &str, settings: EndpointSettings) -> Result<(), EngineError> {
+    pub(super) async fn join(&self, id: &str, network: &str, settings: EndpointSettings) -> Result<(), EngineError> {
         let request = NetworkConnectRequest { container: id.to_owned(), endpoint_config: Some(settings) };
         let answer = self.handles.call.connect_network(network, request).await;
         answer.map_err(|error| refusal(&format!("join the network {network}"), error))

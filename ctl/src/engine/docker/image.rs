@@ -1,7 +1,7 @@
 //! The application's image: found, or pulled.
 
 use bollard::models::{HealthConfig, ImageInspect};
-use bollard::query_parameters::CreateImageOptions;
+use bollard::query_parameters::{CreateImageOptions, RemoveImageOptions};
 use futures_util::StreamExt as _;
 
 use super::Docker;
@@ -29,6 +29,21 @@ impl Docker {
                 self.place.target()
             ))
         })
+    }
+
+    pub(in crate::engine) async fn has_image(&self, id: &str) -> Result<bool, EngineError> {
+        Ok(self.inspect_image(id).await?.is_some())
+    }
+
+    pub(in crate::engine) async fn remove_image(&self, id: &str) -> Result<(), EngineError> {
+        let Some(image) = self.inspect_image(id).await? else { return Ok(()) };
+        // By each of its names, which the engine takes without force; the last takes the layers along.
+        let names = image.repo_tags.unwrap_or_default();
+        for name in if names.is_empty() { vec![id.to_owned()] } else { names } {
+            let removed = self.handles.call.remove_image(&name, None::<RemoveImageOptions>, None).await;
+            removed.map_err(|error| refusal(&format!("remove {name}"), error))?;
+        }
+        Ok(())
     }
 
     async fn inspect_image(&self, reference: &str) -> Result<Option<ImageInspect>, EngineError> {
@@ -79,6 +94,8 @@ fn read(reference: &str, image: ImageInspect) -> Option<Image> {
         reference: reference.to_owned(),
         id: image.id?,
         exposed_ports: ports,
+        entrypoint: config.entrypoint.unwrap_or_default(),
+        revision: config.labels.unwrap_or_default().remove("org.opencontainers.image.revision"),
         health_command: config.healthcheck.and_then(|check| health_command(check, shell)),
     })
 }

@@ -34,6 +34,7 @@ pub(super) enum Role {
     Holder,
     Proxy,
     Slot,
+    Once,
 }
 
 impl Role {
@@ -42,6 +43,7 @@ impl Role {
             Self::Holder => "holder",
             Self::Proxy => "proxy",
             Self::Slot => "slot",
+            Self::Once => "once",
         }
     }
 }
@@ -136,6 +138,8 @@ mod tests {
                 reference: "shop:42".to_owned(),
                 id: "sha256:abc".to_owned(),
                 exposed_ports: vec![9000],
+                entrypoint: Vec::new(),
+                revision: None,
                 health_command: None,
             },
             port: 9000,

@@ -16,6 +16,7 @@ mod labels;
 mod logs;
 mod mount;
 mod names;
+mod once;
 mod ports;
 mod program_image;
 mod proxy_image;

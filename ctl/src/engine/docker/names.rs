@@ -70,6 +70,11 @@ impl Names {
         format!("{}{service}_{}", self.prefix, slot.upper())
     }
 
+    /// Returns the name of a service's one-off container.
+    pub(super) fn once(&self, service: &ServiceName) -> String {
+        format!("{}{service}_once", self.prefix)
+    }
+
     /// Returns what the user adds to a command to mean this gateway: nothing, or ` --gateway NAME`.
     pub(super) fn flag(&self) -> String {
         match self.prefix.strip_suffix('-') {

@@ -182,6 +182,8 @@ mod tests {
                 reference: "shop:7".to_owned(),
                 id: "sha256:77".to_owned(),
                 exposed_ports: vec![],
+                entrypoint: Vec::new(),
+                revision: None,
                 health_command: None,
             },
             port: 8080,

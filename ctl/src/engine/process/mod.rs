@@ -12,6 +12,7 @@ mod folders;
 mod gateway;
 mod identity;
 mod log;
+mod once;
 mod port;
 mod program;
 mod record;

@@ -109,15 +109,22 @@ impl Launch<'_> {
     /// # Errors
     /// Where the log can't be opened or the kernel refuses to run the program.
     pub(super) fn spawn(&self) -> io::Result<Child> {
-        let mut command = Command::new(self.program);
-        command.args(&self.run.command).env_clear();
-        for key in INHERITED {
-            command.envs(config::paths::variable(key).map(|value| (key, value)));
-        }
-        command.env("PORT", self.port.to_string());
-        command.envs(self.run.env.iter().filter_map(|pair| pair.split_once('=')));
+        let mut command = command(self.program, self.run, self.port);
+        command.args(&self.run.command);
         detach(&mut command, self.log)?.spawn()
     }
+}
+
+/// Returns a program with the environment that its instance gives it.
+pub(super) fn command(program: &Path, run: &RunSettings, port: u16) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear();
+    for key in INHERITED {
+        command.envs(config::paths::variable(key).map(|value| (key, value)));
+    }
+    command.env("PORT", port.to_string());
+    command.envs(run.env.iter().filter_map(|pair| pair.split_once('=')));
+    command
 }
 
 /// Lets a command outlive this run: its own group, no terminal, its words appended to a log.

@@ -19,7 +19,14 @@ impl Process {
     pub(super) fn find_program(&self, reference: &str) -> Result<Image, EngineError> {
         let path = program::find(reference, config::paths::variable("PATH").as_deref())?;
         let id = program::id(&path).map_err(|error| EngineError::Refused(format!("{}: {error}", path.display())))?;
-        Ok(Image { reference: reference.to_owned(), id, exposed_ports: Vec::new(), health_command: None })
+        Ok(Image {
+            reference: reference.to_owned(),
+            id,
+            exposed_ports: Vec::new(),
+            entrypoint: Vec::new(),
+            revision: None,
+            health_command: None,
+        })
     }
 
     pub(super) fn list_instances(&self, service: Option<&ServiceName>) -> Result<Vec<Instance>, EngineError> {

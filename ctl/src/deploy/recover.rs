@@ -1,0 +1,288 @@
+//! What a run left that was killed or interrupted: found in the journal, and finished or undone.
+
+use config::admin::Event;
+use config::admin::journal::{Entry, Journal, Outcome};
+use config::admin::request::{Drain, Stage};
+use config::admin::response::{ServiceStatus, SlotState};
+use config::name::{ServiceName, Slot};
+use serde_json::json;
+
+use super::lease::leased;
+use super::settings::{Keep, Settings};
+use crate::admin::{Client, Match};
+use crate::context::Context;
+use crate::engine::{Engine, Instance, Restart};
+use crate::error::Error;
+
+/// Something to do about what is left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Action {
+    /// Lets held requests go.
+    Resume,
+    /// Ends a command that goes before a new version.
+    EndOnce,
+    /// Waits until the proxy's own watch is over.
+    AwaitBake(Slot),
+    /// Takes a slot out of the proxy.
+    Clear(Slot),
+    /// Removes an instance.
+    Remove(Instance),
+    /// Stops an instance.
+    Stop(Instance),
+    /// Gives an instance its kept name, or its slot's name back.
+    Name(Instance, bool),
+    /// Sets the restart policy that fits what is live.
+    Restart(Instance, Restart),
+}
+
+/// How work stands that was not ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stand {
+    /// The flip was not done, or taken back: the version before serves.
+    Before,
+    /// The new version is live.
+    After,
+    /// It is live, and the old one still has requests in flight.
+    Draining,
+}
+
+/// What is wanted of work that was left open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aim {
+    /// That it is over: the proxy's watch is waited for.
+    End,
+    /// The next deployment: it waits for no watch.
+    Forward,
+    /// The version before: it stays as warm as it is.
+    Back,
+}
+
+/// What is there.
+#[derive(Clone, Copy)]
+struct Found<'a> {
+    entry: &'a Entry,
+    service: Option<&'a ServiceStatus>,
+    instances: &'a [Instance],
+}
+
+impl Found<'_> {
+    fn live(&self) -> Option<Slot> {
+        self.service.and_then(|service| service.live)
+    }
+
+    fn stand(&self) -> Stand {
+        let slot = self.entry.work.slot;
+        let Some(service) = self.service.filter(|service| service.live == Some(slot)) else { return Stand::Before };
+        // The slot may be live with the version that was there before the work began.
+        if service.slots.get(slot).deployment.as_deref() != Some(&*self.entry.work.deployment) {
+            return Stand::Before;
+        }
+        match service.slots.get(slot.other()).state {
+            SlotState::Draining => Stand::Draining,
+            _ => Stand::After,
+        }
+    }
+
+    fn occupant(&self, slot: Slot) -> Option<&Instance> {
+        self.instances.iter().find(|instance| instance.slot == slot && !instance.kept)
+    }
+
+    /// Returns the state of the service in one sentence.
+    fn sentence(&self) -> String {
+        let Entry { work, began, steps, flipped_back, .. } = self.entry;
+        let last =
+            steps.last().map_or_else(|| "nothing was done yet".to_owned(), |step| format!("last: {}", step.step));
+        let live = match self.live() {
+            Some(live) => format!("{live} is live"),
+            None => "nothing is live".to_owned(),
+        };
+        let how = match (flipped_back, self.stand()) {
+            (Some(back), _) => format!("the proxy flipped back ({})", back.reason),
+            (None, Stand::Before) => "it ended before its flip".to_owned(),
+            (None, Stand::After) => "it ended after its flip".to_owned(),
+            (None, Stand::Draining) => "it ended after its flip, and the old version still drains".to_owned(),
+        };
+        format!("{} by {}, begun {began}, was left open ({last}): {how}, {live}", work.what, work.who)
+    }
+
+    /// Returns what is to be done, in order.
+    fn actions(&self, aim: Aim) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if self.service.is_some_and(|service| service.paused.is_some()) && self.entry.has_begun("pause") {
+            actions.push(Action::Resume);
+        }
+        match self.stand() {
+            Stand::Before => self.undo(&mut actions),
+            Stand::After | Stand::Draining if aim == Aim::Back => {}
+            Stand::After | Stand::Draining => self.finish(&mut actions, aim),
+        }
+        actions
+    }
+
+    /// What was there before is there again.
+    fn undo(&self, actions: &mut Vec<Action>) {
+        let (entry, slot) = (self.entry, self.entry.work.slot);
+        actions.extend(self.policies());
+        if entry.has_begun("before") {
+            actions.push(Action::EndOnce);
+        }
+        let is_staged = self.service.is_some_and(|service| {
+            service.live != Some(slot) && service.slots.get(slot).deployment.as_deref() == Some(&*entry.work.deployment)
+        });
+        if is_staged {
+            actions.push(Action::Clear(slot));
+        }
+        let kept = self.instances.iter().find(|instance| instance.slot == slot && instance.kept);
+        let tried = self.occupant(slot).filter(|instance| instance.deployment == entry.work.deployment);
+        // A version that was there before is put back; one that was made for this is removed.
+        let is_new = entry.has_begun("create");
+        match tried {
+            Some(tried) if is_new => {
+                actions.push(Action::Remove(tried.clone()));
+                actions.extend(kept.map(|kept| Action::Name(kept.clone(), false)));
+            }
+            Some(tried) if entry.has_begun("start") => {
+                actions.push(Action::Stop(tried.clone()));
+                if entry.has_begun("unpark") {
+                    actions.push(Action::Name(tried.clone(), true));
+                }
+            }
+            None if self.occupant(slot).is_none() && entry.has_begun("park") => {
+                actions.extend(kept.map(|kept| Action::Name(kept.clone(), false)));
+            }
+            _ => {}
+        }
+    }
+
+    /// What is left to do after the flip.
+    fn finish(&self, actions: &mut Vec<Action>, aim: Aim) {
+        let slot = self.entry.work.slot;
+        actions.extend(self.policies());
+        if self.service.is_some_and(|service| service.bake.is_some()) {
+            if aim == Aim::Forward {
+                return;
+            }
+            actions.push(Action::AwaitBake(slot.other()));
+        }
+        if self.stand() == Stand::Draining {
+            // Whoever comes when it has drained puts it away.
+            return;
+        }
+        let keep = self.occupant(slot).map_or(Keep::Warm, |live| Settings::of(live).keep);
+        if let (Some(old), true) = (self.occupant(slot.other()), keep != Keep::Warm) {
+            if self.service.is_some_and(|service| service.slots.get(slot.other()).state != SlotState::Empty) {
+                actions.push(Action::Clear(slot.other()));
+            }
+            actions.push(Action::Stop(old.clone()));
+            if keep == Keep::None {
+                actions.push(Action::Remove(old.clone()));
+            }
+        }
+        let stale = self.instances.iter().filter(|instance| instance.kept && instance.slot == slot);
+        actions.extend(stale.cloned().map(Action::Remove));
+    }
+
+    /// Exactly the live version comes back with a reboot.
+    fn policies(&self) -> impl Iterator<Item = Action> {
+        let live = self.live();
+        self.instances.iter().filter(|instance| !instance.kept).map(move |instance| {
+            let restart = if live == Some(instance.slot) { Restart::Always } else { Restart::No };
+            Action::Restart(instance.clone(), restart)
+        })
+    }
+}
+
+/// Whoever finds work that was left open: its place, and the proxy under the service's lease.
+pub struct Finder<'a> {
+    /// Options and printer.
+    pub context: &'a Context<'a>,
+    /// The proxy.
+    pub client: &'a mut Client,
+    /// The engine, where instances are run by one.
+    pub engine: Option<&'a Engine>,
+    /// The service.
+    pub service: &'a ServiceName,
+}
+
+impl Finder<'_> {
+    /// Says in one sentence what was left open, and finishes or undoes it; `None` where nothing was.
+    ///
+    /// # Errors
+    /// Those of the proxy and of the engine; what was not done is found again.
+    pub async fn settle(&mut self, aim: Aim) -> Result<Option<Stand>, Error> {
+        let Some(history) = self.client.history(self.service).await? else { return Ok(None) };
+        let Some(entry) = history.open() else { return Ok(None) };
+        let service = self.client.service(self.service).await?;
+        let instances = match self.engine {
+            Some(engine) => engine.instances(Some(self.service)).await?,
+            None => Vec::new(),
+        };
+        let found = Found { entry, service: service.as_ref(), instances: &instances };
+        let stand = found.stand();
+        self.context.ui.say(&found.sentence());
+        for action in found.actions(aim) {
+            self.act(action).await?;
+        }
+        let outcome = match (stand, &entry.flipped_back) {
+            // Whoever comes when it has drained ends it.
+            (Stand::Draining, _) if aim == Aim::End => return Ok(Some(stand)),
+            (Stand::After | Stand::Draining, _) => Outcome::Done,
+            (Stand::Before, Some(_)) => Outcome::FlippedBack,
+            (Stand::Before, None) => Outcome::Undone,
+        };
+        let report = json!({ "event": "report", "service": self.service, "recovered": true });
+        let line = Journal::End { id: entry.work.id.clone(), outcome, report: Box::new(report), log: None };
+        self.client.journal(self.service, &line).await?;
+        Ok(Some(stand))
+    }
+
+    async fn act(&mut self, action: Action) -> Result<(), Error> {
+        let ui = self.context.ui;
+        match (action, self.engine) {
+            (Action::Resume, _) => {
+                ui.say("letting held requests go");
+                self.client.resume(self.service).await?;
+            }
+            (Action::AwaitBake(slot), _) => {
+                let mut events = self.client.drain(self.service, &Drain { slot: Some(slot), bake: true }).await?;
+                while let Some(event) = events.next().await? {
+                    ui.progress(&format!("{} is still being watched", slot.other()));
+                    ui.event(&event);
+                }
+            }
+            (Action::Clear(slot), _) => {
+                ui.say(&format!("clearing {slot}"));
+                let stage = Stage { slot: Some(slot), ..Stage::default() };
+                let mut events = self.client.stage(self.service, Match::Any, &stage).await?;
+                while let Some(event) = events.next().await? {
+                    if let Event::Error(refusal) = event {
+                        return Err(refusal.into());
+                    }
+                }
+            }
+            (Action::EndOnce, Some(engine)) => engine.end_once(self.service).await?,
+            (Action::Remove(instance), Some(engine)) => {
+                ui.say(&format!("removing {}", instance.name));
+                leased(self.client, engine.remove(&instance)).await?;
+            }
+            (Action::Stop(instance), Some(engine)) => {
+                if instance.running {
+                    ui.say(&format!("stopping {}", instance.name));
+                }
+                let grace = Settings::of(&instance).stop_grace;
+                leased(self.client, engine.stop(&instance, grace)).await?;
+            }
+            (Action::Name(instance, kept), Some(engine)) => {
+                let named = engine.set_kept(&instance, kept).await?;
+                ui.say(&format!("{} is {} again", instance.name, named.name));
+            }
+            (Action::Restart(instance, restart), Some(engine)) => engine.set_restart(&instance, restart).await?,
+            (_, None) => {}
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "recover_tests.rs"]
+mod tests;

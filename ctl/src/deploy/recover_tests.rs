@@ -1,0 +1,150 @@
+//! What is done about every way in which work can be left open.
+
+use std::time::Duration;
+
+use config::admin::journal::{Step, StepState, Work};
+use config::admin::request::ServiceSettings;
+use config::admin::response::{Origin, SlotStatus, Slots};
+
+use super::*;
+use crate::deploy::settings::NOTE;
+use crate::engine::RunSettings;
+
+fn instance(name: &str, slot: Slot, deployment: &str, keep: Keep) -> Instance {
+    let settings = Settings { keep, stop_grace: Duration::from_secs(1), ..Settings::default() };
+    Instance {
+        id: name.to_owned(),
+        name: name.to_owned(),
+        service: "shop".parse().unwrap(),
+        slot,
+        kept: name.ends_with("_kept"),
+        running: true,
+        endpoint: format!("{name}:8080").parse().unwrap(),
+        deployment: deployment.to_owned(),
+        image: "shop:1".to_owned(),
+        image_id: "x".to_owned(),
+        run: RunSettings::default(),
+        notes: vec![(NOTE.to_owned(), serde_json::to_string(&settings).unwrap())],
+        created: String::new(),
+    }
+}
+
+fn entry(steps: &[&str]) -> Entry {
+    let step = |step: &&str| Step { step: (*step).to_owned(), state: StepState::Begun, at: String::new() };
+    let work = Work {
+        id: "w".to_owned(),
+        deployment: "new".to_owned(),
+        what: "switch to shop:2".to_owned(),
+        who: "alice@laptop".to_owned(),
+        note: None,
+        slot: Slot::Green,
+        image: None,
+        image_id: None,
+        revision: None,
+        old_image: None,
+    };
+    let steps = steps.iter().map(step).collect();
+    Entry { work, began: "then".to_owned(), steps, flipped_back: None, ended: None, outcome: None, report: None }
+}
+
+fn service(live: Slot, green: SlotState, blue: SlotState, deployment: &str) -> ServiceStatus {
+    let slot = |state, deployment: &str| SlotStatus {
+        state,
+        endpoints: Vec::new(),
+        in_flight: 0,
+        long_lived: None,
+        image: None,
+        deployment: Some(deployment.to_owned()),
+        since: None,
+    };
+    ServiceStatus {
+        name: "shop".parse().unwrap(),
+        generation: 1,
+        origin: Origin::Admin,
+        live: Some(live),
+        slots: Slots { blue: slot(blue, "old"), green: slot(green, deployment) },
+        settings: ServiceSettings::default(),
+        lease: None,
+        paused: None,
+        maintenance: None,
+        canary: None,
+        bake: None,
+    }
+}
+
+/// What is done, in words, the restart policies apart.
+fn actions(entry: &Entry, service: &ServiceStatus, instances: &[Instance]) -> Vec<String> {
+    let found = Found { entry, service: Some(service), instances };
+    let words = |action: Action| match action {
+        Action::Resume => "resume".to_owned(),
+        Action::EndOnce => "end once".to_owned(),
+        Action::AwaitBake(slot) => format!("await {slot}"),
+        Action::Clear(slot) => format!("clear {slot}"),
+        Action::Remove(instance) => format!("remove {}", instance.name),
+        Action::Stop(instance) => format!("stop {}", instance.name),
+        Action::Name(instance, kept) => format!("{} {}", if kept { "keep" } else { "give back" }, instance.name),
+        Action::Restart(instance, Restart::Always) => format!("always {}", instance.name),
+        Action::Restart(instance, Restart::No) => format!("no {}", instance.name),
+    };
+    found.actions(Aim::End).into_iter().map(words).collect()
+}
+
+#[test]
+fn before_the_flip_everything_is_undone_and_the_version_before_is_there_to_go_back_to() {
+    let old = || instance("shop_BLUE", Slot::Blue, "old", Keep::Stopped);
+    let new = || instance("shop_GREEN", Slot::Green, "new", Keep::Stopped);
+    let kept = || instance("shop_GREEN_kept", Slot::Green, "older", Keep::Stopped);
+    let before = service(Slot::Blue, SlotState::Empty, SlotState::Live, "none");
+    let staged = service(Slot::Blue, SlotState::Starting, SlotState::Live, "new");
+    let always = "always shop_BLUE";
+    assert_eq!(actions(&entry(&[]), &before, &[old()]), [always]);
+    assert_eq!(actions(&entry(&["before"]), &before, &[old()]), [always, "end once"]);
+    assert_eq!(actions(&entry(&["park"]), &before, &[old(), kept()]), [always, "give back shop_GREEN_kept"]);
+    let tried = ["park", "create"];
+    assert_eq!(
+        actions(&entry(&tried), &before, &[old(), new(), kept()]),
+        [always, "no shop_GREEN", "remove shop_GREEN", "give back shop_GREEN_kept"]
+    );
+    assert_eq!(
+        actions(&entry(&["create", "stage"]), &staged, &[old(), new()]),
+        [always, "no shop_GREEN", "clear GREEN", "remove shop_GREEN"]
+    );
+    // A version that was there before is not removed: it is put back where it was.
+    assert_eq!(
+        actions(&entry(&["unpark", "start", "stage"]), &staged, &[old(), new()]),
+        [always, "no shop_GREEN", "clear GREEN", "stop shop_GREEN", "keep shop_GREEN"]
+    );
+}
+
+#[test]
+fn after_the_flip_it_is_finished_as_the_new_version_was_told() {
+    let new = |keep| instance("shop_GREEN", Slot::Green, "new", keep);
+    let old = || instance("shop_BLUE", Slot::Blue, "old", Keep::Stopped);
+    let kept = || instance("shop_GREEN_kept", Slot::Green, "older", Keep::Stopped);
+    let done = ["create", "stage", "flip"];
+    let flipped = service(Slot::Green, SlotState::Live, SlotState::Warm, "new");
+    assert_eq!(
+        actions(&entry(&done), &flipped, &[old(), new(Keep::Stopped), kept()]),
+        ["no shop_BLUE", "always shop_GREEN", "clear BLUE", "stop shop_BLUE", "remove shop_GREEN_kept"]
+    );
+    assert_eq!(
+        actions(&entry(&done), &flipped, &[old(), new(Keep::None)]),
+        ["no shop_BLUE", "always shop_GREEN", "clear BLUE", "stop shop_BLUE", "remove shop_BLUE"]
+    );
+    assert_eq!(actions(&entry(&done), &flipped, &[old(), new(Keep::Warm)]), ["no shop_BLUE", "always shop_GREEN"]);
+    let draining = service(Slot::Green, SlotState::Live, SlotState::Draining, "new");
+    assert_eq!(actions(&entry(&done), &draining, &[old(), new(Keep::Stopped)]), ["no shop_BLUE", "always shop_GREEN"]);
+}
+
+#[test]
+fn the_state_is_told_in_one_sentence() {
+    let before = service(Slot::Blue, SlotState::Empty, SlotState::Live, "none");
+    let found = Found { entry: &entry(&["park", "create"]), service: Some(&before), instances: &[] };
+    assert_eq!(
+        found.sentence(),
+        "switch to shop:2 by alice@laptop, begun then, was left open (last: create): it ended before its flip, BLUE is live"
+    );
+    let flipped = service(Slot::Green, SlotState::Live, SlotState::Draining, "new");
+    let found = Found { entry: &entry(&["flip"]), service: Some(&flipped), instances: &[] };
+    assert!(found.sentence().ends_with("it ended after its flip, and the old version still drains, GREEN is live"));
+}

@@ -1,0 +1,75 @@
+//! Holding against resuming under every interleaving: nobody waits at a gate that is open.
+
+use std::panic::catch_unwind;
+
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicBool, Ordering};
+use loom::thread;
+
+/// A gate and its bell. Ringing marks those who are registered; a real bell wakes them.
+struct Gate {
+    is_open: AtomicBool,
+    is_registered: AtomicBool,
+    is_rung: AtomicBool,
+}
+
+/// What a request does first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum First {
+    Registers,
+    Looks,
+}
+
+impl Gate {
+    /// One request: true where it goes on, or will be woken.
+    fn pass(&self, first: First) {
+        if first == First::Registers {
+            self.is_registered.swap(true, Ordering::AcqRel);
+        }
+        if self.is_open.load(Ordering::Acquire) {
+            return;
+        }
+        if first == First::Looks {
+            self.is_registered.swap(true, Ordering::AcqRel);
+        }
+    }
+
+    fn open(&self) {
+        self.is_open.store(true, Ordering::Release);
+        if self.is_registered.swap(false, Ordering::AcqRel) {
+            self.is_rung.store(true, Ordering::Release);
+        }
+    }
+}
+
+fn nobody_is_left_waiting(first: First) {
+    loom::model(move || {
+        let gate = Arc::new(Gate {
+            is_open: AtomicBool::new(false),
+            is_registered: AtomicBool::new(false),
+            is_rung: AtomicBool::new(false),
+        });
+        let visitor = thread::spawn({
+            let gate = gate.clone();
+            move || {
+                gate.pass(first);
+                gate.is_open.load(Ordering::Acquire)
+            }
+        });
+        gate.open();
+        let saw_it_open = visitor.join().unwrap();
+        // Still registered and not rung, with the gate seen closed: it waits for a bell that has rung already.
+        let waits = gate.is_registered.load(Ordering::Acquire) && !gate.is_rung.load(Ordering::Acquire);
+        assert!(!waits || saw_it_open && first == First::Registers, "a request waits at an open gate");
+    });
+}
+
+#[test]
+fn a_request_that_registers_before_it_looks_is_let_go() {
+    nobody_is_left_waiting(First::Registers);
+}
+
+#[test]
+fn one_that_looks_before_it_registers_could_wait_for_ever() {
+    assert!(catch_unwind(|| nobody_is_left_waiting(First::Looks)).is_err());
+}
