@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -32,6 +33,19 @@ impl Identity {
         let pid = i32::try_from(pid).ok()?;
         let stat = read_stat(pid)?;
         Some(Self { pid, started: stat.started, boot: boot() })
+    }
+
+    /// Returns the process that leads its group and writes its output to this file; `None` where there is none.
+    pub(super) fn writing_to(path: &Path) -> Option<Self> {
+        // The kernel tells the file by its real path.
+        let path = path.canonicalize().ok()?;
+        let pids = fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let writes = |pid: &u32| fs::read_link(format!("/proc/{pid}/fd/1")).is_ok_and(|file| file == path);
+        let leads = |pid: &u32| {
+            let pid = i32::try_from(*pid).ok().and_then(Pid::from_raw);
+            pid.is_some_and(|pid| rustix::process::getpgid(Some(pid)) == Ok(pid))
+        };
+        pids.filter(writes).filter(leads).find_map(Self::of)
     }
 
     /// Returns a handle that stays on this very process; `None` where it ended.
@@ -171,6 +185,20 @@ mod tests {
         identity.stop(Duration::from_secs(5)).await.unwrap();
         assert!(!identity.is_alive());
         child.wait().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_process_is_found_by_the_file_that_it_writes_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("shop.log");
+        let log = fs::File::create(&path).unwrap();
+        assert_eq!(Identity::writing_to(&path), None);
+        let mut child = Command::new("/bin/sh").args(["-c", "exec sleep 30"]).process_group(0).stdout(log).spawn().unwrap();
+        let found = Identity::writing_to(&path).unwrap();
+        assert_eq!(Some(&found), Identity::of(child.id()).as_ref());
+        found.stop(Duration::ZERO).await.unwrap();
+        child.wait().unwrap();
+        assert_eq!(Identity::writing_to(&path), None);
     }
 
     #[tokio::test]

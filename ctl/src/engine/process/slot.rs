@@ -74,9 +74,9 @@ impl Process {
 
     pub(super) fn start_instance(&self, instance: &Instance) -> Result<(), EngineError> {
         let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut record = self.records.get(&instance.id)?;
+        let mut record = self.found(&instance.id)?;
         if record.is_running() {
-            return Ok(());
+            return self.records.put(&record);
         }
         let name = record.name();
         let port = record.endpoint.port();
@@ -104,6 +104,17 @@ impl Process {
         saved
     }
 
+    /// Returns a record with the process that runs, also where the run that started it was killed before it could note which.
+    fn found(&self, id: &str) -> Result<Record, EngineError> {
+        let mut record = self.records.get(id)?;
+        if !record.is_running()
+            && let Some(unnoted) = Identity::writing_to(&self.log(id))
+        {
+            record.process = Some(unnoted);
+        }
+        Ok(record)
+    }
+
     /// Returns what writes an exit code down, unless the instance is gone or was started again.
     fn exit_recorder(&self, started: &Record) -> impl FnOnce(i64) + Send + 'static {
         let records = self.records.clone();
@@ -122,7 +133,7 @@ impl Process {
     }
 
     pub(super) async fn stop_instance(&self, instance: &Instance, grace: Duration) -> Result<(), EngineError> {
-        let record = self.records.get(&instance.id)?;
+        let record = self.found(&instance.id)?;
         let Some(identity) = &record.process else { return Ok(()) };
         identity.stop(grace).await.map_err(|error| EngineError::Refused(format!("stop {}: {error}", record.name())))
     }

@@ -97,6 +97,21 @@ async fn an_instance_lives_from_create_to_remove() {
 }
 
 #[tokio::test]
+async fn a_process_that_a_killed_run_could_not_note_is_found_again_and_ends_with_its_instance() {
+    let lab = Lab::new();
+    let instance = lab.started("exec sleep 60").await;
+    let mut record = lab.engine.records.get(&instance.id).unwrap();
+    let process = record.process.take().unwrap();
+    lab.engine.records.put(&record).unwrap();
+    lab.engine.start(&instance).await.unwrap();
+    let again = lab.engine.records.get(&instance.id).unwrap();
+    assert_eq!(again.process.as_ref(), Some(&process), "it is not started twice");
+    lab.engine.records.put(&record).unwrap();
+    lab.second_run().remove(&instance).await.unwrap();
+    assert!(!process.is_alive());
+}
+
+#[tokio::test]
 async fn two_slots_at_once_have_two_ports_and_are_told_theirs() {
     let lab = Lab::new();
     let blue = lab.engine.create(&lab.spec(Slot::Blue, "echo port $PORT").await).await.unwrap();
