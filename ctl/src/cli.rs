@@ -75,8 +75,7 @@ pub enum Command {
     Check(commands::check::Check),
     Doctor(commands::doctor::Doctor),
     Events(commands::events::Events),
-    /// Send an image: only the layers that the host lacks
-    Push(Later),
+    Push(commands::push::Push),
     History(commands::history::History),
     Recover(commands::recover::Recover),
     Pause(commands::pause::Pause),
@@ -102,6 +101,18 @@ pub enum Command {
     Completions(Later),
     /// Print the manual page
     Man(Later),
+}
+
+impl Command {
+    /// Returns the host that is named before the image; it stands for `--host`.
+    pub fn host(&self) -> Option<&str> {
+        let place = match self {
+            Self::Push(push) => &push.place,
+            Self::Deploy(deploy) => &deploy.place,
+            _ => return None,
+        };
+        place.first().filter(|_| place.len() == 2).map(String::as_str)
+    }
 }
 
 /// The arguments of a command that is not there yet: anything.

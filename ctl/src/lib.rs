@@ -1,8 +1,8 @@
 //! `bgctl`: deploys, switches, operates.
 //!
 //! [`run`] reads the arguments ([`cli`]), makes a [`context`], hands over to one file of [`commands`], and turns what it
-//! returns into words ([`ui`]) and an exit code ([`error`]). A deployment is planned and executed in [`deploy`], against
-//! an [`engine`] and the proxy's [`admin`] socket.
+//! returns into words ([`ui`]) and an exit code ([`error`]). An image travels by [`transfer`]; a deployment is planned and executed in
+//! [`deploy`], against an [`engine`] and the proxy's [`admin`] socket.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod admin;
@@ -15,6 +15,7 @@ pub mod engine;
 pub mod error;
 pub mod global;
 pub mod interrupt;
+pub mod transfer;
 pub mod ui;
 
 use std::ffi::OsString;
@@ -52,7 +53,10 @@ pub async fn run_inside(args: impl IntoIterator<Item = OsString>, ui: &Ui) -> Ex
         Ok(cli) => cli,
         Err(refusal) => return refuse(&refusal, ui),
     };
-    let Cli { global, command } = cli;
+    let Cli { mut global, command } = cli;
+    if let Some(host) = command.host() {
+        global.host = Some(host.to_owned());
+    }
     ui.set_tone(Tone { json: global.json, quiet: global.quiet, verbose: global.verbose });
     let context = Context::new(global, ui, Interrupt::listen());
     match dispatch(command, &context).await {
@@ -110,7 +114,7 @@ async fn dispatch_plain(command: Command, context: &Context<'_>) -> Result<ExitC
         Command::Check(args) => args.run(context).await,
         Command::Doctor(args) => args.run(context).await,
         Command::Events(args) => args.run(context).await,
-        Command::Push(_) => later("push"),
+        Command::Push(args) => args.run(context).await,
         Command::History(args) => args.run(context).await,
         Command::Pause(args) => args.run(context).await,
         Command::Resume(args) => args.run(context).await,

@@ -210,6 +210,14 @@ impl Started {
         self.rest().await
     }
 
+    /// Tells whether it ends by itself within that time.
+    ///
+    /// # Panics
+    /// Where it can't be waited for.
+    pub async fn ends_within(&mut self, time: Duration) -> bool {
+        timeout(time, self.child.wait()).await.is_ok_and(|ended| ended.unwrap().code().is_some())
+    }
+
     async fn rest(&mut self) -> Ended {
         let mut stderr = self.child.stderr.take().unwrap();
         let talk = async {

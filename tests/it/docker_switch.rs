@@ -236,7 +236,7 @@ fn said(ended: &Ended, code: i32, words: &[&str]) {
 }
 
 /// Judges an answer of the uptimer.
-fn judge(asked: &Asked<'_>, answer: &Response) -> Result<String, String> {
+pub(crate) fn judge(asked: &Asked<'_>, answer: &Response) -> Result<String, String> {
     let text = answer.text();
     let rest = text.strip_prefix("Uptimer v").and_then(|rest| rest.split_once(".0 "));
     let (version, rest) = rest.ok_or_else(|| format!("not the uptimer's answer: {text:?}"))?;

@@ -17,6 +17,8 @@ mod docker_engine;
 mod gate_model;
 // What a test needs of a real engine.
 mod docker_host;
+// Pushes and deployments to another host, and what keeps from it.
+mod docker_remote;
 // A restart of the Docker daemon, where that is allowed.
 mod docker_restart;
 // The main job on a real engine, under load: versions that come, fail and go back.
@@ -51,6 +53,8 @@ mod protocol;
 mod journal;
 // A proxy that is killed, finds its state damaged or its disk full.
 mod recovery;
+// A second host with an engine and an sshd of its own.
+mod remote_host;
 // Ten minutes of everything at once.
 mod soak;
 // `bgctl switch` and its kin on plain processes: failures, locks, signals, kills.

@@ -1,9 +1,10 @@
-//! `bgctl deploy`: push, then switch; on this machine there is nothing to push.
+//! `bgctl deploy`: push, then switch; where the image is built there is nothing to push.
 
 use ::config::name::ServiceName;
 use clap::Args;
 
 use crate::commands::options::Run;
+use crate::commands::push::image;
 use crate::commands::switch::{Order, switch};
 use crate::context::Context;
 use crate::error::{Error, ExitCode};
@@ -11,9 +12,9 @@ use crate::error::{Error, ExitCode};
 /// Send an image to a host and switch to it there
 #[derive(Debug, Args)]
 pub struct Deploy {
-    /// The host, where it is not this machine, and the image
+    /// The host, where --host does not name it, and the image
     #[arg(required = true, num_args = 1..=2, value_names = ["HOST", "IMAGE"])]
-    place: Vec<String>,
+    pub(crate) place: Vec<String>,
     /// The service (default: the last part of the image's name)
     #[arg(long)]
     service: Option<ServiceName>,
@@ -23,16 +24,15 @@ pub struct Deploy {
 
 impl Deploy {
     pub(crate) async fn run(self, context: &Context<'_>) -> Result<ExitCode, Error> {
-        let [image] = self.place.as_slice() else {
-            return Err(Error::not_there_yet("bgctl deploy to another host"));
-        };
+        let image = image(&self.place)?;
         let service = match self.service {
             Some(service) => service,
             None => service_of(image)
                 .parse()
                 .map_err(|error| Error::usage(format!("{error}")).hint("name the service: --service NAME"))?,
         };
-        switch(context, Order { service, image: Some(image.clone()), options: self.options }).await
+        let order = Order { service, image: Some(image.to_owned()), is_pushed: true, options: self.options };
+        switch(context, order).await
     }
 }
 

@@ -18,6 +18,7 @@ pub mod maintenance;
 pub mod options;
 pub mod pause;
 pub mod prune;
+pub mod push;
 pub mod recover;
 pub mod rm;
 pub mod rollback;

@@ -56,7 +56,7 @@ impl Rollback {
             Ok(Outcome::Image(image)) => {
                 context.ui.say(&format!("its container is gone; switching to its image {image}"));
                 let options = Run { pull: "missing".to_owned(), ..Run::default() };
-                switch(context, Order { service, image: Some(image), options }).await
+                switch(context, Order { service, image: Some(image), is_pushed: false, options }).await
             }
             Err(error) => finish(context, &service, Err(error)),
         }

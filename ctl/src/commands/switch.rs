@@ -6,6 +6,7 @@ use ::config::admin::journal::Work;
 use ::config::admin::response::SlotState;
 use ::config::name::ServiceName;
 use clap::Args;
+use serde::Serialize;
 use tokio::time::Instant;
 
 use super::known;
@@ -17,8 +18,9 @@ use crate::deploy::plan::{self, Situation};
 use crate::deploy::recover::{Aim, Finder};
 use crate::deploy::report::{Failure, Report};
 use crate::deploy::settings::{PREVIOUS, Settings};
-use crate::engine::{Engine, Instance, InstanceSpec};
+use crate::engine::{Engine, Instance, InstanceSpec, Pull};
 use crate::error::{Error, ExitCode, Kind};
+use crate::transfer::{self, Sent};
 
 /// How often a lock that someone else holds is asked for again.
 const LOCK_RETRY: Duration = Duration::from_millis(500);
@@ -38,7 +40,7 @@ pub struct Switch {
 impl Switch {
     pub(crate) async fn run(self, context: &Context<'_>) -> Result<ExitCode, Error> {
         let Self { service, image, options } = self;
-        switch(context, Order { service, image, options }).await
+        switch(context, Order { service, image, is_pushed: false, options }).await
     }
 }
 
@@ -46,6 +48,8 @@ impl Switch {
 pub(crate) struct Order {
     pub(crate) service: ServiceName,
     pub(crate) image: Option<String>,
+    /// It is sent to the host before, where that is another one.
+    pub(crate) is_pushed: bool,
     pub(crate) options: Run,
 }
 
@@ -83,7 +87,7 @@ pub(crate) fn finish(
 }
 
 async fn try_switch(context: &Context<'_>, order: Order) -> Result<Option<Report>, Error> {
-    let Order { service: name, image, options } = order;
+    let Order { service: name, image, is_pushed, options } = order;
     if context.global.file.is_some() {
         return Err(Error::not_there_yet("--file"));
     }
@@ -99,6 +103,9 @@ async fn try_switch(context: &Context<'_>, order: Order) -> Result<Option<Report
         Some(image) => image,
         None => live_image(&mut client, engine, &name).await?,
     };
+    if is_pushed && !options.dry_run {
+        send(context, &reference, options.pull()).await?;
+    }
     let image = interrupt.beside(engine.image(&reference, options.pull())).await??;
     if !options.dry_run {
         let what = format!("switch to {reference}");
@@ -165,6 +172,26 @@ async fn try_switch(context: &Context<'_>, order: Order) -> Result<Option<Report
     // A lease that can't be given back ends by itself.
     let _gone = client.release().await;
     report
+}
+
+/// Sends the image to the host of this run, where it is another one; with `--pull` that decides where it comes from, nothing is sent.
+async fn send(context: &Context<'_>, reference: &str, pull: Pull) -> Result<(), Error> {
+    let Engine::Docker(docker) = &**context.engine().await? else { return Ok(()) };
+    if docker.is_here() && context.global.host.is_none() || pull != Pull::Missing {
+        return Ok(());
+    }
+    let sent = context.interrupt.beside(transfer::push(context, docker, reference)).await??;
+    context.ui.say(&sent.words(&docker.target()));
+    context.ui.event(&Pushed { sent: &sent });
+    Ok(())
+}
+
+/// The end of sending, as it is told to programs.
+#[derive(Serialize)]
+#[serde(tag = "event", rename = "pushed")]
+struct Pushed<'a> {
+    #[serde(flatten)]
+    sent: &'a Sent,
 }
 
 /// Flips to the version that a switch without a flip has staged.

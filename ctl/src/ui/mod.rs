@@ -84,6 +84,11 @@ impl Ui {
         self.lock().tone
     }
 
+    /// Tells whether progress is written over the line before, so that much of it costs nothing.
+    pub fn is_live(&self) -> bool {
+        self.lock().in_place
+    }
+
     /// Prints a line of data.
     pub fn data(&self, line: &str) {
         self.lock().out_line(line);

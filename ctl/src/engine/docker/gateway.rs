@@ -213,15 +213,16 @@ impl Raising<'_> {
         let inspected = self.docker.inspect(&holder.id).await?;
         let bound = inspected.as_ref().and_then(|holder| holder.host_config.as_ref()?.port_bindings.as_ref());
         let published = ports::read(bound);
+        let urls = || published.iter().map(|port| port.url(self.docker.place.host())).collect::<Vec<_>>();
         if present && !wanted.is_empty() && !wanted.iter().all(|port| published.contains(port)) {
-            let now: Vec<String> = published.iter().map(Published::url).collect();
+            let now = urls();
             self.report.warnings.push(format!(
                 "the ports stay as they are ({}): to publish others, `bgctl down{flag}`, then `bgctl up{flag} --publish ...`",
                 now.join(", "),
                 flag = names.flag()
             ));
         }
-        self.report.addresses = published.iter().map(Published::url).collect();
+        self.report.addresses = urls();
         self.ensure_proxy(proxy, inspected.as_ref(), &holder, image.as_ref()).await
     }
 

@@ -1,7 +1,7 @@
 //! Docker as an engine: an instance is a container, the gateway two of them on a network of their own.
 //!
-//! `connect` finds the engine; `gateway` and `teardown` make and remove what runs the proxy (`proxy_image`, `program_image`, `binary`,
-//! `ports`); `relay` reaches it; `image`, `container` (`spec`, `mount`, `quantity`), `events`, `exec` and `logs` are what a
+//! `place` finds the engine, `connect` (`transport`, `ssh`) reaches it; `gateway` and `teardown` make and remove what runs the proxy (`proxy_image`, `program_image`, `binary`,
+//! `ports`); `relay` reaches it; `image`, `layers`, `container` (`spec`, `mount`, `quantity`), `events`, `exec` and `logs` are what a
 //! deployment does with its slots; `survey` is what `doctor` finds, `application` what the demo runs. Whatever has our `labels` is ours, and nothing else is touched.
 
 mod application;
@@ -13,10 +13,12 @@ mod exec;
 mod gateway;
 mod image;
 mod labels;
+mod layers;
 mod logs;
 mod mount;
 mod names;
 mod once;
+mod place;
 mod ports;
 mod program_image;
 mod proxy_image;
@@ -24,16 +26,20 @@ mod quantity;
 mod refusal;
 mod relay;
 mod spec;
+mod ssh;
 mod survey;
 mod teardown;
+mod transport;
 
 use std::time::Duration;
 
 use config::name::ServiceName;
 
 pub use self::application::Application;
-use self::connect::{Handles, Place};
+use self::connect::Handles;
+pub use self::layers::{Present, Store, StoredImage};
 use self::names::Names;
+use self::place::Place;
 pub use self::survey::{Finding, Verdict};
 use super::{
     AdminStream, EngineError, Gateway, GatewaySpec, Happening, Image, Instance, InstanceSpec, LogRange, Pull, Restart,
@@ -74,7 +80,7 @@ impl Docker {
         &self.handles.api
     }
 
-    pub(super) fn target(&self) -> String {
+    pub(crate) fn target(&self) -> String {
         self.place.target()
     }
 

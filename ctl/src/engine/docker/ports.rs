@@ -43,11 +43,11 @@ impl Published {
         Self { ip: None, host: port, container: port }
     }
 
-    /// Returns where the proxy is reached by it.
-    pub(super) fn url(&self) -> String {
+    /// Returns where the proxy is reached by it; `host` is the engine's, where that is another machine.
+    pub(super) fn url(&self, host: Option<&str>) -> String {
         let scheme = if self.container == 443 { "https" } else { "http" };
         match self.ip {
-            None => format!("{scheme}://0.0.0.0:{}", self.host),
+            None => format!("{scheme}://{}:{}", host.unwrap_or("0.0.0.0"), self.host),
             Some(IpAddr::V6(ip)) => format!("{scheme}://[{ip}]:{}", self.host),
             Some(ip) => format!("{scheme}://{ip}:{}", self.host),
         }
@@ -102,11 +102,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_port_on_every_address_is_reached_by_the_name_of_its_host() {
+        assert_eq!(Published::usual(80).url(Some("shop.example")), "http://shop.example:80");
+        assert_eq!(Published::usual(443).url(None), "https://0.0.0.0:443");
+    }
+
+    #[test]
     fn what_is_published_is_read_as_docker_reads_it() {
         let port = Published::parse("127.0.0.1:8080:80").unwrap();
-        assert_eq!((port.host, port.container, port.url().as_str()), (8080, 80, "http://127.0.0.1:8080"));
+        assert_eq!(
+            (port.host, port.container, port.url(Some("shop.example")).as_str()),
+            (8080, 80, "http://127.0.0.1:8080")
+        );
         assert_eq!(Published::parse("80:80").unwrap(), Published::usual(80));
-        assert_eq!(Published::parse("[::1]:81:80").unwrap().url(), "http://[::1]:81");
+        assert_eq!(Published::parse("[::1]:81:80").unwrap().url(None), "http://[::1]:81");
         for bad in ["80", "x:80", "80:0", "host:80:80", "", "1:2:3:4", "70000:80"] {
             assert!(matches!(Published::parse(bad), Err(EngineError::Usage(_))), "{bad}");
         }

@@ -11,8 +11,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::Docker;
 use super::binary::Machine;
-use super::connect::hex;
 use super::labels;
+use super::place::hex;
 use super::refusal::{found, refusal};
 use crate::engine::EngineError;
 

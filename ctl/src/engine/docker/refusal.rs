@@ -46,7 +46,8 @@ pub(super) fn found<T>(what: &str, answer: Result<T, Error>) -> Result<Option<T>
     }
 }
 
-fn chain(error: &Error) -> String {
+/// Returns a failure with all its causes, each once.
+pub(super) fn chain(error: &Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -193,7 +193,8 @@ mod tests {
         let path = folder.path().join("shop.log");
         let log = fs::File::create(&path).unwrap();
         assert_eq!(Identity::writing_to(&path), None);
-        let mut child = Command::new("/bin/sh").args(["-c", "exec sleep 30"]).process_group(0).stdout(log).spawn().unwrap();
+        let mut child =
+            Command::new("/bin/sh").args(["-c", "exec sleep 30"]).process_group(0).stdout(log).spawn().unwrap();
         let found = Identity::writing_to(&path).unwrap();
         assert_eq!(Some(&found), Identity::of(child.id()).as_ref());
         found.stop(Duration::ZERO).await.unwrap();

@@ -1,0 +1,244 @@
+//! A second host for a test: a real engine in a network namespace of its own, behind a real sshd, known to ssh as
+//! `production-server`.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tests::{Ended, Started};
+
+use crate::docker_host::{free_port, skip};
+use crate::programs::PROGRAMS;
+
+/// How long an engine may take to start or to stop.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The host; dropping it removes everything.
+pub(crate) struct RemoteHost {
+    folder: TempDir,
+    namespace: String,
+    link: String,
+    address: Ipv4Addr,
+    engine: Option<Child>,
+    sshd: Option<Child>,
+}
+
+/// Returns a host whose engine has a disk of its own of so many megabytes, or the machine's; `None`, with a word on why, where none
+/// can be made.
+pub(crate) fn remote_host(test: &str, disk: Option<u32>) -> Option<RemoteHost> {
+    if !rustix::process::getuid().is_root() {
+        return skip(test, "only root can make another host");
+    }
+    for program in ["ip", "nsenter", "dockerd", "/usr/sbin/sshd", "ssh-keygen"] {
+        let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().unwrap();
+        if !found.status.success() {
+            return skip(test, &format!("there is no {program} to make another host with"));
+        }
+    }
+    let number = std::process::id();
+    let mut host = RemoteHost {
+        folder: tempfile::tempdir().unwrap(),
+        namespace: format!("bg-test-{number}"),
+        link: format!("bgt{number}"),
+        address: Ipv4Addr::new(10, 213, u8::try_from(1 + number % 250).unwrap(), 2),
+        engine: None,
+        sshd: None,
+    };
+    host.join_network();
+    host.start_engine(disk);
+    host.start_sshd();
+    Some(host)
+}
+
+impl RemoteHost {
+    /// Starts `bgctl` on this machine, with the ssh that knows the host.
+    pub(crate) fn start(&self, words: &[&str]) -> Started {
+        let path = format!("{}:{}", self.path("bin").display(), std::env::var("PATH").unwrap());
+        let mut command = tokio::process::Command::new(PROGRAMS.bgctl);
+        command.args(["--json", "--yes"]).args(words).env("PATH", path);
+        command.env("XDG_RUNTIME_DIR", self.folder.path()).env_remove("BG_GATEWAY").env_remove("BGCTL_HOST");
+        Started::spawn(command)
+    }
+
+    /// Runs `bgctl` to its end.
+    pub(crate) async fn bgctl(&self, words: &[&str]) -> Ended {
+        self.start(words).end().await
+    }
+
+    /// Returns where a port that the host publishes is reached.
+    pub(crate) fn at(&self, port: u16) -> SocketAddr {
+        (self.address, port).into()
+    }
+
+    /// Runs docker's own command on the host, past bgctl.
+    pub(crate) fn docker(&self, words: &[&str]) -> Result<String, String> {
+        crate::docker_host::docker(&[&["--host", &self.socket()], words].concat())
+    }
+
+    /// Ends every connection of sshd, as a network that fails would; returns how many.
+    pub(crate) fn cut_connections(&self) -> usize {
+        self.sshd.as_ref().map_or(0, cut_connections)
+    }
+
+    /// Puts another line into ssh's configuration of the host, before those that are there.
+    pub(crate) fn configure_ssh(&self, line: &str) {
+        let path = self.path("ssh_config");
+        let text = fs::read_to_string(&path).unwrap();
+        let rest = text.strip_prefix("Host production-server\n").unwrap();
+        fs::write(path, format!("Host production-server\n{line}\n{rest}")).unwrap();
+    }
+
+    /// Returns the key that sshd takes.
+    pub(crate) fn user_key(&self) -> PathBuf {
+        self.path("user_key")
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn socket(&self) -> String {
+        format!("unix://{}", self.path("docker.sock").display())
+    }
+
+    fn join_network(&self) {
+        let Self { namespace, link, address, .. } = self;
+        let ours = Ipv4Addr::from(u32::from(*address) - 1);
+        run("ip", &["netns", "add", namespace]);
+        run("ip", &["link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", namespace]);
+        run("ip", &["addr", "add", &format!("{ours}/24"), "dev", link]);
+        run("ip", &["link", "set", link, "up"]);
+        run("ip", &["-n", namespace, "addr", "add", &format!("{address}/24"), "dev", "eth0"]);
+        run("ip", &["-n", namespace, "link", "set", "eth0", "up"]);
+        run("ip", &["-n", namespace, "link", "set", "lo", "up"]);
+        run("ip", &["-n", namespace, "route", "add", "default", "via", &ours.to_string()]);
+    }
+
+    fn start_engine(&mut self, disk: Option<u32>) {
+        let data = self.path("data");
+        fs::create_dir(&data).unwrap();
+        if let Some(megabytes) = disk {
+            let size = format!("size={megabytes}m");
+            run("mount", &["-t", "tmpfs", "-o", &size, "tmpfs", data.to_str().unwrap()]);
+        }
+        // The machine's own engine may have settings that are not for a second one.
+        fs::write(self.path("daemon.json"), "{}").unwrap();
+        let log = fs::File::create(self.path("dockerd.log")).unwrap();
+        // `ip netns exec` would hide the mounts of cgroups.
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.namespace)).arg("dockerd");
+        command.arg("--config-file").arg(self.path("daemon.json")).arg("--data-root").arg(&data);
+        command.arg("--exec-root").arg(self.path("exec")).arg("--pidfile").arg(self.path("pid"));
+        command.arg("--host").arg(self.socket());
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        self.engine = Some(command.spawn().unwrap());
+        let until = Instant::now() + PATIENCE;
+        while self.docker(&["version"]).is_err() {
+            let log = fs::read_to_string(self.path("dockerd.log")).unwrap();
+            assert!(Instant::now() < until, "the second engine does not answer: {log}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn start_sshd(&mut self) {
+        let port = free_port();
+        let path = |name: &str| self.path(name).display().to_string();
+        for key in ["host_key", "user_key"] {
+            run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", &path(key)]);
+        }
+        let config = format!(
+            "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\n\
+             PermitRootLogin yes\nPidFile none\nMaxStartups 100\nSetEnv DOCKER_HOST={}\n",
+            path("host_key"),
+            path("user_key.pub"),
+            self.socket()
+        );
+        fs::write(self.path("sshd_config"), config).unwrap();
+        fs::create_dir_all("/run/sshd").unwrap();
+        let mut command = Command::new("/usr/sbin/sshd");
+        command.args(["-D", "-e", "-f", &path("sshd_config")]);
+        let log = fs::File::create(self.path("sshd.log")).unwrap();
+        let sshd = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let host_key = fs::read_to_string(self.path("host_key.pub")).unwrap();
+        fs::write(self.path("known_hosts"), format!("[127.0.0.1]:{port} {host_key}")).unwrap();
+        let config = format!(
+            "Host production-server\nHostName 127.0.0.1\nPort {port}\nUser root\nIdentityFile {}\nIdentitiesOnly yes\n\
+             UserKnownHostsFile {}\n",
+            path("user_key"),
+            path("known_hosts")
+        );
+        fs::write(self.path("ssh_config"), config).unwrap();
+        // ssh reads the configuration of the user's account, whatever HOME says.
+        fs::create_dir(self.path("bin")).unwrap();
+        let ssh = which("ssh");
+        fs::write(self.path("bin/ssh"), format!("#!/bin/sh\nexec {ssh} -F '{}' \"$@\"\n", path("ssh_config"))).unwrap();
+        fs::set_permissions(self.path("bin/ssh"), fs::Permissions::from_mode(0o755)).unwrap();
+        let until = Instant::now() + PATIENCE;
+        while std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+            assert!(Instant::now() < until, "sshd does not listen");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.sshd = Some(sshd);
+    }
+}
+
+impl Drop for RemoteHost {
+    fn drop(&mut self) {
+        if let Some(mut sshd) = self.sshd.take() {
+            cut_connections(&sshd);
+            let _gone = sshd.kill().and_then(|()| sshd.wait());
+        }
+        let containers = self.docker(&["ps", "-aq"]).unwrap_or_default();
+        let containers: Vec<&str> = containers.lines().collect();
+        if !containers.is_empty() {
+            let _gone = self.docker(&[&["rm", "-f"], &containers[..]].concat());
+        }
+        if let Some(mut engine) = self.engine.take() {
+            let id = Pid::from_raw(i32::try_from(engine.id()).unwrap()).unwrap();
+            let _gone = kill_process(id, Signal::TERM);
+            let until = Instant::now() + PATIENCE;
+            while engine.try_wait().unwrap().is_none() {
+                if Instant::now() > until {
+                    let _gone = engine.kill();
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        for mount in mounts_below(self.folder.path()).iter().rev() {
+            let _gone = Command::new("umount").arg(mount).status();
+        }
+        let _gone = Command::new("ip").args(["netns", "del", &self.namespace]).status();
+        // With its namespace the other end goes too, sooner or later.
+        let _gone = Command::new("ip").args(["link", "del", &self.link]).stderr(Stdio::null()).status();
+    }
+}
+
+fn cut_connections(sshd: &Child) -> usize {
+    let children = Command::new("pgrep").args(["-P", &sshd.id().to_string()]).output().unwrap();
+    let children = String::from_utf8(children.stdout).unwrap();
+    let pids = children.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?));
+    // One may have ended by itself.
+    pids.filter(|pid| kill_process(*pid, Signal::KILL).is_ok()).count()
+}
+
+fn mounts_below(folder: &Path) -> Vec<String> {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap();
+    let places = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+    places.filter(|place| Path::new(place).starts_with(folder)).map(str::to_owned).collect()
+}
+
+fn which(program: &str) -> String {
+    let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().unwrap();
+    String::from_utf8(found.stdout).unwrap().trim().to_owned()
+}
+
+fn run(program: &str, words: &[&str]) {
+    let output = Command::new(program).args(words).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {words:?}: {said}");
+}
