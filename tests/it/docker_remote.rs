@@ -18,7 +18,7 @@ const PORT: u16 = 8080;
 async fn an_image_goes_to_another_host_without_the_layers_that_it_has_and_serves_there_under_load() {
     const TEST: &str = "to_another_host";
     let Some(gateway) = gateway(TEST).await else { return };
-    let Some(host) = remote_host(TEST, None) else { return };
+    let Some(host) = remote_host(TEST, None).await else { return };
     let mut images = Vec::new();
     for version in [1, 2] {
         let Some(image) = gateway.build(TEST, &Uptimer { version, loading: 0, fail: "" }) else { return };
@@ -102,7 +102,7 @@ async fn an_image_goes_to_another_host_without_the_layers_that_it_has_and_serves
 async fn a_push_that_is_cut_at_any_point_leaves_no_name_and_says_so() {
     const TEST: &str = "a_push_that_is_cut";
     let Some(gateway) = gateway(TEST).await else { return };
-    let Some(host) = remote_host(TEST, None) else { return };
+    let Some(host) = remote_host(TEST, None).await else { return };
     let image = gateway.named("big:1");
     import(&image, 24 << 20, "amd64");
     let push = ["push", "production-server", &image];
@@ -144,7 +144,7 @@ async fn a_push_that_is_cut_at_any_point_leaves_no_name_and_says_so() {
 async fn what_keeps_from_a_host_is_told_in_sshs_words_with_what_helps() {
     const TEST: &str = "what_keeps_from_a_host";
     let Some(gateway) = gateway(TEST).await else { return };
-    let Some(host) = remote_host(TEST, None) else { return };
+    let Some(host) = remote_host(TEST, None).await else { return };
     let fails = async |words: &[&str], code, said: &[&str]| {
         let ended = host.bgctl(words).await;
         assert_eq!(ended.code, Some(code), "{}", ended.talk);
@@ -182,7 +182,7 @@ async fn what_keeps_from_a_host_is_told_in_sshs_words_with_what_helps() {
 async fn a_full_disk_on_the_other_host_is_said_and_leaves_nothing_behind() {
     const TEST: &str = "a_full_disk_on_the_other_host";
     let Some(gateway) = gateway(TEST).await else { return };
-    let Some(host) = remote_host(TEST, Some(40)) else { return };
+    let Some(host) = remote_host(TEST, Some(40)).await else { return };
     let image = gateway.named("big:1");
     import(&image, 48 << 20, "amd64");
     let ended = host.bgctl(&["push", "production-server", &image]).await;

@@ -6,17 +6,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tests::{Ended, Started};
+use tests::{Ended, Started, eventually};
 
 use crate::docker_host::{free_port, skip};
 use crate::programs::PROGRAMS;
-
-/// How long an engine may take to start or to stop.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The host; dropping it removes everything.
 pub(crate) struct RemoteHost {
@@ -30,7 +26,7 @@ pub(crate) struct RemoteHost {
 
 /// Returns a host whose engine has a disk of its own of so many megabytes, or the machine's; `None`, with a word on why, where none
 /// can be made.
-pub(crate) fn remote_host(test: &str, disk: Option<u32>) -> Option<RemoteHost> {
+pub(crate) async fn remote_host(test: &str, disk: Option<u32>) -> Option<RemoteHost> {
     if !rustix::process::getuid().is_root() {
         return skip(test, "only root can make another host");
     }
@@ -50,8 +46,8 @@ pub(crate) fn remote_host(test: &str, disk: Option<u32>) -> Option<RemoteHost> {
         sshd: None,
     };
     host.join_network();
-    host.start_engine(disk);
-    host.start_sshd();
+    host.start_engine(disk).await;
+    host.start_sshd().await;
     Some(host)
 }
 
@@ -119,7 +115,7 @@ impl RemoteHost {
         run("ip", &["-n", namespace, "route", "add", "default", "via", &ours.to_string()]);
     }
 
-    fn start_engine(&mut self, disk: Option<u32>) {
+    async fn start_engine(&mut self, disk: Option<u32>) {
         let data = self.path("data");
         fs::create_dir(&data).unwrap();
         if let Some(megabytes) = disk {
@@ -137,15 +133,11 @@ impl RemoteHost {
         command.arg("--host").arg(self.socket());
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.engine = Some(command.spawn().unwrap());
-        let until = Instant::now() + PATIENCE;
-        while self.docker(&["version"]).is_err() {
-            let log = fs::read_to_string(self.path("dockerd.log")).unwrap();
-            assert!(Instant::now() < until, "the second engine does not answer: {log}");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        let answers = async || self.docker(&["version"]).is_ok().then_some(());
+        eventually("the second engine answers (its dockerd.log is in the test's folder)", answers).await;
     }
 
-    fn start_sshd(&mut self) {
+    async fn start_sshd(&mut self) {
         let port = free_port();
         let path = |name: &str| self.path(name).display().to_string();
         for key in ["host_key", "user_key"] {
@@ -178,12 +170,9 @@ impl RemoteHost {
         let ssh = which("ssh");
         fs::write(self.path("bin/ssh"), format!("#!/bin/sh\nexec {ssh} -F '{}' \"$@\"\n", path("ssh_config"))).unwrap();
         fs::set_permissions(self.path("bin/ssh"), fs::Permissions::from_mode(0o755)).unwrap();
-        let until = Instant::now() + PATIENCE;
-        while std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            assert!(Instant::now() < until, "sshd does not listen");
-            std::thread::sleep(Duration::from_millis(10));
-        }
         self.sshd = Some(sshd);
+        let listens = async || std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok().then_some(());
+        eventually("sshd listens", listens).await;
     }
 }
 
@@ -201,13 +190,7 @@ impl Drop for RemoteHost {
         if let Some(mut engine) = self.engine.take() {
             let id = Pid::from_raw(i32::try_from(engine.id()).unwrap()).unwrap();
             let _gone = kill_process(id, Signal::TERM);
-            let until = Instant::now() + PATIENCE;
-            while engine.try_wait().unwrap().is_none() {
-                if Instant::now() > until {
-                    let _gone = engine.kill();
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
+            let _gone = engine.wait();
         }
         for mount in mounts_below(self.folder.path()).iter().rev() {
             let _gone = Command::new("umount").arg(mount).status();
