@@ -1,7 +1,10 @@
 //! The Docker engine by itself, on a real one: gateway, slots, exits, logs.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use config::name::Slot;
@@ -9,9 +12,12 @@ use ctl::engine::docker::{Finding, Verdict};
 use ctl::engine::{
     Engine, EngineError, Exit, GatewaySpec, Happening, Image, InstanceSpec, LogRange, Pull, Restart, RunSettings,
 };
+use serde_json::json;
+use tests::Started;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::docker_host::{TestGateway, docker, gateway, inspect};
+use crate::programs::PROGRAMS;
 
 /// A slot that runs the proxy's own image, the one image that is always there, with another command.
 pub(crate) async fn slot_spec(gateway: &TestGateway, command: &[&str]) -> InstanceSpec {
@@ -318,4 +324,59 @@ async fn down_takes_slots_and_leaves_strangers_and_their_network() {
     let left = gateway.leftovers().into_iter().filter(|name| *name != image);
     let left: BTreeSet<String> = left.collect();
     assert_eq!(left, BTreeSet::from([stranger, network, gateway.named("bluegreen-state")]));
+}
+
+/// A private registry is told who we are, by what `docker login` left: an entry, or a helper.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pull_carries_the_credentials_that_docker_login_left() {
+    let Some(gateway) = gateway("a_pull_carries_the_credentials").await else { return };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let registry = listener.local_addr().unwrap().to_string();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let all = Arc::clone(&told);
+    // It lets nobody in, and notes who asked.
+    let serving = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let all = Arc::clone(&all);
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                // Where an engine tries TLS first, it is to try the next thing soon.
+                let is_http = |head: &[u8]| head.first().is_none_or(u8::is_ascii_uppercase);
+                while is_http(&head)
+                    && !head.ends_with(b"\r\n\r\n")
+                    && stream.read_buf(&mut head).await.is_ok_and(|count| count > 0)
+                {}
+                let head = String::from_utf8_lossy(&head).into_owned();
+                all.lock().unwrap().extend(
+                    head.lines().filter_map(|line| line.strip_prefix("Authorization: Basic ")).map(str::to_owned),
+                );
+                let refusal = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"r\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                stream.write_all(refusal.as_bytes()).await
+            });
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let helper = folder.path().join("docker-credential-of-test");
+    fs::write(&helper, "#!/bin/sh\nread registry\necho '{\"Username\":\"helped\",\"Secret\":\"s\"}'\n").unwrap();
+    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
+    let pull = async |config: serde_json::Value| {
+        fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+        let image = format!("{registry}/shop:1");
+        let words = ["--gateway", &gateway.name, "deploy", &image];
+        let mut command = tokio::process::Command::new(PROGRAMS.bgctl);
+        command.args(words).arg("--json").env("DOCKER_CONFIG", folder.path()).env("PATH", path);
+        let ended = Started::spawn(command).end().await;
+        assert_eq!(ended.code, Some(3), "{}", ended.talk);
+        assert!(ended.talk.contains(&format!("`docker login {registry}`")), "{}", ended.talk);
+        std::mem::take(&mut *told.lock().unwrap())
+    };
+    let up = gateway.engine.up(&gateway.spec()).await;
+    assert!(up.is_ok(), "{up:?}");
+    assert_eq!(pull(json!({})).await, Vec::<String>::new());
+    let entry = pull(json!({ "auths": { &registry: { "auth": "bWU6c2VjcmV0" } } })).await;
+    assert!(!entry.is_empty() && entry.iter().all(|who| who == "bWU6c2VjcmV0"), "{entry:?}");
+    let helped = pull(json!({ "credsStore": "of-test" })).await;
+    assert!(!helped.is_empty() && helped.iter().all(|who| who == "aGVscGVkOnM="), "{helped:?}");
+    serving.abort();
 }

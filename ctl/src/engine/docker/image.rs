@@ -4,8 +4,8 @@ use bollard::models::{HealthConfig, ImageInspect};
 use bollard::query_parameters::{CreateImageOptions, RemoveImageOptions};
 use futures_util::StreamExt as _;
 
-use super::Docker;
 use super::refusal::{found, refusal};
+use super::{Docker, credentials};
 use crate::engine::{EngineError, Image, Pull};
 
 impl Docker {
@@ -51,10 +51,29 @@ impl Docker {
     }
 
     async fn pull(&self, reference: &str) -> Result<(), EngineError> {
+        let registry = credentials::registry(reference);
+        let known = match credentials::folder(&config::paths::variable) {
+            Some(folder) => credentials::find(&folder, registry).await,
+            None => Ok(None),
+        };
+        // A public image needs none, so what is wrong with them is said where the pull fails.
+        let (credentials, trouble) = match known {
+            Ok(known) => (known, None),
+            Err(trouble) => (None, Some(trouble)),
+        };
         let failed = |why: &dyn std::fmt::Display| {
+            let why = why.to_string();
+            let is_closed = ["unauthorized", "denied", "no basic auth"].iter().any(|word| why.contains(word));
+            let hint = match &trouble {
+                Some(trouble) => format!("docker's credentials can't be read: {trouble}"),
+                None if is_closed && registry.starts_with("https://") => {
+                    "`docker login` first, on this machine".to_owned()
+                }
+                None if is_closed => format!("`docker login {registry}` first, on this machine"),
+                None => "build it on this machine, and `bgctl deploy HOST IMAGE` sends it".to_owned(),
+            };
             EngineError::Refused(format!(
-                "there is no image {reference} on {}, and it could not be pulled: {why}\nhint: build it there, or \
-                 `docker save {reference} | docker load` on that engine",
+                "there is no image {reference} on {}, and it could not be pulled: {why}\nhint: {hint}",
                 self.place.target()
             ))
         };
@@ -63,7 +82,7 @@ impl Docker {
         let tag = (!last.contains(':') && !reference.contains('@')).then(|| "latest".to_owned());
         let options =
             CreateImageOptions { from_image: Some(reference.to_owned()), tag, ..CreateImageOptions::default() };
-        let mut progress = std::pin::pin!(self.handles.long.create_image(Some(options), None, None));
+        let mut progress = std::pin::pin!(self.handles.long.create_image(Some(options), None, credentials));
         while let Some(step) = progress.next().await {
             let step = step.map_err(|error| match refusal("pull", error) {
                 EngineError::Refused(why) => failed(&why),

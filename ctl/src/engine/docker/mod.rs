@@ -1,13 +1,14 @@
 //! Docker as an engine: an instance is a container, the gateway two of them on a network of their own.
 //!
 //! `place` finds the engine, `connect` (`transport`, `ssh`) reaches it; `gateway` and `teardown` make and remove what runs the proxy (`proxy_image`, `program_image`, `binary`,
-//! `ports`); `relay` reaches it; `image`, `layers`, `container` (`spec`, `mount`, `quantity`), `events`, `exec` and `logs` are what a
+//! `ports`); `relay` reaches it; `image` (`credentials`), `layers`, `container` (`spec`, `mount`, `quantity`), `events`, `exec` and `logs` are what a
 //! deployment does with its slots; `survey` is what `doctor` finds, `application` what the demo runs. Whatever has our `labels` is ours, and nothing else is touched.
 
 mod application;
 mod binary;
 mod connect;
 mod container;
+mod credentials;
 mod events;
 mod exec;
 mod gateway;

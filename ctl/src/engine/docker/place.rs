@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use config::paths;
 use sha2::{Digest as _, Sha256};
 
+use super::credentials;
 use super::ssh::Destination;
 use crate::engine::EngineError;
 
@@ -40,10 +41,7 @@ impl Place {
         if let Some(host) = env(paths::ENV_DOCKER_HOST) {
             return Self::of_url(&host, paths::ENV_DOCKER_HOST, env);
         }
-        let folder = env("DOCKER_CONFIG")
-            .map(PathBuf::from)
-            .or_else(|| env("HOME").map(|home| Path::new(&home).join(".docker")));
-        if let Some(folder) = folder {
+        if let Some(folder) = credentials::folder(env) {
             let context = env(paths::ENV_DOCKER_CONTEXT).or_else(|| current_context(&folder));
             if let Some(name) = context.filter(|name| !name.is_empty() && name != "default") {
                 let host = context_host(&folder, &name)?;
