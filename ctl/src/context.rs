@@ -6,6 +6,7 @@ use config::name::ServiceName;
 use tokio::sync::OnceCell;
 
 use crate::admin::{self, Client, Door};
+use crate::deploy::together::Party;
 use crate::engine::docker::Docker;
 use crate::engine::process::Process;
 use crate::engine::{Engine, GatewaySpec};
@@ -22,13 +23,25 @@ pub struct Context<'a> {
     pub ui: &'a Ui,
     /// Ctrl-C and its kin.
     pub interrupt: Interrupt,
+    /// Its part in a deployment to several hosts.
+    pub(crate) together: Option<Party>,
     engine: OnceCell<Arc<Engine>>,
 }
 
 impl<'a> Context<'a> {
     /// Returns the context of a run; nothing is reached yet.
     pub fn new(global: Global, ui: &'a Ui, interrupt: Interrupt) -> Self {
-        Self { global, ui, interrupt, engine: OnceCell::new() }
+        Self { global, ui, interrupt, together: None, engine: OnceCell::new() }
+    }
+
+    /// Returns the context of one host of several, which flips when all do.
+    pub(crate) fn on<'u>(&self, host: &str, ui: &'u Ui, party: Party) -> Context<'u> {
+        Context { together: Some(party), ..self.alone_on(host, ui) }
+    }
+
+    /// Returns the context of one host of several, by itself.
+    pub(crate) fn alone_on<'u>(&self, host: &str, ui: &'u Ui) -> Context<'u> {
+        Context::new(Global { host: Some(host.to_owned()), ..self.global.clone() }, ui, self.interrupt.clone())
     }
 
     /// Returns the engine, connecting to it at the first call.

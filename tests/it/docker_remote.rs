@@ -139,6 +139,74 @@ async fn a_push_that_is_cut_at_any_point_leaves_no_name_and_says_so() {
     assert_eq!(again.code, Some(0), "{}", again.talk);
 }
 
+/// Flipped when all are healthy; one that can't be prepared keeps the others as they are; one that goes back takes the others along.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_hosts_flip_together_or_not_at_all() {
+    const TEST: &str = "several_hosts";
+    const HERE: &str = "unix:///var/run/docker.sock";
+    let Some(gateway) = gateway(TEST).await else { return };
+    let Some(host) = remote_host(TEST, None).await else { return };
+    let Some(image) = gateway.build(TEST, &Uptimer { version: 1, loading: 0, fail: "" }) else { return };
+    let binary = gateway.proxy_binary.to_str().unwrap();
+    let here = format!("127.0.0.1:{}:80", gateway.port);
+    let there = format!("{PORT}:80");
+    for (place, publish) in [(HERE, &here), ("production-server", &there)] {
+        let words = ["--gateway", &gateway.name, "-H", place, "up", "--publish", publish, "--proxy-binary", binary];
+        let up = host.bgctl(&words).await;
+        assert_eq!(up.code, Some(0), "{}", up.talk);
+    }
+    let both = format!("{HERE},production-server");
+    let deploy = async |more: &[&str]| {
+        let words = ["--gateway", &gateway.name, "deploy", &both, &image, "--service", "uptimer"];
+        host.bgctl(&[&words[..], &["--bake", "300ms", "--domain", "uptimer.test"], more].concat()).await
+    };
+    let live = async || {
+        let mut slots = Vec::new();
+        for place in [HERE, "production-server"] {
+            let status = host.bgctl(&["--gateway", &gateway.name, "-H", place, "status", "uptimer"]).await;
+            slots.push(status.events[0]["services"][0]["live"].clone());
+        }
+        slots
+    };
+    let first = deploy(&[]).await;
+    assert_eq!(first.code, Some(0), "{}", first.talk);
+    let report = first.report();
+    assert_eq!((&report["hosts"][0]["host"], &report["hosts"][1]["host"]), (&json!(HERE), &json!("production-server")));
+    assert!(first.talk.contains("production-server: LIVE: uptimer"), "{}", first.talk);
+    assert_eq!(live().await, ["blue", "blue"]);
+
+    // There the name of the new container is taken by a stranger's.
+    let name = gateway.named("uptimer_GREEN");
+    host.docker(&["create", "--name", &name, &image]).unwrap();
+    let refused = deploy(&[]).await;
+    assert_eq!(refused.code, Some(3), "{}", refused.talk);
+    assert!(
+        refused.talk.contains("production-server is not ready, so unix:///var/run/docker.sock does not flip"),
+        "{}",
+        refused.talk
+    );
+    assert!(refused.talk.contains("no host has the new version"), "{}", refused.talk);
+    assert_eq!(live().await, ["blue", "blue"]);
+    assert!(!gateway.containers().contains("uptimer_GREEN"), "what was staged here is gone");
+    host.docker(&["rm", &name]).unwrap();
+
+    // A version that dies there in its bake: it goes back here too.
+    let mut dying = host.start(
+        &[
+            &["--gateway", &gateway.name, "deploy", &both, &image, "--service", "uptimer"][..],
+            &["--bake", "20s", "--keep", "warm"],
+        ]
+        .concat(),
+    );
+    let flipped = [dying.until("flipped").await, dying.until("flipped").await];
+    assert!(flipped.iter().any(|event| event["host"] == "production-server"), "{flipped:?}");
+    host.docker(&["kill", "-s", "KILL", &name]).unwrap();
+    let ended = dying.end().await;
+    assert_eq!(ended.code, Some(4), "{}", ended.talk);
+    assert!(ended.talk.contains("another host failed, so this one goes back"), "{}", ended.talk);
+    assert_eq!(live().await, ["blue", "blue"]);
+}
+
 /// Each with its own words and a hint, and exit code 8: nobody there, a key that is not known, a key that is not taken.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_keeps_from_a_host_is_told_in_sshs_words_with_what_helps() {

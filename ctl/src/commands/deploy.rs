@@ -3,16 +3,17 @@
 use ::config::name::ServiceName;
 use clap::Args;
 
+use crate::commands::everywhere;
 use crate::commands::options::Run;
 use crate::commands::push::image;
-use crate::commands::switch::{Order, switch};
+use crate::commands::switch::Order;
 use crate::context::Context;
 use crate::error::{Error, ExitCode};
 
 /// Send an image to a host and switch to it there
 #[derive(Debug, Args)]
 pub struct Deploy {
-    /// The host, where --host does not name it, and the image
+    /// The host (several: with commas), where --host does not name it, and the image
     #[arg(required = true, num_args = 1..=2, value_names = ["HOST", "IMAGE"])]
     pub(crate) place: Vec<String>,
     /// The service (default: the last part of the image's name)
@@ -32,7 +33,7 @@ impl Deploy {
                 .map_err(|error| Error::usage(format!("{error}")).hint("name the service: --service NAME"))?,
         };
         let order = Order { service, image: Some(image.to_owned()), is_pushed: true, options: self.options };
-        switch(context, order).await
+        everywhere::switch(context, order).await
     }
 }
 

@@ -10,6 +10,7 @@ pub mod deploy;
 pub mod doctor;
 pub mod down;
 pub mod events;
+pub(crate) mod everywhere;
 pub mod exec;
 pub mod flip;
 pub mod history;

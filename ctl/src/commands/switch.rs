@@ -9,6 +9,7 @@ use clap::Args;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::everywhere;
 use super::known;
 use crate::admin::{self, Client};
 use crate::commands::options::Run;
@@ -40,11 +41,12 @@ pub struct Switch {
 impl Switch {
     pub(crate) async fn run(self, context: &Context<'_>) -> Result<ExitCode, Error> {
         let Self { service, image, options } = self;
-        switch(context, Order { service, image, is_pushed: false, options }).await
+        everywhere::switch(context, Order { service, image, is_pushed: false, options }).await
     }
 }
 
 /// What a switch is asked for, by whichever command.
+#[derive(Debug, Clone)]
 pub(crate) struct Order {
     pub(crate) service: ServiceName,
     pub(crate) image: Option<String>,
@@ -86,7 +88,8 @@ pub(crate) fn finish(
     }
 }
 
-async fn try_switch(context: &Context<'_>, order: Order) -> Result<Option<Report>, Error> {
+/// Switches; `None` where nothing was to be flipped.
+pub(crate) async fn try_switch(context: &Context<'_>, order: Order) -> Result<Option<Report>, Error> {
     let Order { service: name, image, is_pushed, options } = order;
     if context.global.file.is_some() {
         return Err(Error::not_there_yet("--file"));

@@ -180,6 +180,10 @@ impl<'a> Rollout<'a> {
         if self.no_flip {
             return Ok(None);
         }
+        if let Some(party) = &self.context.together {
+            let interrupt = self.context.interrupt.clone();
+            interrupt.beside(leased(self.client, party.ready())).await??;
+        }
         if self.pause {
             self.begun("pause").await?;
             undo.push(Undo::Resume);

@@ -9,4 +9,5 @@ pub mod recover;
 pub mod report;
 mod retire;
 pub mod settings;
+pub mod together;
 pub mod wait;

@@ -2,6 +2,7 @@
 
 mod table;
 
+use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -24,7 +25,9 @@ pub struct Tone {
 
 /// Where everything that a person or a program reads goes out.
 pub struct Ui {
-    inner: Mutex<Inner>,
+    inner: Arc<Mutex<Inner>>,
+    /// Whose words these are, where several speak at once.
+    label: Option<String>,
 }
 
 struct Inner {
@@ -67,7 +70,16 @@ impl Ui {
     }
 
     fn new(inner: Inner) -> Self {
-        Self { inner: Mutex::new(inner) }
+        Self { inner: Arc::new(Mutex::new(inner)), label: None }
+    }
+
+    /// Returns a printer to the same places that marks what it prints.
+    pub fn labelled(&self, label: &str) -> Self {
+        Self { inner: Arc::clone(&self.inner), label: Some(label.to_owned()) }
+    }
+
+    fn marked<'l>(&self, line: &'l str) -> Cow<'l, str> {
+        self.label.as_ref().map_or(Cow::Borrowed(line), |label| format!("{label}: {line}").into())
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -86,12 +98,13 @@ impl Ui {
 
     /// Tells whether progress is written over the line before, so that much of it costs nothing.
     pub fn is_live(&self) -> bool {
-        self.lock().in_place
+        self.lock().in_place && self.label.is_none()
     }
 
     /// Prints a line of data.
     pub fn data(&self, line: &str) {
-        self.lock().out_line(line);
+        let line = self.marked(line);
+        self.lock().out_line(&line);
     }
 
     /// Prints text of data that brings its own line ends.
@@ -111,7 +124,14 @@ impl Ui {
     pub fn event(&self, value: &impl Serialize) {
         let mut inner = self.lock();
         if inner.tone.json {
-            inner.out_line(&serde_json::to_string(value).expect("our own types are JSON"));
+            let Some(label) = &self.label else {
+                return inner.out_line(&serde_json::to_string(value).expect("our own types are JSON"));
+            };
+            let mut value = serde_json::to_value(value).expect("our own types are JSON");
+            if let Some(fields) = value.as_object_mut() {
+                fields.insert("host".to_owned(), label.clone().into());
+            }
+            inner.out_line(&value.to_string());
         }
     }
 
@@ -119,7 +139,7 @@ impl Ui {
     pub fn say(&self, line: &str) {
         let mut inner = self.lock();
         if !inner.tone.quiet {
-            inner.err_line(Style::new(), line);
+            inner.err_line(Style::new(), &self.marked(line));
         }
     }
 
@@ -127,7 +147,7 @@ impl Ui {
     pub fn announce(&self, line: &str) {
         let mut inner = self.lock();
         if !inner.tone.quiet {
-            inner.err_line(AnsiColor::Green.on_default().bold(), line);
+            inner.err_line(AnsiColor::Green.on_default().bold(), &self.marked(line));
         }
     }
 
@@ -135,22 +155,24 @@ impl Ui {
     pub fn detail(&self, line: &str) {
         let mut inner = self.lock();
         if inner.tone.verbose {
-            inner.err_line(Style::new().dimmed(), line);
+            inner.err_line(Style::new().dimmed(), &self.marked(line));
         }
     }
 
     /// Says what someone should look at; never silenced.
     pub fn warn(&self, line: &str) {
+        let line = self.marked(line);
         self.lock().err_line(AnsiColor::Yellow.on_default(), &format!("warning: {line}"));
     }
 
     /// Says how far a wait has got: over the line before on a terminal, once for each new text in a log.
     pub fn progress(&self, line: &str) {
+        let line = &*self.marked(line);
         let mut inner = self.lock();
         if inner.tone.quiet || inner.progress.as_deref() == Some(line) {
             return;
         }
-        if inner.in_place {
+        if inner.in_place && self.label.is_none() {
             let _gone = write!(inner.err, "\r\x1b[K{line}").and_then(|()| inner.err.flush());
         } else {
             inner.err_line(Style::new(), line);
@@ -161,7 +183,7 @@ impl Ui {
     /// Says why the command failed.
     pub fn error(&self, error: &Error) {
         let mut inner = self.lock();
-        inner.err_line(AnsiColor::Red.on_default().bold(), &format!("error: {}", error.message));
+        inner.err_line(AnsiColor::Red.on_default().bold(), &format!("error: {}", self.marked(&error.message)));
         for line in &error.details {
             inner.err_line(Style::new(), &format!("  {line}"));
         }
@@ -256,6 +278,19 @@ mod tests {
         ui.warn("look");
         ui.error(&Error::usage("no").detail("more").hint("so"));
         assert_eq!(captured.stderr(), "warning: look\nerror: no\n  more\nhint: so\n");
+    }
+
+    #[test]
+    fn several_that_speak_at_once_are_told_apart() {
+        let (ui, captured) = Ui::captured();
+        let shop = ui.labelled("web1");
+        shop.say("talk");
+        shop.warn("look");
+        shop.data("data");
+        ui.set_tone(Tone { json: true, ..Tone::default() });
+        shop.event(&serde_json::json!({"event": "b"}));
+        assert_eq!(captured.stderr(), "web1: talk\nwarning: web1: look\n");
+        assert_eq!(captured.stdout(), "web1: data\n{\"event\":\"b\",\"host\":\"web1\"}\n");
     }
 
     #[test]
