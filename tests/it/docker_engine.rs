@@ -26,6 +26,7 @@ pub(crate) async fn slot_spec(gateway: &TestGateway, command: &[&str]) -> Instan
     InstanceSpec {
         service: "shop".parse().unwrap(),
         slot: Slot::Blue,
+        replica: 1,
         deployment: "1".to_owned(),
         image,
         port: 9000,

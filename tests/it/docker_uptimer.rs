@@ -14,6 +14,7 @@ async fn spec(gateway: &TestGateway, image: &str, slot: Slot) -> InstanceSpec {
     InstanceSpec {
         service: "uptimer".parse().unwrap(),
         slot,
+        replica: 1,
         deployment: "1".to_owned(),
         port: image.exposed_ports[0],
         image,

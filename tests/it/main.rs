@@ -51,6 +51,8 @@ mod inflight_model;
 mod protocol;
 // The journal: history, and what a kill at any step leaves.
 mod journal;
+// Several instances of a version: switched, scaled, killed and settled together.
+mod replicas;
 // A proxy that is killed, finds its state damaged or its disk full.
 mod recovery;
 // A second host with an engine and an sshd of its own.

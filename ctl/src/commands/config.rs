@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::known;
 use crate::context::Context;
 use crate::deploy::settings::Settings;
+use crate::engine::Instance;
 use crate::error::{Error, ExitCode};
 
 /// Print what is in force
@@ -37,11 +38,13 @@ impl Config {
             None => Vec::new(),
         };
         let in_force = services.into_iter().map(|service| {
-            let of_live = instances.iter().find(|instance| {
+            let is_live = |instance: &&Instance| {
                 instance.service == service.name && Some(instance.slot) == service.live && !instance.kept
-            });
+            };
+            let live: Vec<&Instance> = instances.iter().filter(is_live).collect();
+            let replicas = u32::try_from(live.len()).unwrap_or(u32::MAX);
             InForce {
-                settings: of_live.map(|instance| Settings::of(instance).masked()),
+                settings: live.first().map(|instance| Settings { replicas, ..Settings::of(instance).masked() }),
                 routes: service.settings,
                 service: service.name,
             }

@@ -63,6 +63,7 @@ impl Run {
         let spec = InstanceSpec {
             service: self.service,
             slot: instance.slot,
+            replica: 1,
             deployment: instance.deployment.clone(),
             image,
             port: instance.endpoint.port(),

@@ -2,9 +2,11 @@
 
 use ::config::name::{ServiceName, Slot};
 use clap::Args;
+use futures_util::future::try_join_all;
 
 use super::known;
 use crate::context::Context;
+use crate::deploy::plan::Situation;
 use crate::engine::LogRange;
 use crate::error::{Error, ExitCode};
 
@@ -17,6 +19,9 @@ pub struct Logs {
     /// The slot (default: the live one)
     #[arg(long, value_name = "blue|green")]
     slot: Option<Slot>,
+    /// One replica only, by its number
+    #[arg(long, value_name = "N", conflicts_with_all = ["proxy", "failed"])]
+    replica: Option<u32>,
     /// The log of the last failed deployment
     #[arg(long, conflicts_with = "slot")]
     failed: bool,
@@ -68,9 +73,26 @@ impl Logs {
         };
         let engine = context.engine().await?;
         let instances = engine.instances(Some(&name)).await?;
-        let found = instances.iter().find(|instance| instance.slot == slot && !instance.kept);
-        let instance = found.ok_or_else(|| Error::usage(format!("{name} has no instance of ours in {slot}")))?;
-        engine.logs(instance, range, &mut print).await?;
+        let mut found = Situation { service: None, instances: &instances }.occupants(slot);
+        found.retain(|instance| self.replica.is_none_or(|replica| replica == instance.replica));
+        match found.as_slice() {
+            [] => return Err(Error::usage(format!("{name} has no such instance of ours in {slot}"))),
+            [instance] => engine.logs(instance, range, &mut print).await?,
+            several => {
+                let widest = several.iter().map(|instance| instance.name.len()).max().unwrap_or_default();
+                let read = several.iter().map(|instance| async move {
+                    let mut print = |line: &str| {
+                        if context.ui.tone().json {
+                            context.ui.event(&serde_json::json!({ "instance": instance.name, "line": line }));
+                        } else {
+                            context.ui.data(&format!("{:widest$} | {line}", instance.name));
+                        }
+                    };
+                    engine.logs(instance, range, &mut print).await
+                });
+                try_join_all(read).await?;
+            }
+        }
         Ok(ExitCode::DONE)
     }
 }

@@ -13,6 +13,9 @@ use crate::deploy::settings::{ImageHealth, Keep, Settings};
 use crate::engine::{Pull, RunSettings};
 use crate::error::Error;
 
+/// More instances of one service on one host are a mistyped number.
+pub(crate) const MOST_REPLICAS: i64 = 100;
+
 /// Routes, health, drain and bake: what `switch`, `deploy` and `route` share.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Rollout {
@@ -208,8 +211,8 @@ pub struct Run {
     /// How long that may take (default 10m)
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub before_timeout: Option<Duration>,
-    /// Not there yet
-    #[arg(long, hide = true)]
+    /// So many instances, among which requests are shared out (default: as many as there are, else 1)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST_REPLICAS))]
     pub replicas: Option<u32>,
     /// Not there yet
     #[arg(long, hide = true)]
@@ -240,9 +243,8 @@ impl Run {
     /// # Errors
     /// Wrong usage, what is not there yet, and an environment file that can't be read.
     pub(crate) fn apply(&self, settings: &mut Settings) -> Result<(), Error> {
-        let later = [("--replicas", self.replicas.is_some()), ("--stop-first", self.stop_first)];
-        if let Some((option, _)) = later.iter().find(|(_, given)| *given) {
-            return Err(Error::not_there_yet(option));
+        if self.stop_first {
+            return Err(Error::not_there_yet("--stop-first"));
         }
         self.rollout.apply(settings)?;
         settings.port = self.port.or(settings.port);
@@ -252,6 +254,7 @@ impl Run {
         if let Some(before) = &self.before {
             settings.before = Some(before.trim().to_owned()).filter(|line| !line.is_empty());
         }
+        settings.replicas = self.replicas.unwrap_or(settings.replicas);
         settings.before_timeout = self.before_timeout.unwrap_or(settings.before_timeout);
         settings.stop_grace = self.stop_grace.unwrap_or(settings.stop_grace);
         let RunSettings {
@@ -394,8 +397,8 @@ mod tests {
 
     #[test]
     fn options_that_are_not_there_yet_say_so() {
-        let options = Run { replicas: Some(2), ..Run::default() };
-        assert_eq!(options.apply(&mut Settings::default()).unwrap_err().message, "--replicas: not there yet");
+        let options = Run { stop_first: true, ..Run::default() };
+        assert_eq!(options.apply(&mut Settings::default()).unwrap_err().message, "--stop-first: not there yet");
     }
 
     #[test]

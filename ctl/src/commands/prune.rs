@@ -89,9 +89,12 @@ async fn remove(context: &Context<'_>, engine: &Engine, going: Going) -> Result<
     Ok(ExitCode::DONE)
 }
 
-/// Returns kept instances in whose slot there is another one: only a run that was cut off leaves such.
+/// Returns kept instances in whose slot there is another version: only a run that was cut off leaves such.
 fn stale(situation: &Situation<'_>) -> Vec<Instance> {
-    let is_stale = |instance: &&Instance| instance.kept && situation.occupant(instance.slot).is_some();
+    let is_stale = |instance: &&Instance| {
+        let occupant = situation.occupant(instance.slot);
+        instance.kept && occupant.is_some_and(|occupant| occupant.deployment != instance.deployment)
+    };
     situation.instances.iter().filter(is_stale).cloned().collect()
 }
 

@@ -86,8 +86,8 @@ impl Rollback {
                 return image(engine, &wanted).await.map(Outcome::Image);
             }
             let (plan, previous) = match back {
-                Back::Flip(plan) => (plan, None),
-                Back::Revive(plan, previous) => (plan, Some(previous)),
+                Back::Flip(plan) => (plan, Vec::new()),
+                Back::Revive(plan, previous) => (plan, previous),
                 Back::Image(image) => return Ok(Outcome::Image(image)),
                 Back::Nowhere => {
                     let error = Error::new(Kind::NoFlip, format!("{name} has nothing to go back to"));
@@ -97,12 +97,12 @@ impl Rollback {
                     });
                 }
             };
-            if let Some(before) = plan.old.as_ref().and_then(|live| Settings::of(live).before) {
+            if let Some(before) = plan.old.first().and_then(|live| Settings::of(live).before) {
                 context.ui.say(&format!("what `{before}` changed stays changed: a rollback undoes no migration"));
             }
             let warm = service.slots.get(plan.slot);
-            let settings = settings(&situation, &plan, previous.as_deref());
-            let image = warm.image.clone().filter(|_| previous.is_none()).or_else(|| image_of(previous.as_deref()));
+            let settings = settings(&situation, &plan, previous.first());
+            let image = warm.image.clone().filter(|_| previous.is_empty()).or_else(|| image_of(previous.first()));
             let rollout = Rollout {
                 pause: self.pause,
                 context,
@@ -112,7 +112,7 @@ impl Rollback {
                 work: Work {
                     id: deployment_id(),
                     deployment: previous
-                        .as_ref()
+                        .first()
                         .map(|previous| previous.deployment.clone())
                         .or_else(|| warm.deployment.clone())
                         .unwrap_or_else(deployment_id),
@@ -123,14 +123,15 @@ impl Rollback {
                     who: who(),
                     note: None,
                     slot: plan.slot,
-                    image_id: previous.as_ref().map(|previous| previous.image_id.clone()),
+                    image_id: previous.first().map(|previous| previous.image_id.clone()),
                     image,
                     revision: None,
                     old_image: service.slots.get(plan.slot.other()).image.clone(),
                 },
-                candidate: match previous {
-                    Some(previous) => Candidate::Existing(previous),
-                    None => Candidate::Warm(service.generation, situation.occupant(plan.slot).cloned().map(Box::new)),
+                candidate: if previous.is_empty() {
+                    Candidate::Warm(service.generation, situation.occupants(plan.slot))
+                } else {
+                    Candidate::Existing(previous)
                 },
                 detach: false,
                 no_flip: false,
@@ -155,7 +156,7 @@ impl Rollback {
 fn leads_to(back: &Back, service: &ServiceStatus, deployment: &str) -> bool {
     match back {
         Back::Flip(plan) => service.slots.get(plan.slot).deployment.as_deref() == Some(deployment),
-        Back::Revive(_, previous) => previous.deployment == deployment,
+        Back::Revive(_, previous) => previous.iter().any(|instance| instance.deployment == deployment),
         Back::Image(_) | Back::Nowhere => false,
     }
 }

@@ -100,7 +100,7 @@ impl Route {
             engine: None,
             service: &self.service,
             generation: service.as_ref().map_or(0, |service| service.generation),
-            plan: Plan { live: situation.live(), slot, steps, old: None, stale: Vec::new() },
+            plan: Plan { live: situation.live(), slot, steps, old: Vec::new(), stale: Vec::new() },
             settings,
             candidate: Candidate::Addresses(self.to.clone()),
             detach: self.options.detach,

@@ -113,9 +113,14 @@ fn health(slot: &SlotStatus) -> String {
     if slot.state == SlotState::Empty {
         return "-".to_owned();
     }
+    let count = slot.endpoints.len();
+    let healthy = slot.endpoints.iter().filter(|endpoint| endpoint.healthy).count();
     let sick = slot.endpoints.iter().find(|endpoint| !endpoint.healthy);
-    match sick {
-        None => "healthy".to_owned(),
-        Some(endpoint) => endpoint.reason.clone().unwrap_or_else(|| "not healthy".to_owned()),
+    let reason = sick.map(|endpoint| endpoint.reason.clone().unwrap_or_else(|| "not healthy".to_owned()));
+    match (reason, count) {
+        (None, 0 | 1) => "healthy".to_owned(),
+        (None, _) => format!("{count} healthy"),
+        (Some(reason), 0 | 1) => reason,
+        (Some(reason), _) => format!("{healthy} of {count} healthy: {reason}"),
     }
 }

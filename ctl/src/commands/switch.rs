@@ -123,7 +123,7 @@ pub(crate) async fn try_switch(context: &Context<'_>, order: Order) -> Result<Op
         let situation = Situation { service: service.as_ref(), instances: &instances };
         let mut settings = if options.reset { Settings::default() } else { situation.settings() };
         options.apply(&mut settings)?;
-        let plan = plan::switch(&situation);
+        let plan = plan::switch(&situation, &settings);
         let port = settings.port_for(&image)?;
         settings.port = Some(port);
         if options.dry_run {
@@ -132,10 +132,11 @@ pub(crate) async fn try_switch(context: &Context<'_>, order: Order) -> Result<Op
         }
         let deployment = deployment_id();
         let mut notes = vec![settings.note()];
-        notes.extend(plan.old.as_ref().map(|old| (PREVIOUS.to_owned(), old.image.clone())));
+        notes.extend(plan.old.first().map(|old| (PREVIOUS.to_owned(), old.image.clone())));
         let spec = InstanceSpec {
             service: name.clone(),
             slot: plan.slot,
+            replica: 1,
             deployment: deployment.clone(),
             port,
             run: settings.run.clone(),
@@ -162,7 +163,7 @@ pub(crate) async fn try_switch(context: &Context<'_>, order: Order) -> Result<Op
                 image: Some(reference),
                 image_id: Some(spec.image.id.clone()),
                 revision: spec.image.revision.clone(),
-                old_image: plan.old.as_ref().map(|old| old.image.clone()),
+                old_image: plan.old.first().map(|old| old.image.clone()),
             },
             candidate: Candidate::New(Box::new(spec)),
             client: &mut client,
@@ -247,9 +248,9 @@ async fn go_on(
                 image: Some(instance.image.clone()),
                 image_id: Some(instance.image_id.clone()),
                 revision: None,
-                old_image: plan.old.as_ref().map(|old| old.image.clone()),
+                old_image: plan.old.first().map(|old| old.image.clone()),
             },
-            candidate: Candidate::Warm(service.generation, Some(Box::new(instance.clone()))),
+            candidate: Candidate::Warm(service.generation, situation.occupants(slot)),
             client: &mut client,
             plan,
             settings,

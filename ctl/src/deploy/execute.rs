@@ -6,6 +6,7 @@ use config::admin::response::Flipped;
 use config::admin::{Event, LOG_BYTES};
 use config::duration::format;
 use config::name::{EndpointAddr, ServiceName, Slot};
+use futures_util::future::try_join_all;
 use tokio::time::{Duration, Instant};
 
 use super::lease::leased;
@@ -26,14 +27,14 @@ const LOG_LINES: usize = 20_000;
 
 /// What is to become live.
 pub enum Candidate {
-    /// A new instance.
+    /// New instances: the first of them, like which the others are.
     New(Box<InstanceSpec>),
-    /// An instance that was live before and is started again.
-    Existing(Box<Instance>),
+    /// Instances that were live before and are started again.
+    Existing(Vec<Instance>),
     /// Addresses that we don't manage.
     Addresses(Vec<EndpointAddr>),
-    /// The idle slot as it is: healthy, at this generation; with its instance, where it is one of ours.
-    Warm(u64, Option<Box<Instance>>),
+    /// The idle slot as it is: healthy, at this generation; with its instances, where they are ours.
+    Warm(u64, Vec<Instance>),
 }
 
 /// A deployment under way, under the service's lease.
@@ -81,7 +82,7 @@ pub(super) struct Live {
     /// False where the answer was lost and the proxy's status told.
     pub(super) timed: bool,
     pub(super) healthy: Option<Healthy>,
-    pub(super) instance: Option<Instance>,
+    pub(super) instances: Vec<Instance>,
     pub(super) at: Instant,
 }
 
@@ -147,9 +148,9 @@ impl<'a> Rollout<'a> {
     }
 
     async fn before_flip(&mut self, undo: &mut Vec<Undo>) -> Result<Option<Live>, Stopped> {
-        let mut instance = match &self.candidate {
-            Candidate::Existing(instance) | Candidate::Warm(_, Some(instance)) => Some((**instance).clone()),
-            Candidate::New(_) | Candidate::Addresses(_) | Candidate::Warm(_, None) => None,
+        let mut instances = match &self.candidate {
+            Candidate::Existing(instances) | Candidate::Warm(_, instances) => instances.clone(),
+            Candidate::New(_) | Candidate::Addresses(_) => Vec::new(),
         };
         if let (Candidate::New(spec), Some(line)) = (&self.candidate, self.settings.before.clone()) {
             let spec = spec.clone();
@@ -163,7 +164,7 @@ impl<'a> Rollout<'a> {
             self.context.ui.detail(&step.sentence());
             let name = step.name();
             self.begun(name).await?;
-            self.take_step(step, &mut instance, undo).await?;
+            self.take_step(step, &mut instances, undo).await?;
             self.done(name).await?;
         }
         self.context.interrupt.check()?;
@@ -171,7 +172,7 @@ impl<'a> Rollout<'a> {
             Candidate::Warm(generation, _) => (None, generation),
             Candidate::New(_) | Candidate::Existing(_) | Candidate::Addresses(_) => {
                 self.begun("stage").await?;
-                let healthy = self.stage(instance.as_ref(), undo).await?;
+                let healthy = self.stage(&instances, undo).await?;
                 self.done("stage").await?;
                 (Some(healthy), healthy.generation)
             }
@@ -198,13 +199,13 @@ impl<'a> Rollout<'a> {
                 self.context.ui.warn(&format!("requests are held until the pause ends by itself: {error}"));
             }
         }
-        Ok(Some(Live { flipped, timed, healthy, instance, at: Instant::now() }))
+        Ok(Some(Live { flipped, timed, healthy, instances, at: Instant::now() }))
     }
 
     async fn take_step(
         &mut self,
         step: Step,
-        instance: &mut Option<Instance>,
+        instances: &mut Vec<Instance>,
         undo: &mut Vec<Undo>,
     ) -> Result<(), Error> {
         match step {
@@ -234,37 +235,47 @@ impl<'a> Rollout<'a> {
             Step::Unpark(kept) => {
                 let named = self.engine()?.set_kept(&kept, false).await?;
                 undo.push(Undo::Name(named.clone(), true));
-                *instance = Some(named);
+                instances.iter_mut().filter(|known| known.id == named.id).for_each(|known| *known = named.clone());
             }
-            Step::Create => {
-                let Candidate::New(spec) = &self.candidate else {
+            Step::Create(replicas) => {
+                let Candidate::New(first) = &self.candidate else {
                     return Err(Error::usage("there is nothing to create"));
                 };
                 let engine = self.engine()?;
-                let created = leased(self.client, engine.create(spec)).await?;
-                undo.push(Undo::Remove(created.clone()));
-                leased(self.client, engine.start(&created)).await?;
-                self.context.ui.say(&format!("started {} from {}", created.name, spec.image.reference));
-                *instance = Some(created);
+                for replica in 1..=replicas {
+                    self.context.interrupt.check()?;
+                    let spec = InstanceSpec { replica, ..(**first).clone() };
+                    let created = leased(self.client, engine.create(&spec)).await?;
+                    undo.push(Undo::Remove(created.clone()));
+                    instances.push(created);
+                }
+                self.start_all(instances, &format!(" from {}", first.image.reference)).await?;
             }
             Step::Start => {
-                let Some(previous) = instance else { return Err(Error::usage("there is nothing to start")) };
-                let engine = self.engine()?;
-                if !previous.running {
-                    undo.push(Undo::Stop(previous.clone()));
-                }
-                leased(self.client, engine.start(previous)).await?;
-                self.context.ui.say(&format!("started {}", previous.name));
+                let idle = instances.iter().filter(|instance| !instance.running);
+                undo.extend(idle.cloned().map(Undo::Stop));
+                self.start_all(instances, "").await?;
             }
         }
         Ok(())
     }
 
-    async fn stage(&mut self, instance: Option<&Instance>, undo: &mut Vec<Undo>) -> Result<Healthy, Error> {
-        let endpoints = match (&self.candidate, instance) {
-            (Candidate::Addresses(addresses), _) => addresses.clone(),
-            (_, Some(instance)) => vec![instance.endpoint.clone()],
-            (_, None) => return Err(Error::usage("there is nothing to stage")),
+    /// Starts instances side by side, and says so.
+    async fn start_all(&mut self, instances: &[Instance], from: &str) -> Result<(), Error> {
+        let engine = self.engine()?;
+        let starts = try_join_all(instances.iter().map(|instance| engine.start(instance)));
+        leased(self.client, starts).await?;
+        for instance in instances {
+            self.context.ui.say(&format!("started {}{from}", instance.name));
+        }
+        Ok(())
+    }
+
+    async fn stage(&mut self, instances: &[Instance], undo: &mut Vec<Undo>) -> Result<Healthy, Error> {
+        let endpoints = match &self.candidate {
+            Candidate::Addresses(addresses) => addresses.clone(),
+            _ if instances.is_empty() => return Err(Error::usage("there is nothing to stage")),
+            _ => instances.iter().map(|instance| instance.endpoint.clone()).collect(),
         };
         let stage = Stage {
             slot: Some(self.plan.slot),
@@ -282,7 +293,8 @@ impl<'a> Rollout<'a> {
             ui: self.context.ui,
             service: self.service,
             slot: self.plan.slot,
-            instance: self.engine.zip(instance),
+            engine: self.engine,
+            instances,
             health_command: self.health_command.as_deref().filter(|_| required),
             interval: self.settings.health.interval,
             deadline: self.settings.deadline,
@@ -330,23 +342,33 @@ impl<'a> Rollout<'a> {
         }
     }
 
-    /// Returns the end of the log of what is about to be removed: nobody could read it afterwards.
+    /// Returns the end of the logs of what is about to be removed: nobody could read them afterwards.
     pub(super) async fn log_of(&self, undo: &[Undo]) -> Option<String> {
         let made = |step: &Undo| match step {
             Undo::Remove(instance) => Some(instance.clone()),
             Undo::Clear(_) | Undo::Stop(_) | Undo::Name(..) | Undo::Resume => None,
         };
-        let (engine, instance) = (self.engine?, undo.iter().find_map(made)?);
-        let mut log = String::new();
-        let range = LogRange { tail: Some(LOG_LINES), follow: false };
-        let mut keep = |line: &str| {
-            log.push_str(line);
-            log.push('\n');
-        };
-        // What can't be read can't be kept; the failure itself has been told.
-        engine.logs(&instance, range, &mut keep).await.ok()?;
-        let from = (log.len().saturating_sub(LOG_BYTES)..=log.len()).find(|at| log.is_char_boundary(*at))?;
-        Some(log.split_off(from))
+        let (engine, made): (_, Vec<Instance>) = (self.engine?, undo.iter().filter_map(made).collect());
+        let mut logs = String::new();
+        for instance in &made {
+            let mut log = String::new();
+            let range = LogRange { tail: Some(LOG_LINES), follow: false };
+            let mut keep = |line: &str| {
+                log.push_str(line);
+                log.push('\n');
+            };
+            // What can't be read can't be kept; the failure itself has been told.
+            if engine.logs(instance, range, &mut keep).await.is_err() {
+                continue;
+            }
+            // Each of several has its share, and says whose it is.
+            let title = if made.len() > 1 { format!("== {}\n", instance.name) } else { String::new() };
+            let share = (LOG_BYTES / made.len()).saturating_sub(title.len());
+            let from = (log.len().saturating_sub(share)..=log.len()).find(|at| log.is_char_boundary(*at))?;
+            logs.push_str(&title);
+            logs.push_str(&log[from..]);
+        }
+        Some(logs).filter(|logs| !logs.is_empty())
     }
 
     /// Undoes what was done, last first. A second signal leaves at once.

@@ -26,13 +26,35 @@ impl Situation<'_> {
         self.live().map_or(Slot::Blue, Slot::other)
     }
 
-    /// Returns the instance that has a slot's own name.
+    /// Returns the instances that have a slot's own names, in the order of their numbers.
+    pub fn occupants(&self, slot: Slot) -> Vec<Instance> {
+        let mut occupants: Vec<Instance> =
+            self.instances.iter().filter(|instance| instance.slot == slot && !instance.kept).cloned().collect();
+        occupants.sort_by_key(|instance| instance.replica);
+        occupants
+    }
+
+    /// Returns the first of them: they are all run alike.
     pub fn occupant(&self, slot: Slot) -> Option<&Instance> {
-        self.instances.iter().find(|instance| instance.slot == slot && !instance.kept)
+        let occupants = self.instances.iter().filter(|instance| instance.slot == slot && !instance.kept);
+        occupants.min_by_key(|instance| instance.replica)
     }
 
     fn kept(&self, slot: Slot) -> Option<&Instance> {
         self.instances.iter().find(|instance| instance.slot == slot && instance.kept)
+    }
+
+    /// Returns the version that a slot was left with, whichever of its instances are kept, and what does not belong to it.
+    fn sort_out(&self, slot: Slot) -> (Vec<Instance>, Vec<Instance>) {
+        let deployment = match (self.occupant(slot), self.kept(slot)) {
+            // A run was killed while it tried the occupants: the kept ones are the previous version.
+            (Some(_), Some(kept)) if !self.was_live(slot) => &kept.deployment,
+            (Some(instance), _) | (None, Some(instance)) => &instance.deployment,
+            (None, None) => return (Vec::new(), Vec::new()),
+        };
+        let mut all: Vec<Instance> = self.instances.iter().filter(|instance| instance.slot == slot).cloned().collect();
+        all.sort_by_key(|instance| instance.replica);
+        all.into_iter().partition(|instance| instance.deployment == *deployment)
     }
 
     fn was_live(&self, slot: Slot) -> bool {
@@ -48,6 +70,10 @@ impl Situation<'_> {
     pub fn settings(&self) -> Settings {
         let live = self.live().and_then(|slot| self.occupant(slot));
         let mut settings = live.map(Settings::of).unwrap_or_default();
+        if let Some(slot) = self.live() {
+            // What it was deployed with may have been scaled since.
+            settings.replicas = u32::try_from(self.occupants(slot).len()).unwrap_or(u32::MAX).max(1);
+        }
         if let Some(service) = self.service {
             settings.routes = service.settings.clone();
         }
@@ -66,8 +92,8 @@ pub enum Step {
     Park(Instance),
     /// Gives a kept version its slot's name back.
     Unpark(Instance),
-    /// Creates and starts the new version.
-    Create,
+    /// Creates and starts the new version: so many replicas.
+    Create(u32),
     /// Starts a version that is there.
     Start,
 }
@@ -80,7 +106,7 @@ impl Step {
             Self::RemoveLeftover(_) => "remove_leftover",
             Self::Park(_) => "park",
             Self::Unpark(_) => "unpark",
-            Self::Create => "create",
+            Self::Create(_) => "create",
             Self::Start => "start",
         }
     }
@@ -92,7 +118,8 @@ impl Step {
             Self::RemoveLeftover(instance) => format!("remove {}, left by an interrupted run", instance.name),
             Self::Park(instance) => format!("keep {} until the new version serves", instance.name),
             Self::Unpark(instance) => format!("give {} its name back", instance.name),
-            Self::Create => "create and start the new version".to_owned(),
+            Self::Create(1) => "create and start the new version".to_owned(),
+            Self::Create(replicas) => format!("create and start {replicas} replicas of the new version"),
             Self::Start => "start the previous version".to_owned(),
         }
     }
@@ -107,8 +134,8 @@ pub struct Plan {
     pub slot: Slot,
     /// What is to be done before staging, in order.
     pub steps: Vec<Step>,
-    /// The live instance.
-    pub old: Option<Instance>,
+    /// The live instances.
+    pub old: Vec<Instance>,
     /// Kept instances that are of no use once the new version is live.
     pub stale: Vec<Instance>,
 }
@@ -128,43 +155,30 @@ impl Plan {
 }
 
 /// Plans a switch.
-pub fn switch(situation: &Situation<'_>) -> Plan {
+pub fn switch(situation: &Situation<'_>, settings: &Settings) -> Plan {
     let slot = situation.idle();
     let mut steps = Vec::new();
-    let mut stale: Vec<Instance> = situation.instances.iter().filter(|instance| instance.kept).cloned().collect();
     if situation.is_draining(slot) {
         steps.push(Step::AwaitDrain(slot));
     }
-    match (situation.occupant(slot), situation.kept(slot)) {
-        // A run was killed while it tried the occupant: the kept one is the previous version.
-        (Some(occupant), Some(_)) if !situation.was_live(slot) => steps.push(Step::RemoveLeftover(occupant.clone())),
-        (Some(occupant), Some(kept)) => {
-            steps.push(Step::RemoveLeftover(kept.clone()));
-            stale.retain(|instance| instance.id != kept.id);
-            steps.push(Step::Park(occupant.clone()));
-        }
-        (Some(occupant), None) => steps.push(Step::Park(occupant.clone())),
-        (None, _) => {}
-    }
-    steps.push(Step::Create);
-    if let Some(Step::Park(parked)) = steps.iter().find(|step| matches!(step, Step::Park(_))) {
-        stale.push(parked.clone());
-    }
-    Plan {
-        live: situation.live(),
-        slot,
-        steps,
-        old: situation.live().and_then(|l| situation.occupant(l)).cloned(),
-        stale,
-    }
+    let (previous, leftovers) = situation.sort_out(slot);
+    let parked = previous.into_iter().filter(|instance| !instance.kept);
+    let parked: Vec<Instance> = parked.collect();
+    let kept = situation.instances.iter().filter(|instance| instance.kept && !leftovers.contains(instance));
+    let stale = kept.chain(&parked).cloned().collect();
+    steps.extend(leftovers.into_iter().map(Step::RemoveLeftover));
+    steps.extend(parked.into_iter().map(Step::Park));
+    steps.push(Step::Create(settings.replicas));
+    let live = situation.live();
+    Plan { live, slot, steps, old: live.map(|live| situation.occupants(live)).unwrap_or_default(), stale }
 }
 
 /// Plans the flip to what is staged.
 pub fn go_on(situation: &Situation<'_>) -> Plan {
-    let slot = situation.idle();
-    let old = situation.live().and_then(|live| situation.occupant(live)).cloned();
+    let (live, slot) = (situation.live(), situation.idle());
+    let old = live.map(|live| situation.occupants(live)).unwrap_or_default();
     let stale = situation.instances.iter().filter(|instance| instance.kept).cloned().collect();
-    Plan { live: situation.live(), slot, steps: Vec::new(), old, stale }
+    Plan { live, slot, steps: Vec::new(), old, stale }
 }
 
 /// The ways back to the previous version, best first.
@@ -172,8 +186,8 @@ pub fn go_on(situation: &Situation<'_>) -> Plan {
 pub enum Back {
     /// It is warm: one flip.
     Flip(Plan),
-    /// Its instance is there: start it, then as a switch.
-    Revive(Plan, Box<Instance>),
+    /// Its instances are there: start them, then as a switch.
+    Revive(Plan, Vec<Instance>),
     /// Only its image is known: switch to that.
     Image(String),
     /// There is nothing to go back to.
@@ -184,40 +198,29 @@ pub enum Back {
 pub fn rollback(situation: &Situation<'_>) -> Back {
     let Some(live) = situation.live() else { return Back::Nowhere };
     let slot = live.other();
-    let old = situation.occupant(live).cloned();
+    let old = situation.occupants(live);
     let stale = situation.instances.iter().filter(|instance| instance.kept && instance.slot == live).cloned().collect();
     let mut plan = Plan { live: Some(live), slot, steps: Vec::new(), old, stale };
     let healthy = situation.service.is_some_and(|service| {
         let endpoints = &service.slots.get(slot).endpoints;
         !endpoints.is_empty() && endpoints.iter().all(|endpoint| endpoint.healthy)
     });
-    let occupant = situation.occupant(slot);
-    // Addresses that we don't manage have no instance; one that is there must run.
-    let runs = occupant.is_none_or(|instance| instance.running);
+    let (previous, leftovers) = situation.sort_out(slot);
+    // Addresses that we don't manage have no instance; those that are there must run.
+    let runs = previous.iter().all(|instance| instance.running && !instance.kept);
     if situation.was_live(slot) && healthy && runs {
         return Back::Flip(plan);
     }
-    match (occupant, situation.kept(slot)) {
-        (Some(leftover), Some(kept)) if !situation.was_live(slot) => {
-            plan.steps.push(Step::RemoveLeftover(leftover.clone()));
-            plan.steps.push(Step::Unpark(kept.clone()));
-            plan.steps.push(Step::Start);
-            Back::Revive(plan, Box::new(kept.clone()))
-        }
-        (Some(occupant), _) => {
-            plan.steps.push(Step::Start);
-            Back::Revive(plan, Box::new(occupant.clone()))
-        }
-        (None, Some(kept)) => {
-            plan.steps.push(Step::Unpark(kept.clone()));
-            plan.steps.push(Step::Start);
-            Back::Revive(plan, Box::new(kept.clone()))
-        }
-        (None, None) => {
-            let note = plan.old.as_ref().and_then(|old| old.notes.iter().find(|(name, _)| name == PREVIOUS));
-            note.map_or(Back::Nowhere, |(_, image)| Back::Image(image.clone()))
-        }
+    if previous.is_empty() {
+        let live = situation.occupant(live);
+        let note = live.and_then(|live| live.notes.iter().find(|(name, _)| name == PREVIOUS));
+        return note.map_or(Back::Nowhere, |(_, image)| Back::Image(image.clone()));
     }
+    let in_the_way = leftovers.into_iter().filter(|instance| !instance.kept);
+    plan.steps.extend(in_the_way.map(Step::RemoveLeftover));
+    plan.steps.extend(previous.iter().filter(|instance| instance.kept).cloned().map(Step::Unpark));
+    plan.steps.push(Step::Start);
+    Back::Revive(plan, previous)
 }
 
 #[cfg(test)]

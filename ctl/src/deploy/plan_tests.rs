@@ -27,6 +27,7 @@ fn instance(slot: Slot, kept: bool, running: bool) -> Instance {
         name,
         service: "shop".parse().unwrap(),
         slot,
+        replica: 1,
         kept,
         running,
         deployment: "d".to_owned(),
@@ -38,14 +39,26 @@ fn instance(slot: Slot, kept: bool, running: bool) -> Instance {
     }
 }
 
+/// An instance of a deployment of its own, as the number `replica` of its slot.
+fn replica(slot: Slot, number: u32, kept: bool, deployment: &str) -> Instance {
+    let name = format!("shop_{slot}_{number}{}", if kept { "_kept" } else { "" });
+    Instance {
+        id: name.clone(),
+        name,
+        replica: number,
+        deployment: deployment.to_owned(),
+        ..instance(slot, kept, !kept)
+    }
+}
+
 fn plan_for(service: Option<&ServiceStatus>, instances: &[Instance]) -> Plan {
-    switch(&Situation { service, instances })
+    switch(&Situation { service, instances }, &Settings::default())
 }
 
 #[test]
 fn the_first_version_goes_into_blue() {
     let plan = plan_for(None, &[]);
-    assert_eq!((plan.live, plan.slot, plan.steps), (None, Slot::Blue, vec![Step::Create]));
+    assert_eq!((plan.live, plan.slot, plan.steps), (None, Slot::Blue, vec![Step::Create(1)]));
 }
 
 #[test]
@@ -54,7 +67,7 @@ fn the_proxys_truth_decides_which_slot_is_idle_whatever_runs() {
     let running_blue = instance(Slot::Blue, false, true);
     let plan = plan_for(Some(&green_lives), std::slice::from_ref(&running_blue));
     assert_eq!(plan.slot, Slot::Blue);
-    assert_eq!(plan.steps, [Step::Park(running_blue), Step::Create]);
+    assert_eq!(plan.steps, [Step::Park(running_blue), Step::Create(1)]);
 }
 
 #[test]
@@ -62,22 +75,22 @@ fn the_previous_version_is_kept_while_the_new_one_is_tried_and_goes_after_succes
     let status = service(Some("blue"), "live", "empty");
     let instances = [instance(Slot::Blue, false, true), instance(Slot::Green, false, false)];
     let plan = plan_for(Some(&status), &instances);
-    assert_eq!(plan.steps, [Step::Park(instances[1].clone()), Step::Create]);
-    assert_eq!((plan.old.as_ref(), plan.stale.as_slice()), (Some(&instances[0]), &instances[1..]));
+    assert_eq!(plan.steps, [Step::Park(instances[1].clone()), Step::Create(1)]);
+    assert_eq!((plan.old.as_slice(), plan.stale.as_slice()), (&instances[..1], &instances[1..]));
 }
 
 #[test]
 fn what_a_killed_run_left_is_removed_and_the_kept_version_stays() {
     let status = service(Some("blue"), "live", "starting");
-    let leftover = instance(Slot::Green, false, true);
+    let leftover = Instance { deployment: "tried".to_owned(), ..instance(Slot::Green, false, true) };
     let kept = instance(Slot::Green, true, false);
     let instances = [instance(Slot::Blue, false, true), leftover.clone(), kept.clone()];
     let plan = plan_for(Some(&status), &instances);
-    assert_eq!(plan.steps, [Step::RemoveLeftover(leftover.clone()), Step::Create]);
+    assert_eq!(plan.steps, [Step::RemoveLeftover(leftover.clone()), Step::Create(1)]);
     assert_eq!(plan.stale, std::slice::from_ref(&kept));
     let back = rollback(&Situation { service: Some(&status), instances: &instances });
     let Back::Revive(plan, revived) = back else { panic!("{back:?}") };
-    assert_eq!(revived.id, kept.id);
+    assert_eq!(revived, std::slice::from_ref(&kept));
     assert_eq!(plan.steps, [Step::RemoveLeftover(leftover), Step::Unpark(kept), Step::Start]);
 }
 
@@ -119,4 +132,39 @@ fn the_next_deployment_starts_from_the_live_slots_settings_and_the_routes_in_for
     let settings = Situation { service: Some(&status), instances: &[live] }.settings();
     assert_eq!((settings.keep, settings.port, settings.run.env.len()), (Keep::Warm, Some(9), 1));
     assert_eq!(settings.routes, status.settings);
+}
+
+#[test]
+fn all_replicas_of_a_version_are_parked_and_gone_back_to_together() {
+    let status = service(Some("blue"), "live", "empty");
+    let live: Vec<Instance> = [1, 2].map(|number| replica(Slot::Blue, number, false, "live")).into();
+    let before: Vec<Instance> = [1, 2, 10].map(|number| replica(Slot::Green, number, false, "before")).into();
+    let instances: Vec<Instance> = live.iter().chain(before.iter().rev()).cloned().collect();
+    let situation = Situation { service: Some(&status), instances: &instances };
+    assert_eq!(situation.settings().replicas, 2, "as many as the live slot has, however it came by them");
+    let plan = switch(&situation, &Settings { replicas: 3, ..Settings::default() });
+    let parked: Vec<Step> = before.iter().cloned().map(Step::Park).chain([Step::Create(3)]).collect();
+    assert_eq!((plan.steps, plan.old, plan.stale.len()), (parked, live, 3));
+    let Back::Revive(plan, previous) = rollback(&situation) else { panic!() };
+    assert_eq!((plan.steps, previous), (vec![Step::Start], before));
+}
+
+#[test]
+fn a_version_of_which_only_some_replicas_are_kept_is_one_version_still() {
+    let status = service(Some("blue"), "live", "empty");
+    // A run was killed between two renames, or after the first of its own replicas was created.
+    let half = [replica(Slot::Green, 1, true, "before"), replica(Slot::Green, 2, false, "before")];
+    let live = replica(Slot::Blue, 1, false, "live");
+    let instances = [std::slice::from_ref(&live), &half[..]].concat();
+    let situation = Situation { service: Some(&status), instances: &instances };
+    let plan = switch(&situation, &Settings::default());
+    assert_eq!(plan.steps, [Step::Park(half[1].clone()), Step::Create(1)]);
+    assert_eq!(plan.stale, half);
+    let Back::Revive(plan, previous) = rollback(&situation) else { panic!() };
+    assert_eq!((plan.steps, previous), (vec![Step::Unpark(half[0].clone()), Step::Start], half.to_vec()));
+
+    let tried = replica(Slot::Green, 1, false, "tried");
+    let instances = [&[live, tried.clone()], &half[..]].concat();
+    let plan = switch(&Situation { service: Some(&status), instances: &instances }, &Settings::default());
+    assert_eq!(plan.steps, [Step::RemoveLeftover(tried), Step::Park(half[1].clone()), Step::Create(1)]);
 }

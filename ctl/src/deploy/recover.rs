@@ -83,8 +83,12 @@ impl Found<'_> {
         }
     }
 
-    fn occupant(&self, slot: Slot) -> Option<&Instance> {
-        self.instances.iter().find(|instance| instance.slot == slot && !instance.kept)
+    fn occupants(&self, slot: Slot) -> impl Iterator<Item = &Instance> {
+        self.instances.iter().filter(move |instance| instance.slot == slot && !instance.kept)
+    }
+
+    fn kept(&self, slot: Slot) -> impl Iterator<Item = &Instance> {
+        self.instances.iter().filter(move |instance| instance.slot == slot && instance.kept)
     }
 
     /// Returns the state of the service in one sentence.
@@ -132,25 +136,23 @@ impl Found<'_> {
         if is_staged {
             actions.push(Action::Clear(slot));
         }
-        let kept = self.instances.iter().find(|instance| instance.slot == slot && instance.kept);
-        let tried = self.occupant(slot).filter(|instance| instance.deployment == entry.work.deployment);
+        let (tried, others): (Vec<&Instance>, Vec<&Instance>) =
+            self.occupants(slot).partition(|instance| instance.deployment == entry.work.deployment);
         // A version that was there before is put back; one that was made for this is removed.
-        let is_new = entry.has_begun("create");
-        match tried {
-            Some(tried) if is_new => {
-                actions.push(Action::Remove(tried.clone()));
-                actions.extend(kept.map(|kept| Action::Name(kept.clone(), false)));
+        if entry.has_begun("create") {
+            actions.extend(tried.iter().map(|tried| Action::Remove((*tried).clone())));
+        } else {
+            if entry.has_begun("start") {
+                actions.extend(tried.iter().map(|tried| Action::Stop((*tried).clone())));
             }
-            Some(tried) if entry.has_begun("start") => {
-                actions.push(Action::Stop(tried.clone()));
-                if entry.has_begun("unpark") {
-                    actions.push(Action::Name(tried.clone(), true));
-                }
+            if entry.has_begun("unpark") {
+                actions.extend(tried.iter().map(|tried| Action::Name((*tried).clone(), true)));
             }
-            None if self.occupant(slot).is_none() && entry.has_begun("park") => {
-                actions.extend(kept.map(|kept| Action::Name(kept.clone(), false)));
-            }
-            _ => {}
+        }
+        if entry.has_begun("create") || (entry.has_begun("park") && tried.is_empty()) {
+            // Some of it may not have been parked yet.
+            let is_previous = |kept: &&Instance| others.iter().all(|other| other.deployment == kept.deployment);
+            actions.extend(self.kept(slot).filter(is_previous).map(|kept| Action::Name(kept.clone(), false)));
         }
     }
 
@@ -168,18 +170,18 @@ impl Found<'_> {
             // Whoever comes when it has drained puts it away.
             return;
         }
-        let keep = self.occupant(slot).map_or(Keep::Warm, |live| Settings::of(live).keep);
-        if let (Some(old), true) = (self.occupant(slot.other()), keep != Keep::Warm) {
+        let keep = self.occupants(slot).next().map_or(Keep::Warm, |live| Settings::of(live).keep);
+        let old: Vec<&Instance> = self.occupants(slot.other()).collect();
+        if !old.is_empty() && keep != Keep::Warm {
             if self.service.is_some_and(|service| service.slots.get(slot.other()).state != SlotState::Empty) {
                 actions.push(Action::Clear(slot.other()));
             }
-            actions.push(Action::Stop(old.clone()));
+            actions.extend(old.iter().map(|old| Action::Stop((*old).clone())));
             if keep == Keep::None {
-                actions.push(Action::Remove(old.clone()));
+                actions.extend(old.iter().map(|old| Action::Remove((*old).clone())));
             }
         }
-        let stale = self.instances.iter().filter(|instance| instance.kept && instance.slot == slot);
-        actions.extend(stale.cloned().map(Action::Remove));
+        actions.extend(self.kept(slot).cloned().map(Action::Remove));
     }
 
     /// Exactly the live version comes back with a reboot.

@@ -17,6 +17,7 @@ fn instance(name: &str, slot: Slot, deployment: &str, keep: Keep) -> Instance {
         name: name.to_owned(),
         service: "shop".parse().unwrap(),
         slot,
+        replica: if name.contains("_2") { 2 } else { 1 },
         kept: name.ends_with("_kept"),
         running: true,
         endpoint: format!("{name}:8080").parse().unwrap(),
@@ -134,6 +135,40 @@ fn after_the_flip_it_is_finished_as_the_new_version_was_told() {
     assert_eq!(actions(&entry(&done), &flipped, &[old(), new(Keep::Warm)]), ["no shop_BLUE", "always shop_GREEN"]);
     let draining = service(Slot::Green, SlotState::Live, SlotState::Draining, "new");
     assert_eq!(actions(&entry(&done), &draining, &[old(), new(Keep::Stopped)]), ["no shop_BLUE", "always shop_GREEN"]);
+}
+
+#[test]
+fn every_replica_of_a_version_is_undone_and_finished_with_the_others() {
+    let blue = |name| instance(name, Slot::Blue, "old", Keep::Stopped);
+    let green = |name, deployment| instance(name, Slot::Green, deployment, Keep::Stopped);
+    let before = service(Slot::Blue, SlotState::Empty, SlotState::Live, "none");
+    let undone = |steps: &[&str], instances: &[Instance]| {
+        let actions = actions(&entry(steps), &before, instances);
+        actions
+            .into_iter()
+            .filter(|words| !words.starts_with("no ") && !words.starts_with("always "))
+            .collect::<Vec<_>>()
+    };
+    // Killed between two renames: what was not parked yet is of the same version.
+    let half = [blue("shop_BLUE"), green("shop_GREEN_kept", "older"), green("shop_GREEN_2", "older")];
+    assert_eq!(undone(&["park"], &half), ["give back shop_GREEN_kept"]);
+    // Killed after the first of its replicas was created.
+    let tried = [green("shop_GREEN", "new"), green("shop_GREEN_kept", "older"), green("shop_GREEN_2_kept", "older")];
+    assert_eq!(
+        undone(&["park", "create"], &tried),
+        ["remove shop_GREEN", "give back shop_GREEN_kept", "give back shop_GREEN_2_kept"]
+    );
+    assert_eq!(undone(&["park", "create"], &tried[1..]).len(), 2, "nothing was created yet");
+    // A rollback that was killed when it had given one of two names back.
+    let back = [green("shop_GREEN", "new"), green("shop_GREEN_2_kept", "new")];
+    assert_eq!(undone(&["unpark"], &back), ["keep shop_GREEN"]);
+
+    let flipped = service(Slot::Green, SlotState::Live, SlotState::Warm, "new");
+    let all = [blue("shop_BLUE"), blue("shop_BLUE_2"), green("shop_GREEN", "new"), green("shop_GREEN_2_kept", "older")];
+    assert_eq!(
+        actions(&entry(&["create", "flip"]), &flipped, &all)[3..],
+        ["clear BLUE", "stop shop_BLUE", "stop shop_BLUE_2", "remove shop_GREEN_2_kept"]
+    );
 }
 
 #[test]

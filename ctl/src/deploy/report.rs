@@ -35,6 +35,8 @@ pub struct Report {
     pub requests: Option<Counts>,
     /// From the flip until nothing was in flight on the old slot; null where nobody waited for it.
     pub drain_seconds: Option<f64>,
+    /// How many instances the new version has; null where it is addresses that we don't manage.
+    pub replicas: Option<usize>,
     /// What became of the old instance: `warm`, `stopped` or `none`.
     pub kept: &'static str,
     /// The code that the program ends with.
@@ -52,7 +54,10 @@ impl Report {
     pub fn words(&self) -> Vec<String> {
         let Self { service, new, requests, .. } = self;
         let mut lines = vec![match &new.image {
-            Some(image) => format!("{service}: {image} is live on {}", new.slot),
+            Some(image) => {
+                let replicas = self.replicas.filter(|count| *count > 1).map(|count| format!(", {count} replicas"));
+                format!("{service}: {image} is live on {}{}", new.slot, replicas.unwrap_or_default())
+            }
             None => format!("{service}: its addresses are live on {}", new.slot),
         }];
         if let Some(seconds) = self.healthy_seconds {
@@ -114,6 +119,7 @@ mod tests {
             flip_micros: Some(41),
             requests: Some(Counts::default()),
             drain_seconds: Some(0.0),
+            replicas: Some(1),
             kept: "stopped",
             exit_code: 0,
         };

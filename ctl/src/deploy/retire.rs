@@ -8,6 +8,7 @@ use config::admin::journal::{Outcome, StepState};
 use config::admin::request::Drain;
 use config::admin::response::Counts;
 use config::name::Slot;
+use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::execute::{Live, Rollout, Undo};
@@ -15,7 +16,7 @@ use super::lease::leased;
 use super::report::{Failure, Report, Version};
 use super::settings::Keep;
 use super::wait::last_lines;
-use crate::engine::Restart;
+use crate::engine::{Instance, Restart};
 use crate::error::{Error, Kind};
 
 /// How often it is told how long the watch goes on: a log shows each line.
@@ -59,13 +60,8 @@ impl Rollout<'_> {
         });
         self.note_after("flip", StepState::Done).await;
         // A reboot from here on brings back exactly the new version.
-        for (instance, restart) in [(&live.instance, Restart::Always), (&self.plan.old, Restart::No)] {
-            if let (Some(engine), Some(instance)) = (self.engine, instance)
-                && let Err(error) = engine.set_restart(instance, restart).await
-            {
-                self.context.ui.warn(&format!("the restart policy of {} is not set: {error}", instance.name));
-            }
-        }
+        self.set_restarts(&live.instances, Restart::Always).await;
+        self.set_restarts(&self.plan.old, Restart::No).await;
         if self.detach && live.flipped.old.is_some() {
             let line = self.context.line("recover", self.service);
             self.context.ui.say(&format!("the old version drains by itself; the next run puts it away, or: {line}"));
@@ -105,6 +101,7 @@ impl Rollout<'_> {
             healthy_seconds: live.healthy.as_ref().map(|healthy| healthy.seconds),
             flip_micros: live.timed.then_some(live.flipped.flip_micros),
             requests: watched.map(|watched| watched.counts),
+            replicas: Some(live.instances.len()).filter(|count| *count > 0),
             drain_seconds: watched.map(|watched| watched.drain_seconds),
             exit_code: 0,
         };
@@ -114,7 +111,7 @@ impl Rollout<'_> {
 
     /// Addresses that we don't manage stay staged: nobody could start them again.
     fn kept(&self) -> Keep {
-        if self.plan.old.is_some() { self.settings.keep } else { Keep::Warm }
+        if !self.plan.old.is_empty() { self.settings.keep } else { Keep::Warm }
     }
 
     /// Waits for the end of drain and bake, and puts the old version away; `Err`: the proxy flipped back.
@@ -173,19 +170,16 @@ impl Rollout<'_> {
             Verdict::Bad => "it does worse than the version before",
         };
         self.context.ui.warn(&format!("the proxy flipped back to {}: {reason}", left.other()));
-        for (instance, restart) in [(&self.plan.old, Restart::Always), (&live.instance, Restart::No)] {
-            if let (Some(engine), Some(instance)) = (self.engine, instance)
-                && let Err(error) = engine.set_restart(instance, restart).await
-            {
-                self.context.ui.warn(&format!("the restart policy of {} is not set: {error}", instance.name));
-            }
-        }
+        self.set_restarts(&self.plan.old, Restart::Always).await;
+        self.set_restarts(&live.instances, Restart::No).await;
         let mut error = Error::new(Kind::NoFlip, format!("{service} on {left} was flipped back: {why}"));
         error = error.detail(reason);
         let Counts { held, retried, cut, failed, .. } = counts;
         error = error.detail(format!("requests: {held} held, {retried} retried, {cut} cut, {failed} failed"));
-        if let (Some(engine), Some(instance)) = (self.engine, &live.instance) {
-            error.details.append(&mut last_lines(engine, instance).await);
+        if let Some(engine) = self.engine {
+            for instance in &live.instances {
+                error.details.append(&mut last_lines(engine, instance, live.instances.len()).await);
+            }
         }
         // What is still answered there is not taken away under its visitors.
         if let Err(lost) = self.drained(left).await {
@@ -195,6 +189,16 @@ impl Rollout<'_> {
         let error = self.take_back(undo, error).await;
         self.end(Outcome::FlippedBack, Failure::of(self.service, &error).value(), log).await;
         error
+    }
+
+    /// Sets restart policies; what can't be set is told.
+    async fn set_restarts(&self, instances: &[Instance], restart: Restart) {
+        let Some(engine) = self.engine else { return };
+        for instance in instances {
+            if let Err(error) = engine.set_restart(instance, restart).await {
+                self.context.ui.warn(&format!("the restart policy of {} is not set: {error}", instance.name));
+            }
+        }
     }
 
     /// Notes a step after the flip: what can't be noted keeps nothing from being done any more.
@@ -211,18 +215,22 @@ impl Rollout<'_> {
     /// Stops or removes what is of no use any more; what fails is a warning, since the new version serves.
     async fn put_away(&mut self, slot: Slot) {
         let Some(engine) = self.engine else { return };
-        if let Some(old) = self.plan.old.clone()
-            && self.settings.keep != Keep::Warm
-        {
+        let old = self.plan.old.clone();
+        if !old.is_empty() && self.settings.keep != Keep::Warm {
             if let Err(error) = self.clear(slot).await {
                 self.context.ui.warn(&format!("{slot} is not cleared in the proxy: {error}"));
             }
-            let mut put_away = self.stop(&old).await;
-            if self.settings.keep == Keep::None && put_away.is_ok() {
-                put_away = self.remove(&old).await;
-            }
-            if let Err(error) = put_away {
-                self.context.ui.warn(&format!("{} still runs: {error}", old.name));
+            let (grace, removes) = (self.settings.stop_grace, self.settings.keep == Keep::None);
+            let put_away = async |instance: &Instance| {
+                engine.stop(instance, grace).await?;
+                if removes { engine.remove(instance).await } else { Ok(()) }
+            };
+            // Side by side: each may take its whole grace.
+            let put_away = leased(self.client, join_all(old.iter().map(put_away))).await;
+            for (instance, put_away) in old.iter().zip(put_away) {
+                if let Err(error) = put_away {
+                    self.context.ui.warn(&format!("{} still runs: {error}", instance.name));
+                }
             }
         }
         for stale in &self.plan.stale {

@@ -95,6 +95,8 @@ pub struct Settings {
     pub stop_grace: Duration,
     /// Images of past deployments that `prune` leaves.
     pub keep_images: u32,
+    /// How many instances of it there are.
+    pub replicas: u32,
     /// How the instance is run; the engine saves it by itself.
     #[serde(skip)]
     pub run: RunSettings,
@@ -117,6 +119,7 @@ impl Default for Settings {
             keep: Keep::default(),
             stop_grace: engine::STOP_GRACE,
             keep_images: KEEP_IMAGES,
+            replicas: 1,
             run: RunSettings::default(),
         }
     }

@@ -1,9 +1,11 @@
 //! The wait for a new slot's health: the proxy's probes, the engine's word and the image's own check, side by side.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use config::admin::Event;
 use config::name::{ServiceName, Slot};
+use futures_util::future::{join_all, select_all};
 use tokio::time::Instant;
 
 use super::lease::keep;
@@ -27,8 +29,10 @@ pub struct Wait<'a> {
     pub service: &'a ServiceName,
     /// The slot.
     pub slot: Slot,
-    /// The new instance and its engine; `None` for addresses that we don't manage.
-    pub instance: Option<(&'a Engine, &'a Instance)>,
+    /// The engine of the new instances.
+    pub engine: Option<&'a Engine>,
+    /// The new instances; none for addresses that we don't manage.
+    pub instances: &'a [Instance],
     /// The image's own health check, where it must pass.
     pub health_command: Option<&'a [String]>,
     /// How often it is run.
@@ -51,8 +55,21 @@ pub struct Healthy {
 struct Seen {
     generation: Option<u64>,
     seconds: Option<f64>,
-    last_probe: Option<String>,
+    /// The last outcome of each endpoint, and whether it passed.
+    probes: BTreeMap<String, (bool, String)>,
+    /// The endpoint that was told of last.
+    last: Option<String>,
     refused_only: bool,
+}
+
+impl Seen {
+    /// Returns what is to be told of the probes: those that failed, else the last one.
+    fn complaints(&self) -> Vec<String> {
+        let words = |address: &String| Some(format!("last probe: {address}: {}", self.probes.get(address)?.1));
+        let failed: Vec<String> =
+            self.probes.iter().filter(|(_, (passed, _))| !passed).filter_map(|(address, _)| words(address)).collect();
+        if failed.is_empty() { self.last.iter().filter_map(words).collect() } else { failed }
+    }
 }
 
 impl Wait<'_> {
@@ -70,9 +87,8 @@ impl Wait<'_> {
         let mut seen = Seen::default();
         let mut image_passed = self.health_command.is_none();
         let mut told = false;
-        let mut image_words = String::new();
-        let happening = self.watch();
-        let check = self.image_check(&mut image_words);
+        let happening = self.watch_all();
+        let check = self.image_checks();
         tokio::pin!(happening, check);
         loop {
             if seen.seconds.is_some()
@@ -85,7 +101,7 @@ impl Wait<'_> {
             }
             tokio::select! {
                 biased;
-                what = &mut happening => return Err(self.ended(what?, begun, &seen).await),
+                (instance, what) = &mut happening => return Err(self.ended(instance, what?, begun, &seen).await),
                 event = next(&mut events), if events.is_some() => match event? {
                     Some(event) => self.take(event, &mut seen).await?,
                     None => return Err(Error::new(Kind::NoProxy, "the proxy ended the staging without a verdict")),
@@ -111,10 +127,12 @@ impl Wait<'_> {
             Event::Staged { generation, .. } => seen.generation = Some(generation),
             Event::Probe { address, passed, outcome, .. } => {
                 seen.refused_only =
-                    !passed && outcome.contains("refused") && (seen.last_probe.is_none() || seen.refused_only);
+                    !passed && outcome.contains("refused") && (seen.last.is_none() || seen.refused_only);
                 self.ui
                     .progress(&format!("waiting for {} on {}: {address} answers {outcome}", self.service, self.slot));
-                seen.last_probe = Some(format!("{address}: {outcome}"));
+                let address = address.to_string();
+                seen.last = Some(address.clone());
+                seen.probes.insert(address, (passed, outcome));
             }
             Event::Healthy { seconds, .. } => seen.seconds = Some(seconds),
             Event::Error(refusal) => {
@@ -129,25 +147,39 @@ impl Wait<'_> {
         Ok(())
     }
 
-    /// Ends when the engine knows that it is no use to wait.
-    async fn watch(&self) -> Result<Happening, EngineError> {
-        match self.instance {
-            Some((engine, instance)) => loop {
-                match engine.watch(instance).await? {
-                    // Its own check is to be ignored, but its end is not; the engine tells the state again at once.
-                    Happening::Unhealthy if self.health_command.is_none() => tokio::time::sleep(self.interval).await,
-                    happening => return Ok(happening),
-                }
-            },
-            None => std::future::pending().await,
+    /// Ends when the engine knows of an instance that it is no use to wait for it.
+    async fn watch_all(&self) -> (&Instance, Result<Happening, EngineError>) {
+        match self.engine {
+            Some(engine) if !self.instances.is_empty() => {
+                let watch = |instance| Box::pin(async move { (instance, self.watch(engine, instance).await) });
+                select_all(self.instances.iter().map(watch)).await.0
+            }
+            _ => std::future::pending().await,
         }
     }
 
-    /// Ends when the image's own health check has passed once.
-    async fn image_check(&self, words: &mut String) {
-        let (Some((engine, instance)), Some(command)) = (self.instance, self.health_command) else {
-            return std::future::pending().await;
-        };
+    async fn watch(&self, engine: &Engine, instance: &Instance) -> Result<Happening, EngineError> {
+        loop {
+            match engine.watch(instance).await? {
+                // Its own check is to be ignored, but its end is not; the engine tells the state again at once.
+                Happening::Unhealthy if self.health_command.is_none() => tokio::time::sleep(self.interval).await,
+                happening => return Ok(happening),
+            }
+        }
+    }
+
+    /// Ends when the image's own health check has passed once in each instance.
+    async fn image_checks(&self) {
+        match (self.engine, self.health_command) {
+            (Some(engine), Some(command)) if !self.instances.is_empty() => {
+                join_all(self.instances.iter().map(|instance| self.image_check(engine, instance, command))).await;
+            }
+            _ => std::future::pending().await,
+        }
+    }
+
+    async fn image_check(&self, engine: &Engine, instance: &Instance, command: &[String]) {
+        let mut words = String::new();
         let mut turn = tokio::time::interval(self.interval.max(Duration::from_millis(1)));
         loop {
             turn.tick().await;
@@ -157,44 +189,61 @@ impl Wait<'_> {
                 Ok(Err(outcome)) => outcome,
                 Err(error) => error.to_string(),
             };
-            if outcome != *words {
-                self.ui.detail(&format!("the image's own health check: {outcome}"));
-                *words = outcome;
+            if outcome != words {
+                self.ui.detail(&format!("the image's own health check in {}: {outcome}", instance.name));
+                words = outcome;
             }
         }
     }
 
-    async fn ended(&self, happening: Happening, begun: Instant, seen: &Seen) -> Error {
+    async fn ended(&self, instance: &Instance, happening: Happening, begun: Instant, seen: &Seen) -> Error {
         let Self { service, slot, .. } = self;
+        let which = if self.instances.len() > 1 { format!(": {}", instance.name) } else { String::new() };
         let message = match happening {
             Happening::Exited(Exit { code, oom }) => {
                 let why = if oom { ", killed for want of memory (OOM)" } else { "" };
                 let after = begun.elapsed().as_secs_f64();
-                format!("{service} on {slot} exited with code {code}{why}, {after:.1} s after it was staged")
+                format!("{service} on {slot}{which} exited with code {code}{why}, {after:.1} s after it was staged")
             }
-            Happening::Unhealthy => format!("{service} on {slot}: the engine's health check gave up on it"),
+            Happening::Unhealthy => format!("{service} on {slot}{which}: the engine's health check gave up on it"),
         };
-        self.failure(message, seen).await
+        self.failure_of(&[instance], message, seen).await
     }
 
+    /// Returns the failure of whichever instances did not pass their last probe.
     async fn failure(&self, message: String, seen: &Seen) -> Error {
+        let passed =
+            |instance: &&Instance| seen.probes.get(&instance.endpoint.to_string()).is_some_and(|(passed, _)| *passed);
+        let failed: Vec<&Instance> = self.instances.iter().filter(|instance| !passed(instance)).collect();
+        let all: Vec<&Instance> = self.instances.iter().collect();
+        self.failure_of(if failed.is_empty() { &all } else { &failed }, message, seen).await
+    }
+
+    async fn failure_of(&self, instances: &[&Instance], message: String, seen: &Seen) -> Error {
         let mut error = Error::new(Kind::Unhealthy, message);
-        if let Some(probe) = &seen.last_probe {
-            error = error.detail(format!("last probe: {probe}"));
-        }
-        if let Some((engine, instance)) = self.instance {
-            error.details.append(&mut last_lines(engine, instance).await);
+        error.details.append(&mut seen.complaints());
+        if let Some(engine) = self.engine {
+            for instance in instances {
+                error.details.append(&mut last_lines(engine, instance, self.instances.len()).await);
+            }
         }
         if seen.refused_only { error.hint(nothing_listens()) } else { error }
     }
 }
 
-/// Returns the last lines of an instance's log, for a failure.
-pub(super) async fn last_lines(engine: &Engine, instance: &Instance) -> Vec<String> {
+/// Returns the last lines of an instance's log, for a failure; of one of several it says whose they are.
+pub(super) async fn last_lines(engine: &Engine, instance: &Instance, of: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let range = LogRange { tail: Some(LOG_LINES), follow: false };
     let read = engine.logs(instance, range, &mut |line| lines.push(format!("| {line}"))).await;
-    lines.insert(0, if lines.is_empty() { "it wrote no log" } else { "its last log lines:" }.to_owned());
+    let name = &instance.name;
+    let title = match (lines.is_empty(), of) {
+        (true, 0 | 1) => "it wrote no log".to_owned(),
+        (false, 0 | 1) => "its last log lines:".to_owned(),
+        (true, _) => format!("{name} wrote no log"),
+        (false, _) => format!("the last log lines of {name}:"),
+    };
+    lines.insert(0, title);
     if let Err(unread) = read {
         lines.push(format!("its log can't be read: {unread}"));
     }

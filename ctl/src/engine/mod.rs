@@ -104,6 +104,8 @@ pub struct InstanceSpec {
     pub service: ServiceName,
     /// The slot.
     pub slot: Slot,
+    /// Its number among the slot's instances, from 1 on.
+    pub replica: u32,
     /// The deployment's id.
     pub deployment: String,
     /// The image.
@@ -123,12 +125,14 @@ pub struct InstanceSpec {
 pub struct Instance {
     /// The engine's id; what the calls below want.
     pub id: String,
-    /// Its name, as `shop_BLUE` or `shop_BLUE_kept`.
+    /// Its name, as `shop_BLUE`, `shop_BLUE_2` or `shop_BLUE_2_kept`.
     pub name: String,
     /// The service.
     pub service: ServiceName,
     /// The slot.
     pub slot: Slot,
+    /// Its number among the slot's instances, from 1 on.
+    pub replica: u32,
     /// Whether it waits under its kept name.
     pub kept: bool,
     /// Whether it runs.
@@ -147,6 +151,14 @@ pub struct Instance {
     pub notes: Vec<(String, String)>,
     /// When it was created, RFC 3339.
     pub created: String,
+}
+
+/// Returns the name of an instance under its slot's name: the first replica has that alone, the others a number behind it.
+fn slot_name(service: &ServiceName, slot: Slot, replica: u32) -> String {
+    match replica {
+        0 | 1 => format!("{service}_{}", slot.upper()),
+        more => format!("{service}_{}_{more}", slot.upper()),
+    }
 }
 
 /// How an instance ended.

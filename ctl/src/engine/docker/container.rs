@@ -40,12 +40,14 @@ impl Docker {
         let answer = self.handles.call.list_containers(Some(options)).await;
         let list = answer.map_err(|error| refusal("list the containers", error))?;
         let mut instances: Vec<Instance> = list.into_iter().filter_map(listed).filter_map(labels::read).collect();
-        instances.sort_by(|a, b| a.name.cmp(&b.name));
+        let place =
+            |instance: &Instance| (instance.service.clone(), instance.slot.lower(), instance.replica, instance.kept);
+        instances.sort_by_cached_key(place);
         Ok(instances)
     }
 
     pub(super) async fn create_instance(&self, spec: &InstanceSpec) -> Result<Instance, EngineError> {
-        let name = self.names.slot(&spec.service, spec.slot);
+        let name = self.names.slot(&spec.service, spec.slot, spec.replica);
         self.refuse_taken_name(&name).await?;
         let network = self.names.network();
         let log_driver = self.log_driver().await?;

@@ -20,13 +20,14 @@ pub(super) const TRUSTED: &str = "bluegreen.trusted-proxies";
 /// The service.
 pub(super) const SERVICE: &str = "bluegreen.service";
 const SLOT: &str = "bluegreen.slot";
+const REPLICA: &str = "bluegreen.replica";
 const DEPLOYMENT: &str = "bluegreen.deployment";
 const IMAGE: &str = "bluegreen.image";
 const REFERENCE: &str = "bluegreen.reference";
 const PORT: &str = "bluegreen.port";
 const RUN: &str = "bluegreen.run";
 const WHO: &str = "bluegreen.who";
-const OURS: [&str; 11] = [BUILD, GATEWAY, ROLE, SERVICE, SLOT, DEPLOYMENT, IMAGE, REFERENCE, PORT, RUN, WHO];
+const OURS: [&str; 12] = [BUILD, GATEWAY, ROLE, SERVICE, SLOT, REPLICA, DEPLOYMENT, IMAGE, REFERENCE, PORT, RUN, WHO];
 
 /// What a container of ours is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +66,7 @@ pub(super) fn of_instance(gateway: &str, spec: &InstanceSpec) -> HashMap<String,
     let own = [
         (SERVICE, spec.service.to_string()),
         (SLOT, spec.slot.lower().to_owned()),
+        (REPLICA, spec.replica.to_string()),
         (DEPLOYMENT, spec.deployment.clone()),
         (IMAGE, spec.image.id.clone()),
         (REFERENCE, spec.image.reference.clone()),
@@ -95,6 +97,8 @@ pub(super) fn read(listed: Listed) -> Option<Instance> {
     }
     let service: ServiceName = get(SERVICE)?.parse().ok()?;
     let slot: Slot = get(SLOT)?.parse().ok()?;
+    // One that was made before there were replicas is alone in its slot.
+    let replica = get(REPLICA).and_then(|replica| replica.parse().ok()).unwrap_or(1);
     let endpoint: EndpointAddr = format!("{}:{}", listed.name, get(PORT)?).parse().ok()?;
     let run: RunSettings = serde_json::from_str(&get(RUN)?).ok()?;
     let notes: BTreeMap<String, String> = labels
@@ -105,6 +109,7 @@ pub(super) fn read(listed: Listed) -> Option<Instance> {
     Some(Instance {
         service,
         slot,
+        replica,
         kept: strip_kept(&listed.name).1,
         running: listed.running,
         endpoint,
@@ -133,6 +138,7 @@ mod tests {
         InstanceSpec {
             service: "shop".parse().unwrap(),
             slot: Slot::Blue,
+            replica: 2,
             deployment: "42".to_owned(),
             image: Image {
                 reference: "shop:42".to_owned(),
@@ -163,12 +169,12 @@ mod tests {
         let spec = spec();
         let mut labels = of_instance("web-gateway", &spec);
         labels.insert("maintainer".to_owned(), "someone".to_owned());
-        let instance = read(listed("shop_BLUE_kept", labels)).unwrap();
+        let instance = read(listed("shop_BLUE_2_kept", labels)).unwrap();
         assert_eq!(instance.run, spec.run);
         assert_eq!(instance.notes, spec.notes);
         assert_eq!((instance.image.as_str(), instance.image_id.as_str()), ("shop:42", "sha256:abc"));
-        assert_eq!(instance.endpoint.to_string(), "shop_BLUE_kept:9000");
-        assert!(instance.kept);
+        assert_eq!(instance.endpoint.to_string(), "shop_BLUE_2_kept:9000");
+        assert!(instance.kept && instance.replica == 2);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use config::name::{ServiceName, Slot};
 
-use crate::engine::EngineError;
+use crate::engine::{EngineError, slot_name};
 
 /// The names of one gateway: those of the default one, or all of them prefixed by `--gateway NAME` and a dash.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,8 +66,8 @@ impl Names {
         format!("{}{name}", self.prefix)
     }
 
-    pub(super) fn slot(&self, service: &ServiceName, slot: Slot) -> String {
-        format!("{}{service}_{}", self.prefix, slot.upper())
+    pub(super) fn slot(&self, service: &ServiceName, slot: Slot, replica: u32) -> String {
+        format!("{}{}", self.prefix, slot_name(service, slot, replica))
     }
 
     /// Returns the name of a service's one-off container.
@@ -100,12 +100,13 @@ mod tests {
     fn a_gateway_prefixes_every_name() {
         let shop = "shop".parse().unwrap();
         let names = Names::new(None).unwrap();
-        assert_eq!(names.slot(&shop, Slot::Blue), "shop_BLUE");
+        assert_eq!(names.slot(&shop, Slot::Blue, 1), "shop_BLUE");
+        assert_eq!(names.slot(&shop, Slot::Blue, 2), "shop_BLUE_2");
         assert_eq!((names.holder(), names.flag()), ("reverse-proxy-ports".to_owned(), String::new()));
         let names = Names::new(Some("test")).unwrap();
         let all = [names.network(), names.holder(), names.proxy(), names.volume(), names.image()];
         assert!(all.iter().all(|name| name.starts_with("test-")), "{all:?}");
-        assert_eq!(names.slot(&shop, Slot::Green), "test-shop_GREEN");
+        assert_eq!(names.slot(&shop, Slot::Green, 1), "test-shop_GREEN");
         assert_eq!(names.flag(), " --gateway test");
     }
 
@@ -119,6 +120,7 @@ mod tests {
     #[test]
     fn a_kept_name_gives_its_slots_name_back() {
         assert_eq!(strip_kept("shop_BLUE_kept"), ("shop_BLUE", true));
+        assert_eq!(strip_kept("shop_BLUE_2_kept"), ("shop_BLUE_2", true));
         assert_eq!(strip_kept("shop_BLUE"), ("shop_BLUE", false));
     }
 }

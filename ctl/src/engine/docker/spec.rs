@@ -177,6 +177,7 @@ mod tests {
         InstanceSpec {
             service: "shop".parse().unwrap(),
             slot: Slot::Green,
+            replica: 1,
             deployment: "7".to_owned(),
             image: Image {
                 reference: "shop:7".to_owned(),

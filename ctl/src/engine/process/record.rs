@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::folders::at;
 use super::identity::Identity;
-use crate::engine::{EngineError, Instance, RunSettings};
+use crate::engine::{EngineError, Instance, RunSettings, slot_name};
 
 /// What a kept instance's name ends in.
 const KEPT: &str = "_kept";
@@ -20,6 +20,9 @@ pub(super) struct Record {
     pub(super) id: String,
     pub(super) service: ServiceName,
     pub(super) slot: Slot,
+    /// One that was made before there were replicas is alone in its slot.
+    #[serde(default = "first")]
+    pub(super) replica: u32,
     pub(super) kept: bool,
     pub(super) endpoint: EndpointAddr,
     pub(super) deployment: String,
@@ -42,7 +45,7 @@ pub(super) struct Record {
 impl Record {
     /// Returns the name: that of its slot, or the kept one.
     pub(super) fn name(&self) -> String {
-        name(&self.service, self.slot, self.kept)
+        name(&self.service, self.slot, self.replica, self.kept)
     }
 
     /// Tells whether its process runs.
@@ -57,6 +60,7 @@ impl Record {
             name: self.name(),
             service: self.service.clone(),
             slot: self.slot,
+            replica: self.replica,
             kept: self.kept,
             running: self.is_running(),
             endpoint: self.endpoint.clone(),
@@ -71,8 +75,12 @@ impl Record {
 }
 
 /// Returns the name of a slot's instance, or of its kept one.
-pub(super) fn name(service: &ServiceName, slot: Slot, kept: bool) -> String {
-    format!("{service}_{}{}", slot.upper(), if kept { KEPT } else { "" })
+pub(super) fn name(service: &ServiceName, slot: Slot, replica: u32, kept: bool) -> String {
+    format!("{}{}", slot_name(service, slot, replica), if kept { KEPT } else { "" })
+}
+
+fn first() -> u32 {
+    1
 }
 
 /// The folder of records.

@@ -41,7 +41,7 @@ impl Process {
         self.folders.make()?;
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let others = self.records.all()?;
-        let name = record::name(&spec.service, spec.slot, false);
+        let name = record::name(&spec.service, spec.slot, spec.replica, false);
         if let Some(other) = others.iter().find(|other| other.name() == name) {
             let state = if other.is_running() { "running" } else { "stopped" };
             return Err(EngineError::Refused(format!(
@@ -55,6 +55,7 @@ impl Process {
             id: new_id(&name, now),
             service: spec.service.clone(),
             slot: spec.slot,
+            replica: spec.replica,
             kept: false,
             endpoint,
             deployment: spec.deployment.clone(),

@@ -38,6 +38,7 @@ impl Lab {
         InstanceSpec {
             service: "shop".parse().unwrap(),
             slot,
+            replica: 1,
             deployment: "d1".to_owned(),
             image: self.engine.image(program.to_str().unwrap(), Pull::Missing).await.unwrap(),
             port: 18_080,

@@ -1,0 +1,195 @@
+//! Several instances of a version: switched, gone back to, killed and settled together, under load.
+
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tests::{Ended, Load, Site, client, eventually, load};
+
+use crate::programs::PROGRAMS;
+
+const QUICK: Duration = Duration::from_millis(100);
+
+/// Load that leaves the machine some time.
+fn busy() -> Load {
+    Load { pause: Duration::from_millis(2), ..Load::default() }
+}
+
+/// A site where v1 serves, with so many replicas.
+async fn site_with_v1(replicas: &str) -> Site {
+    let site = Site::new(PROGRAMS);
+    site.up().await;
+    said(&site.switch(&site.version("v1", QUICK), &["--replicas", replicas]).end().await, 0, &["LIVE: shop on BLUE"]);
+    site
+}
+
+/// Who answers a visitor.
+async fn answered(site: &Site) -> String {
+    let mut visitor = client(site.address()).await.unwrap();
+    let answer = visitor.get("shop.test", "/").await.unwrap().unwrap();
+    answer.field("x-version").map_or_else(|| answer.status.to_string(), str::to_owned)
+}
+
+/// The instances of a version that run.
+fn running(site: &Site, version: &str) -> Vec<Pid> {
+    let words = format!(" {version} ");
+    site.processes().into_iter().filter(|(_, line)| line.contains(&words)).map(|(id, _)| id).collect()
+}
+
+/// How many endpoints a slot has, and how many of them are healthy.
+async fn endpoints(site: &Site, slot: &str) -> (usize, usize) {
+    let shop = site.shop().await;
+    let all = shop["slots"][slot]["endpoints"].as_array().unwrap().clone();
+    (all.len(), all.iter().filter(|endpoint| endpoint["healthy"] == true).count())
+}
+
+fn said(ended: &Ended, code: i32, words: &[&str]) {
+    assert_eq!(ended.code, Some(code), "{}", ended.talk);
+    for word in words {
+        assert!(ended.talk.contains(word), "`{word}` is not said in: {}", ended.talk);
+    }
+}
+
+/// Counted as a visitor sees it: each of the replicas answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_replicas_become_three_and_are_gone_back_to_under_load_without_a_failed_request() {
+    let site = site_with_v1("2").await;
+    assert_eq!((endpoints(&site, "blue").await, running(&site, "v1").len()), ((2, 2), 2));
+    let load = load(site.address(), busy());
+    let v2 = site.switch(&site.version("v2", QUICK), &["--replicas", "3"]).end().await;
+    said(&v2, 0, &["started shop_GREEN from", "started shop_GREEN_2 from", "started shop_GREEN_3 from"]);
+    assert_eq!((&v2.report()["replicas"], &v2.report()["requests"]["failed"]), (&json!(3), &json!(0)));
+    assert_eq!((endpoints(&site, "green").await, running(&site, "v2").len()), ((3, 3), 3));
+    assert_eq!(running(&site, "v1").len(), 0, "both were stopped");
+
+    // Remembered, as every other setting is; and what would be done is said.
+    let shown = site.start(&["switch", "shop", "--image", &site.version("v3", QUICK), "--dry-run"]).end().await;
+    assert_eq!(shown.events[0]["settings"]["replicas"], 3, "{shown:?}");
+    assert!(shown.events[0]["steps"].to_string().contains("create and start 3 replicas"), "{shown:?}");
+    let v3 = site.switch(&site.version("v3", QUICK), &[]).end().await;
+    said(&v3, 0, &["LIVE: shop on BLUE"]);
+    assert_eq!((endpoints(&site, "blue").await, running(&site, "v3").len()), ((3, 3), 3));
+
+    let back = site.bgctl(&["rollback", "shop"]).await;
+    said(&back, 0, &["started shop_GREEN_3", "LIVE: shop on GREEN"]);
+    assert_eq!((running(&site, "v2").len(), running(&site, "v3").len()), (3, 0));
+    let warm = site.switch(&site.version("v4", QUICK), &["--replicas", "2", "--keep", "warm"]).end().await;
+    said(&warm, 0, &["LIVE: shop on BLUE"]);
+    assert_eq!((running(&site, "v2").len(), running(&site, "v4").len()), (3, 2));
+    let back = site.bgctl(&["rollback", "shop"]).await;
+    said(&back, 0, &["LIVE: shop on GREEN"]);
+    assert_eq!(back.report()["healthy_seconds"], Value::Null, "a pure flip");
+    let verdict = load.stop().await;
+    verdict.assert_none_failed();
+    assert_eq!(verdict.closed, 0, "client connections were closed");
+
+    let reset = site.start(&["switch", "shop", "--reset", "--dry-run"]).end().await;
+    assert_eq!(reset.events[0]["settings"]["replicas"], 1, "{reset:?}");
+    let logs = site.bgctl(&["logs", "shop"]).await;
+    let wrote = |name: &str| logs.events.iter().any(|line| line["instance"] == name && line["line"] == "v2 is ready");
+    assert!(["shop_GREEN", "shop_GREEN_2", "shop_GREEN_3"].into_iter().all(wrote), "{logs:?}");
+    let third = site.bgctl(&["logs", "shop", "--replica", "3"]).await;
+    assert!(third.events.contains(&json!({ "line": "v2 is ready" })), "{third:?}");
+    let status = site.bgctl_plain(&["status", "shop"]).await;
+    let status = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(status.contains("3 healthy"), "{status}");
+    said(&site.bgctl(&["--yes", "rm", "shop"]).await, 0, &["removed shop_GREEN_3", "removed shop_BLUE_2"]);
+    assert_eq!(site.processes().len(), 1, "the proxy, and nothing else: {:?}", site.processes());
+}
+
+/// One is enough to undo them all, and it is said which one, with its own last words.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_replica_that_never_gets_healthy_undoes_all_of_them() {
+    let site = site_with_v1("2").await;
+    said(&site.switch(&site.version("v2", QUICK), &[]).end().await, 0, &["LIVE: shop on GREEN"]);
+    let load = load(site.address(), busy());
+    let folder = tempfile::tempdir().unwrap();
+    for (number, (last, words)) in [
+        ("exec sleep 600", ["did not become healthy", "connection refused"]),
+        ("exit 3", ["exited with code 3", "the last log lines of shop_BLUE"]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        // Whoever comes first serves; the others don't.
+        let flag = folder.path().join(number.to_string());
+        let v3 = site.version("v3", QUICK);
+        let one =
+            site.script("one", &format!("mkdir '{}' && exec '{v3}'\necho no room for me >&2; {last}", flag.display()));
+        let failed = site.switch(&one, &["--replicas", "3", "--deadline", "2s"]).end().await;
+        said(&failed, 5, &["| no room for me", "traffic still on GREEN"]);
+        said(&failed, 5, &words);
+        assert!(!failed.talk.contains("v3 is ready"), "the one that is well is not to blame: {}", failed.talk);
+        assert_eq!((answered(&site).await, running(&site, "v2").len()), ("v2".to_owned(), 2));
+        assert_eq!(site.processes().len(), 3, "{:?}", site.processes());
+        let log = site.bgctl(&["logs", "shop", "--failed"]).await;
+        assert!(log.events.contains(&json!({ "line": "== shop_BLUE_3" })), "{log:?}");
+    }
+    // What there was to go back to is there still, all of it.
+    said(&site.bgctl(&["rollback", "shop"]).await, 0, &["LIVE: shop on BLUE"]);
+    assert_eq!((answered(&site).await, running(&site, "v1").len()), ("v1".to_owned(), 2));
+    load.stop().await.assert_none_failed();
+}
+
+/// F4, with several instances at every step.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_switch_of_replicas_that_is_killed_at_a_step_is_settled_by_the_next_run() {
+    // Side by side, as each waits for the lease of the dead one to run out.
+    tokio::join!(
+        killed_at("park", "begun", "v2"),
+        killed_at("create", "begun", "v2"),
+        killed_at("stage", "begun", "v2"),
+        killed_at("flip", "done", "v3"),
+        killed_at("put_away", "begun", "v3"),
+    );
+}
+
+async fn killed_at(step: &str, state: &str, live: &str) {
+    let told = format!("killed at {step} {state}");
+    let site = site_with_v1("2").await;
+    said(&site.switch(&site.version("v2", QUICK), &[]).end().await, 0, &["LIVE: shop on GREEN"]);
+    let load = load(site.address(), Load { pause: Duration::from_millis(20), slow: 0, ..busy() });
+    let mut switch = site.switch(&site.version("v3", QUICK), &["--replicas", "3"]);
+    loop {
+        let event = switch.until("step").await;
+        if event["step"] == step && event["state"] == state {
+            break;
+        }
+    }
+    switch.signal(Signal::KILL);
+    assert_eq!(switch.end().await.code, None, "{told}");
+    let recovered = site.bgctl(&["recover", "shop", "--lock-wait", "40s"]).await;
+    said(&recovered, 0, &["was left open"]);
+    assert_eq!(answered(&site).await, live, "{told}: {}", recovered.talk);
+    let replicas = if live == "v3" { 3 } else { 2 };
+    eventually(&told, async || {
+        (running(&site, live).len() == replicas && site.processes().len() == replicas + 1).then_some(())
+    })
+    .await;
+    let back = site.bgctl(&["rollback", "shop"]).await;
+    said(&back, 0, &["LIVE: shop on "]);
+    let before = if live == "v3" { "v2" } else { "v1" };
+    assert_eq!((answered(&site).await.as_str(), running(&site, before).len()), (before, 2), "{told}: {}", back.talk);
+    load.stop().await.assert_none_failed();
+}
+
+/// The others answer what it can't, and it is tried no more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_is_killed_under_load_fails_no_get() {
+    let site = site_with_v1("3").await;
+    let load = load(site.address(), Load { posts: 0, slow: 0, ..busy() });
+    eventually("they answer", async || (load.so_far().total > 500).then_some(())).await;
+    let killed = running(&site, "v1")[1];
+    kill_process(killed, Signal::KILL).unwrap();
+    eventually("a probe finds it dead", async || (endpoints(&site, "blue").await == (3, 2)).then_some(())).await;
+    let so_far = load.so_far().total;
+    eventually("the others go on", async || (load.so_far().total > so_far + 500).then_some(())).await;
+    let verdict = load.stop().await;
+    verdict.assert_none_failed();
+    tests::measured("a_replica_that_is_killed", &format!("{} requests, slowest {:?}", verdict.total, verdict.slowest));
+    let status = site.bgctl_plain(&["status", "shop"]).await;
+    assert!(String::from_utf8_lossy(&status.stdout).contains("2 of 3 healthy: "), "{status:?}");
+    // The next version has as many as were wanted of this one.
+    said(&site.switch(&site.version("v2", QUICK), &[]).end().await, 0, &["LIVE: shop on GREEN"]);
+    assert_eq!(running(&site, "v2").len(), 3);
+}
