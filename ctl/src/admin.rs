@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use config::admin::journal::{History, Journal};
-use config::admin::request::{Canary, Delete, Drain, Flip, Lease, Maintenance, Pause, Resume, ServiceSettings, Stage};
+use config::admin::request::{
+    Canary, Delete, Drain, Endpoints, Flip, Lease, Maintenance, Pause, Resume, ServiceSettings, Stage,
+};
 use config::admin::response::{self, Flipped, Paused, ServiceStatus, Status, Version};
 use config::admin::{AdminError, BODY_BYTES, Call, ErrorCode, Event, LEASE_HEADER, Verb};
 use config::name::ServiceName;
@@ -196,6 +198,14 @@ impl Client {
     /// As of every call.
     pub async fn canary(&mut self, name: &ServiceName, wanted: &Canary) -> Result<ServiceStatus, Error> {
         self.answer(Call::Act(name.clone(), Verb::Canary), Some(Match::Any), Some(wanted)).await
+    }
+
+    /// Changes the endpoints of a service's live slot and follows that; the last line is `endpoints` or `error`.
+    ///
+    /// # Errors
+    /// As of every call.
+    pub async fn endpoints(&mut self, name: &ServiceName, at: Match, wanted: &Endpoints) -> Result<Events, Error> {
+        self.follow(Call::Act(name.clone(), Verb::Endpoints), Some(at), Some(wanted)).await
     }
 
     /// Shows a service's visitors a page, or no more.

@@ -82,8 +82,7 @@ pub enum Command {
     Resume(commands::pause::Resume),
     Maintenance(commands::maintenance::Maintenance),
     Canary(commands::canary::Canary),
-    /// Change the number of replicas of the live slot
-    Scale(Later),
+    Scale(commands::scale::Scale),
     Exec(commands::exec::Exec),
     Run(commands::exec::Run),
     Prune(commands::prune::Prune),

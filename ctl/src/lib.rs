@@ -89,6 +89,7 @@ async fn dispatch(command: Command, context: &Context<'_>) -> Result<ExitCode, E
         Command::Rollback(args) => args.run(context).await,
         Command::Route(args) => args.run(context).await,
         Command::Recover(args) => args.run(context).await,
+        Command::Scale(args) => args.run(context).await,
         command => context.interrupt.beside(dispatch_plain(command, context)).await?,
     }
 }
@@ -101,7 +102,8 @@ async fn dispatch_plain(command: Command, context: &Context<'_>) -> Result<ExitC
         | Command::Deploy(_)
         | Command::Rollback(_)
         | Command::Route(_)
-        | Command::Recover(_) => Ok(ExitCode::DONE),
+        | Command::Recover(_)
+        | Command::Scale(_) => Ok(ExitCode::DONE),
         Command::DemoUptimer(args) => args.run(context).await,
         Command::Up(args) => args.run(context).await,
         Command::Down(args) => args.run(context).await,
@@ -120,7 +122,6 @@ async fn dispatch_plain(command: Command, context: &Context<'_>) -> Result<ExitC
         Command::Resume(args) => args.run(context).await,
         Command::Maintenance(args) => args.run(context).await,
         Command::Canary(args) => args.run(context).await,
-        Command::Scale(_) => later("scale"),
         Command::Exec(args) => args.run(context).await,
         Command::Run(args) => args.run(context).await,
         Command::Prune(args) => args.run(context).await,

@@ -2,7 +2,7 @@
 #![no_main]
 
 use config::admin::Call;
-use config::admin::request::{Delete, Drain, Flip, Lease, ServiceSettings, Stage};
+use config::admin::request::{Delete, Drain, Endpoints, Flip, Lease, ServiceSettings, Stage};
 use libfuzzer_sys::fuzz_target;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,6 +17,7 @@ fuzz_target!(|input: (&str, &str, &str)| {
     round::<Flip>(body);
     round::<Drain>(body);
     round::<Delete>(body);
+    round::<Endpoints>(body);
     round::<Lease>(body);
 });
 

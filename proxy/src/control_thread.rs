@@ -63,6 +63,7 @@ pub(crate) fn run(setup: Setup) -> io::Result<()> {
             live,
             settings: stages::Sender::new(settings(&model)),
             cut: stages::Sender::new(Vec::new()),
+            leaving: stages::Sender::new(Vec::new()),
             resolver,
             suspects,
             connections: AtomicU64::new(0),

@@ -28,6 +28,7 @@ use crate::telemetry::count::Count;
 use crate::upstream::balance::Balance;
 use crate::upstream::exchange::ExchangeLimits;
 use crate::upstream::http2::Links;
+use crate::upstream::leaving::Leaving;
 use crate::upstream::pool::Pool;
 use crate::upstream::run::{Run, RunId};
 use crate::upstream::socket::Address;
@@ -43,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) settings: watch::Sender<Settings>,
     /// The runs whose drain deadline passed last: what is left of them is to end.
     pub(crate) cut: watch::Sender<Vec<RunId>>,
+    /// Endpoints that were taken out of their runs, and what is left under way there is asked for.
+    pub(crate) leaving: watch::Sender<Vec<Arc<Leaving>>>,
     /// Where names are resolved anew after a failure to connect.
     pub(crate) resolver: mpsc::UnboundedSender<Resolve>,
     /// Where a run is reported that failed a request in its bake.
@@ -297,6 +300,14 @@ impl Worker {
         self.links.sweep(|run| table.has_run(run));
         self.balance.sweep(|run| table.has_run(run));
         self.log.flush();
+        self.tell_leaving();
+    }
+
+    /// Answers what is left under way on endpoints that were taken out.
+    fn tell_leaving(&self) {
+        for leaving in self.shared.leaving.borrow().iter() {
+            leaving.note(self.index, self.balance.busy_from(leaving.run, leaving.from));
+        }
     }
 }
 

@@ -19,6 +19,8 @@ mod gate_model;
 mod docker_host;
 // Pushes and deployments to another host, and what keeps from it.
 mod docker_remote;
+// Replicas as containers.
+mod docker_replicas;
 // A restart of the Docker daemon, where that is allowed.
 mod docker_restart;
 // The main job on a real engine, under load: versions that come, fail and go back.

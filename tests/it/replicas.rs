@@ -193,3 +193,125 @@ async fn a_replica_that_is_killed_under_load_fails_no_get() {
     said(&site.switch(&site.version("v2", QUICK), &[]).end().await, 0, &["LIVE: shop on GREEN"]);
     assert_eq!(running(&site, "v2").len(), 3);
 }
+
+/// From one to three, to two, and back to one; whoever stays serves all the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_live_slot_is_scaled_up_and_down_under_load_without_a_failed_request() {
+    let site = site_with_v1("1").await;
+    let first = running(&site, "v1");
+    let load = load(site.address(), Load { slow_for: Duration::from_millis(700), ..busy() });
+    for (wanted, words) in [
+        ("3", &["started shop_BLUE_2", "started shop_BLUE_3", "LIVE: shop with 3 replicas, 1 before"][..]),
+        ("2", &["stopped and removed shop_BLUE_3", "LIVE: shop with 2 replicas, 3 before"]),
+        ("2", &["LIVE: shop with 2 replicas, 2 before"]),
+        ("1", &["LIVE: shop with 1 replica, 2 before"]),
+        ("2", &["LIVE: shop with 2 replicas, 1 before"]),
+    ] {
+        let scaled = site.bgctl(&["scale", "shop", wanted]).await;
+        said(&scaled, 0, words);
+        assert_eq!(
+            (&scaled.events[0]["replicas"].to_string()[..], &scaled.events[0]["in_flight"]),
+            (wanted, &json!(0))
+        );
+        let count: usize = wanted.parse().unwrap();
+        assert_eq!((endpoints(&site, "blue").await, running(&site, "v1").len()), ((count, count), count));
+        assert!(running(&site, "v1").contains(&first[0]), "the first one was never touched");
+        let so_far = load.so_far().total;
+        eventually("they answer", async || (load.so_far().total > so_far + 200).then_some(())).await;
+    }
+    let verdict = load.stop().await;
+    verdict.assert_none_failed();
+    assert_eq!(verdict.closed, 0, "client connections were closed");
+    tests::measured("scaled_up_and_down", &format!("{} requests, slowest {:?}", verdict.total, verdict.slowest));
+    for wrong in ["0", "-1", "many"] {
+        let refused = site.bgctl(&["scale", "shop", wrong]).await;
+        assert_eq!(refused.code, Some(1), "{}", refused.talk);
+    }
+    assert_eq!(site.bgctl(&["scale", "nobody", "2"]).await.code, Some(1));
+    // The next version has as many; and all of them are gone back to.
+    said(&site.switch(&site.version("v2", QUICK), &[]).end().await, 0, &["LIVE: shop on GREEN"]);
+    assert_eq!(running(&site, "v2").len(), 2);
+    said(&site.bgctl(&["rollback", "shop"]).await, 0, &["LIVE: shop on BLUE"]);
+    assert_eq!(running(&site, "v1").len(), 2);
+    let history = site.bgctl(&["history", "shop"]).await;
+    assert_eq!(
+        (&history.events[0]["entries"][2]["what"], &history.events[0]["entries"][2]["outcome"]),
+        (&json!("scale to 2"), &json!("done"))
+    );
+}
+
+/// As with a switch: it is undone, said which one and why, and kept for `logs --failed`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_never_gets_healthy_is_taken_back_and_the_others_go_on() {
+    let site = Site::new(PROGRAMS);
+    site.up().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (v1, flag) = (site.version("v1", QUICK), folder.path().join("first"));
+    // Whoever comes first serves; what becomes of the others is in a file.
+    let then = folder.path().join("then");
+    let line = format!("mkdir '{}' && exec '{v1}'\necho no room for me >&2; . '{}'", flag.display(), then.display());
+    let image = site.script("one", &line);
+    said(&site.switch(&image, &["--deadline", "2s"]).end().await, 0, &["LIVE: shop on BLUE"]);
+    let load = load(site.address(), busy());
+    for (last, words) in [("exec sleep 600", "did not become healthy in time"), ("exit 3", "exited with code 3")] {
+        std::fs::write(&then, last).unwrap();
+        let failed = site.bgctl(&["scale", "shop", "3"]).await;
+        said(&failed, 5, &[words, "| no room for me", "traffic still on BLUE, with 1 replica as before"]);
+        assert_eq!((endpoints(&site, "blue").await, site.processes().len()), ((1, 1), 2), "{}", failed.talk);
+        let log = site.bgctl(&["logs", "shop", "--failed"]).await;
+        assert!(log.events.contains(&json!({ "line": "no room for me" })), "{log:?}");
+    }
+    // Ctrl-C undoes it as well.
+    std::fs::write(&then, "exec sleep 600").unwrap();
+    let scale = site.start(&["scale", "shop", "2"]);
+    eventually("it is tried", async || (endpoints(&site, "blue").await == (2, 1)).then_some(())).await;
+    scale.signal(Signal::INT);
+    said(&scale.end().await, 130, &["interrupted", "traffic still on BLUE"]);
+    assert_eq!((endpoints(&site, "blue").await, site.processes().len()), ((1, 1), 2));
+    load.stop().await.assert_none_failed();
+}
+
+/// F4 for `scale`: up and down, and the next run knows what to make of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scale_that_is_killed_is_undone_or_finished_by_the_next_run() {
+    tokio::join!(killed_on_the_way_up(true), killed_on_the_way_up(false), killed_on_the_way_down());
+}
+
+async fn killed_on_the_way_up(finished: bool) {
+    let site = Site::new(PROGRAMS);
+    site.up().await;
+    let folder = tempfile::tempdir().unwrap();
+    let late = if finished { site.version("v1", Duration::from_secs(2)) } else { "sleep 600".to_owned() };
+    let v1 = site.version("v0", QUICK);
+    let flag = folder.path().join("first");
+    let image = site.script("one", &format!("mkdir '{}' && exec '{v1}'\nexec {late}", flag.display()));
+    said(&site.switch(&image, &[]).end().await, 0, &["LIVE: shop on BLUE"]);
+    let load = load(site.address(), Load { pause: Duration::from_millis(20), ..Load::default() });
+    let scale = site.start(&["scale", "shop", "3"]);
+    eventually("they are tried", async || (endpoints(&site, "blue").await.0 == 3).then_some(())).await;
+    scale.signal(Signal::KILL);
+    assert_eq!(scale.end().await.code, None);
+    let recovered = site.bgctl(&["recover", "shop", "--lock-wait", "40s"]).await;
+    said(&recovered, 0, &["scale to 3 by ", "was left open", if finished { "finished" } else { "undone" }]);
+    // What became healthy by itself meanwhile stays.
+    let count = if finished { 3 } else { 1 };
+    assert_eq!((endpoints(&site, "blue").await, site.processes().len()), ((count, count), count + 1));
+    load.stop().await.assert_none_failed();
+}
+
+async fn killed_on_the_way_down() {
+    let site = site_with_v1("3").await;
+    let slow = Load { keep_alive: 0, fresh: 0, posts: 0, slow: 6, slow_for: Duration::from_secs(3), ..Load::default() };
+    let load = load(site.address(), slow);
+    eventually("all are under way", async || (site.shop().await["slots"]["blue"]["in_flight"] == 6).then_some(()))
+        .await;
+    let scale = site.start(&["scale", "shop", "1"]);
+    eventually("they take no more", async || (endpoints(&site, "blue").await.0 == 1).then_some(())).await;
+    assert_eq!(running(&site, "v1").len(), 3, "what is under way there is waited for");
+    scale.signal(Signal::KILL);
+    assert_eq!(scale.end().await.code, None);
+    load.stop().await.assert_none_failed();
+    let again = site.bgctl(&["scale", "shop", "2", "--lock-wait", "40s"]).await;
+    said(&again, 0, &["scale to 1 by ", "was left open", "LIVE: shop with 2 replicas, 1 before"]);
+    assert_eq!((endpoints(&site, "blue").await, running(&site, "v1").len()), ((2, 2), 2));
+}

@@ -127,6 +127,17 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
+    /// The live slot has other endpoints, all of them healthy; the last line of a successful `endpoints`.
+    Endpoints {
+        /// The service.
+        service: ServiceName,
+        /// The live slot.
+        slot: Slot,
+        /// From the change until now.
+        seconds: f64,
+        /// Requests that are under way on those that were taken out, where they did not end in time.
+        in_flight: u64,
+    },
     /// A slot was emptied.
     Cleared {
         /// The service.

@@ -65,6 +65,18 @@ pub struct Work {
     /// The image that was live before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub old_image: Option<String>,
+    /// Where the live slot is to have more replicas, or fewer, and nothing is to become live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<Scale>,
+}
+
+/// A change of the number of replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scale {
+    /// The number of the last replica before.
+    pub from: u32,
+    /// The number of the last one afterwards.
+    pub to: u32,
 }
 
 /// How far a step is.

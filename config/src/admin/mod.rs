@@ -68,6 +68,8 @@ pub enum Verb {
     Maintenance,
     /// [`request::Canary`]: sends a share of visitors to the idle slot; answers [`response::ServiceStatus`].
     Canary,
+    /// [`request::Endpoints`]: more or fewer endpoints of the live slot; streams [`Event`]s.
+    Endpoints,
     /// [`request::Lease`]: who may change the service; answers [`response::Lease`].
     Lease,
     /// [`journal::Journal`]: what is done to the service, step by step.
@@ -76,7 +78,7 @@ pub enum Verb {
 
 impl Verb {
     /// Every verb.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Stage,
         Self::Flip,
         Self::Drain,
@@ -85,6 +87,7 @@ impl Verb {
         Self::Resume,
         Self::Maintenance,
         Self::Canary,
+        Self::Endpoints,
         Self::Lease,
         Self::Journal,
     ];
@@ -100,6 +103,7 @@ impl Verb {
             Self::Resume => "resume",
             Self::Maintenance => "maintenance",
             Self::Canary => "canary",
+            Self::Endpoints => "endpoints",
             Self::Lease => "lease",
             Self::Journal => "journal",
         }

@@ -197,6 +197,27 @@ pub struct Canary {
     pub margins: Margins,
 }
 
+/// Changes the endpoints of the live slot without a flip. Those that stay are the first ones of the present list, in its
+/// order: what is added or taken out is at its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Endpoints {
+    /// All of them from now on.
+    pub endpoints: Vec<EndpointAddr>,
+    /// How long requests may go on at those that were taken out; then the call answers all the same.
+    #[serde(with = "crate::duration")]
+    pub drain: Duration,
+    /// How long to wait for health; the endpoints stay when it is over.
+    #[serde(with = "crate::duration")]
+    pub deadline: Duration,
+}
+
+impl Default for Endpoints {
+    fn default() -> Self {
+        Self { endpoints: Vec::new(), drain: defaults::DRAIN, deadline: defaults::DEADLINE }
+    }
+}
+
 /// Answers 503 with a page, or no more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -24,6 +24,7 @@ pub mod recover;
 pub mod rm;
 pub mod rollback;
 pub mod route;
+pub mod scale;
 pub mod status;
 pub mod switch;
 pub mod up;

@@ -46,6 +46,7 @@ impl Recover {
         let words = match stand {
             None => "nothing was left open",
             Some(Stand::Before) => "undone: everything is as it was before",
+            Some(Stand::Scaled) => "finished: it has the replicas that were wanted",
             Some(Stand::After) => "finished: the new version is live, the old one put away",
             Some(Stand::Draining) => "the new version is live; run this again when the old one has drained",
         };
@@ -54,7 +55,7 @@ impl Recover {
             let state = match stand {
                 None => "nothing",
                 Some(Stand::Before) => "undone",
-                Some(Stand::After) => "finished",
+                Some(Stand::After | Stand::Scaled) => "finished",
                 Some(Stand::Draining) => "draining",
             };
             context.ui.document(&serde_json::json!({ "service": name, "recovered": state }));

@@ -127,6 +127,7 @@ impl Rollback {
                     image,
                     revision: None,
                     old_image: service.slots.get(plan.slot.other()).image.clone(),
+                    scale: None,
                 },
                 candidate: if previous.is_empty() {
                     Candidate::Warm(service.generation, situation.occupants(plan.slot))

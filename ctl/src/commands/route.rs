@@ -117,6 +117,7 @@ impl Route {
                 image_id: None,
                 revision: None,
                 old_image: None,
+                scale: None,
             },
         };
         rollout.run().await

@@ -291,6 +291,7 @@ impl<'a> Rollout<'a> {
         let required = self.settings.image_health == ImageHealth::Require;
         let wait = Wait {
             ui: self.context.ui,
+            told: true,
             service: self.service,
             slot: self.plan.slot,
             engine: self.engine,

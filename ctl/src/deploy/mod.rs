@@ -8,6 +8,7 @@ pub mod plan;
 pub mod recover;
 pub mod report;
 mod retire;
+pub mod scale;
 pub mod settings;
 pub mod together;
 pub mod wait;

@@ -1,13 +1,14 @@
 //! What a run left that was killed or interrupted: found in the journal, and finished or undone.
 
 use config::admin::Event;
-use config::admin::journal::{Entry, Journal, Outcome};
+use config::admin::journal::{Entry, Journal, Outcome, Scale, Work};
 use config::admin::request::{Drain, Stage};
 use config::admin::response::{ServiceStatus, SlotState};
-use config::name::{ServiceName, Slot};
+use config::name::{EndpointAddr, ServiceName, Slot};
 use serde_json::json;
 
 use super::lease::leased;
+use super::scale;
 use super::settings::{Keep, Settings};
 use crate::admin::{Client, Match};
 use crate::context::Context;
@@ -33,6 +34,8 @@ enum Action {
     Name(Instance, bool),
     /// Sets the restart policy that fits what is live.
     Restart(Instance, Restart),
+    /// Gives the live slot these endpoints.
+    Endpoints(Vec<EndpointAddr>),
 }
 
 /// How work stands that was not ended.
@@ -44,6 +47,8 @@ pub enum Stand {
     After,
     /// It is live, and the old one still has requests in flight.
     Draining,
+    /// The live slot has the replicas that it was to have.
+    Scaled,
 }
 
 /// What is wanted of work that was left open.
@@ -71,6 +76,9 @@ impl Found<'_> {
     }
 
     fn stand(&self) -> Stand {
+        if let Some(scale) = self.entry.work.scale {
+            return if self.is_scaled(scale) { Stand::Scaled } else { Stand::Before };
+        }
         let slot = self.entry.work.slot;
         let Some(service) = self.service.filter(|service| service.live == Some(slot)) else { return Stand::Before };
         // The slot may be live with the version that was there before the work began.
@@ -80,6 +88,51 @@ impl Found<'_> {
         match service.slots.get(slot.other()).state {
             SlotState::Draining => Stand::Draining,
             _ => Stand::After,
+        }
+    }
+
+    /// Tells whether the proxy has taken a change of the number of replicas over.
+    fn is_scaled(&self, Scale { from, to }: Scale) -> bool {
+        let Some(slot) = self.service.map(|service| service.slots.get(self.entry.work.slot)) else { return false };
+        let healthy = |instance: &Instance| {
+            slot.endpoints.iter().find(|known| known.address == instance.endpoint).map(|known| known.healthy)
+        };
+        let mut instances = self.occupants(self.entry.work.slot);
+        if to > from {
+            instances.any(|instance| instance.replica == to)
+                && slot.endpoints.iter().all(|known| known.healthy)
+                && self.scaled(from).all(|instance| healthy(instance) == Some(true))
+        } else {
+            instances.filter(|instance| instance.replica > to).all(|instance| healthy(instance).is_none())
+        }
+    }
+
+    /// Returns the instances of the deployment in its slot whose numbers are greater.
+    fn scaled(&self, than: u32) -> impl Iterator<Item = &Instance> {
+        let Work { slot, deployment, .. } = &self.entry.work;
+        self.occupants(*slot).filter(move |instance| instance.replica > than && instance.deployment == *deployment)
+    }
+
+    /// Finishes or undoes a change of the number of replicas.
+    fn settle_scale(&self, scale: Scale, actions: &mut Vec<Action>) {
+        let Scale { from, to } = scale;
+        if self.is_scaled(scale) {
+            actions.extend(self.policies());
+            for instance in self.scaled(to.max(1)) {
+                actions.extend([Action::Stop(instance.clone()), Action::Remove(instance.clone())]);
+            }
+        } else if to > from {
+            let made: Vec<&Instance> = self.scaled(from).collect();
+            let slot = self.service.filter(|service| service.live == Some(self.entry.work.slot));
+            let slot = slot.map(|service| service.slots.get(self.entry.work.slot));
+            let listed: Vec<EndpointAddr> =
+                slot.iter().flat_map(|slot| &slot.endpoints).map(|known| known.address.clone()).collect();
+            let stay: Vec<EndpointAddr> =
+                listed.iter().filter(|address| made.iter().all(|made| made.endpoint != **address)).cloned().collect();
+            if stay.len() < listed.len() {
+                actions.push(Action::Endpoints(stay));
+            }
+            actions.extend(made.into_iter().cloned().map(Action::Remove));
         }
     }
 
@@ -102,8 +155,10 @@ impl Found<'_> {
         };
         let how = match (flipped_back, self.stand()) {
             (Some(back), _) => format!("the proxy flipped back ({})", back.reason),
+            (None, Stand::Before) if work.scale.is_some() => "its replicas are not as wanted".to_owned(),
             (None, Stand::Before) => "it ended before its flip".to_owned(),
             (None, Stand::After) => "it ended after its flip".to_owned(),
+            (None, Stand::Scaled) => "its replicas are as wanted".to_owned(),
             (None, Stand::Draining) => "it ended after its flip, and the old version still drains".to_owned(),
         };
         format!("{} by {}, begun {began}, was left open ({last}): {how}, {live}", work.what, work.who)
@@ -112,11 +167,16 @@ impl Found<'_> {
     /// Returns what is to be done, in order.
     fn actions(&self, aim: Aim) -> Vec<Action> {
         let mut actions = Vec::new();
+        if let Some(scale) = self.entry.work.scale {
+            self.settle_scale(scale, &mut actions);
+            return actions;
+        }
         if self.service.is_some_and(|service| service.paused.is_some()) && self.entry.has_begun("pause") {
             actions.push(Action::Resume);
         }
         match self.stand() {
             Stand::Before => self.undo(&mut actions),
+            Stand::Scaled => {}
             Stand::After | Stand::Draining if aim == Aim::Back => {}
             Stand::After | Stand::Draining => self.finish(&mut actions, aim),
         }
@@ -228,7 +288,7 @@ impl Finder<'_> {
         let outcome = match (stand, &entry.flipped_back) {
             // Whoever comes when it has drained ends it.
             (Stand::Draining, _) if aim == Aim::End => return Ok(Some(stand)),
-            (Stand::After | Stand::Draining, _) => Outcome::Done,
+            (Stand::After | Stand::Draining | Stand::Scaled, _) => Outcome::Done,
             (Stand::Before, Some(_)) => Outcome::FlippedBack,
             (Stand::Before, None) => Outcome::Undone,
         };
@@ -277,6 +337,10 @@ impl Finder<'_> {
             (Action::Name(instance, kept), Some(engine)) => {
                 let named = engine.set_kept(&instance, kept).await?;
                 ui.say(&format!("{} is {} again", instance.name, named.name));
+            }
+            (Action::Endpoints(endpoints), _) => {
+                ui.say("taking replicas that were not finished out of the live slot");
+                scale::set(self.client, self.service, endpoints).await?;
             }
             (Action::Restart(instance, restart), Some(engine)) => engine.set_restart(&instance, restart).await?,
             (_, None) => {}

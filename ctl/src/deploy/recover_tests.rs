@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use config::admin::journal::{Step, StepState, Work};
 use config::admin::request::ServiceSettings;
-use config::admin::response::{Origin, SlotStatus, Slots};
+use config::admin::response::{EndpointStatus, Origin, SlotStatus, Slots};
 
 use super::*;
 use crate::deploy::settings::NOTE;
@@ -43,6 +43,7 @@ fn entry(steps: &[&str]) -> Entry {
         image_id: None,
         revision: None,
         old_image: None,
+        scale: None,
     };
     let steps = steps.iter().map(step).collect();
     Entry { work, began: "then".to_owned(), steps, flipped_back: None, ended: None, outcome: None, report: None }
@@ -84,6 +85,7 @@ fn actions(entry: &Entry, service: &ServiceStatus, instances: &[Instance]) -> Ve
         Action::Remove(instance) => format!("remove {}", instance.name),
         Action::Stop(instance) => format!("stop {}", instance.name),
         Action::Name(instance, kept) => format!("{} {}", if kept { "keep" } else { "give back" }, instance.name),
+        Action::Endpoints(endpoints) => format!("endpoints {}", endpoints.len()),
         Action::Restart(instance, Restart::Always) => format!("always {}", instance.name),
         Action::Restart(instance, Restart::No) => format!("no {}", instance.name),
     };
@@ -169,6 +171,45 @@ fn every_replica_of_a_version_is_undone_and_finished_with_the_others() {
         actions(&entry(&["create", "flip"]), &flipped, &all)[3..],
         ["clear BLUE", "stop shop_BLUE", "stop shop_BLUE_2", "remove shop_GREEN_2_kept"]
     );
+}
+
+#[test]
+fn a_change_of_replicas_is_finished_where_the_proxy_has_taken_it_over_and_undone_where_not() {
+    let instances = |count: usize| -> Vec<Instance> {
+        ["shop_BLUE", "shop_BLUE_2", "shop_BLUE_3"][..count]
+            .iter()
+            .zip(1..)
+            .map(|(name, replica)| Instance { replica, ..instance(name, Slot::Blue, "old", Keep::Stopped) })
+            .collect()
+    };
+    let listed = |health: &[bool]| {
+        let mut service = service(Slot::Blue, SlotState::Warm, SlotState::Live, "other");
+        service.slots.blue.endpoints = instances(health.len())
+            .into_iter()
+            .zip(health)
+            .map(|(instance, healthy)| EndpointStatus { address: instance.endpoint, healthy: *healthy, reason: None })
+            .collect();
+        service
+    };
+    let settled = |(from, to): (u32, u32), health: &[bool], count: usize| {
+        let mut entry = entry(&["create", "endpoints"]);
+        (entry.work.slot, entry.work.deployment) = (Slot::Blue, "old".to_owned());
+        entry.work.scale = Some(Scale { from, to });
+        let actions = actions(&entry, &listed(health), &instances(count));
+        actions.into_iter().filter(|words| !words.starts_with("always ")).collect::<Vec<_>>()
+    };
+    // Up: created, but not given to the proxy; given, but not healthy; healthy.
+    assert_eq!(settled((1, 3), &[true], 3), ["remove shop_BLUE_2", "remove shop_BLUE_3"]);
+    assert_eq!(settled((1, 3), &[true, true, false], 3), ["endpoints 1", "remove shop_BLUE_2", "remove shop_BLUE_3"]);
+    assert_eq!(settled((1, 3), &[true, true], 2), ["endpoints 1", "remove shop_BLUE_2"], "one was not created yet");
+    assert!(settled((1, 3), &[true, true, true], 3).is_empty());
+    // Down: nothing was done yet; taken out, but not stopped; one removed.
+    assert!(settled((3, 1), &[true, true, true], 3).is_empty());
+    assert_eq!(
+        settled((3, 1), &[true], 3),
+        ["stop shop_BLUE_2", "remove shop_BLUE_2", "stop shop_BLUE_3", "remove shop_BLUE_3"]
+    );
+    assert_eq!(settled((3, 1), &[true], 2), ["stop shop_BLUE_2", "remove shop_BLUE_2"]);
 }
 
 #[test]

@@ -25,6 +25,8 @@ const LOG_LINES: usize = 20;
 pub struct Wait<'a> {
     /// The printer.
     pub ui: &'a Ui,
+    /// Whether programs are told each event.
+    pub told: bool,
     /// The service.
     pub service: &'a ServiceName,
     /// The slot.
@@ -122,7 +124,9 @@ impl Wait<'_> {
     }
 
     async fn take(&self, event: Event, seen: &mut Seen) -> Result<(), Error> {
-        self.ui.event(&event);
+        if self.told {
+            self.ui.event(&event);
+        }
         match event {
             Event::Staged { generation, .. } => seen.generation = Some(generation),
             Event::Probe { address, passed, outcome, .. } => {
@@ -135,6 +139,11 @@ impl Wait<'_> {
                 seen.probes.insert(address, (passed, outcome));
             }
             Event::Healthy { seconds, .. } => seen.seconds = Some(seconds),
+            Event::Endpoints { seconds, .. } => {
+                // No flip follows that would have to name it.
+                seen.generation = Some(0);
+                seen.seconds = Some(seconds);
+            }
             Event::Error(refusal) => {
                 let refusal = Error::from(refusal);
                 if refusal.kind != Kind::Unhealthy {

@@ -136,6 +136,7 @@ async fn act(
             handle.with(|control| control.journal(name, line, lease.as_deref()))?;
             Ok(respond(StatusCode::NO_CONTENT, None, Bytes::new()))
         }
+        Verb::Endpoints => Ok(events(control::endpoints(handle, name, &parse(body)?, &change(headers)?)?)),
         Verb::Canary => {
             let service = control::canary(handle, name, &parse(body)?, &change(headers)?)?;
             json(Some(service.generation), &service)

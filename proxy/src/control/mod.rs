@@ -6,6 +6,7 @@ mod bake;
 mod canary;
 mod closing;
 mod draining;
+mod endpoints;
 mod flip;
 mod flip_back;
 mod journal;
@@ -34,6 +35,7 @@ use tokio::sync::broadcast;
 
 pub use canary::canary;
 pub use closing::{pause, resume};
+pub use endpoints::endpoints;
 pub use flip::{delete, drain, flip, rollback, stage};
 pub(crate) use flip_back::suspect;
 use lease::Holder;

@@ -15,6 +15,8 @@ use super::store::SavedMaintenance;
 use super::*;
 use crate::health::Outcome;
 
+/// The port of a second endpoint.
+const SECOND: u16 = 2;
 const ANY: Change = Change { if_match: IfMatch::Any, lease: None };
 
 /// What is done, or happens.
@@ -34,6 +36,10 @@ enum Call {
         to: Slot,
         force: bool,
         bake: bool,
+    },
+    /// The live slot has a second endpoint from now on, or none any more.
+    Endpoints {
+        second: bool,
     },
     FlipBack,
     EndBake,
@@ -63,6 +69,7 @@ fn call() -> impl Strategy<Value = Call> {
         1 => slot().prop_map(Call::Clear),
         5 => (slot(), found).prop_map(|(slot, outcome)| Call::Probe { slot, outcome }),
         6 => (slot(), any::<bool>(), any::<bool>()).prop_map(|(to, force, bake)| Call::Flip { to, force, bake }),
+        2 => any::<bool>().prop_map(|second| Call::Endpoints { second }),
         3 => Just(Call::FlipBack),
         2 => Just(Call::EndBake),
         1 => Just(Call::Pause),
@@ -84,6 +91,14 @@ struct Version {
     healthy: bool,
     passes: u32,
     failures: u32,
+    /// Whether the second endpoint is healthy, where there is one; nobody probes it.
+    second: Option<bool>,
+}
+
+impl Version {
+    fn is_healthy(&self) -> bool {
+        self.healthy && self.second != Some(false)
+    }
 }
 
 /// What should be on the disk.
@@ -136,6 +151,7 @@ impl Model {
         for (slot, version) in &mut self.now.slots {
             // What was live is believed to be still.
             version.healthy = self.now.live == Some(*slot) || !version.probed;
+            version.second = version.second.map(|_| version.healthy);
             (version.passes, version.failures) = (0, 0);
         }
     }
@@ -213,7 +229,15 @@ impl Pair {
                 prop_assert_eq!(done, model.now.live != Some(slot));
                 if done {
                     (model.exists, model.bake) = (true, None);
-                    let version = Version { port, probed, was_live: false, healthy: !probed, passes: 0, failures: 0 };
+                    let version = Version {
+                        port,
+                        probed,
+                        was_live: false,
+                        healthy: !probed,
+                        passes: 0,
+                        failures: 0,
+                        second: None,
+                    };
                     model.now.slots.insert(slot, version);
                     model.prepare();
                 }
@@ -247,7 +271,7 @@ impl Pair {
                 let flip = Flip { to: Some(to), force, bake: duration, ..Flip::default() };
                 let flipped = control.flip(shop, &flip, &ANY).ok();
                 let version = model.now.slots.get(&to);
-                let may = model.now.live != Some(to) && version.is_some_and(|version| version.healthy || force);
+                let may = model.now.live != Some(to) && version.is_some_and(|version| version.is_healthy() || force);
                 prop_assert_eq!(flipped.is_some(), may);
                 if let Some((flipped, old)) = flipped {
                     prop_assert_eq!((flipped.old, old.map(|old| old.slot())), (model.now.live, model.now.live));
@@ -256,11 +280,25 @@ impl Pair {
                     model.json = Some(model.to_save());
                 }
             }
+            Call::Endpoints { second } => {
+                let version = model.now.live.and_then(|live| model.now.slots.get_mut(&live));
+                let port = version.as_ref().map_or(1, |version| version.port);
+                let ports = [port, SECOND];
+                let wanted = &ports[..if second { 2 } else { 1 }];
+                let wanted: Vec<EndpointAddr> =
+                    wanted.iter().map(|port| format!("127.0.0.1:{port}").parse().unwrap()).collect();
+                let done = control.set_endpoints(shop, &wanted, &ANY).is_ok();
+                prop_assert_eq!(done, version.is_some());
+                if let Some(version) = version {
+                    version.second = second.then(|| version.second.unwrap_or(!version.probed));
+                    model.save();
+                }
+            }
             Call::FlipBack => {
                 let Some(run) = self.model.now.live.and_then(|live| self.run_of(live)) else { return Ok(()) };
                 let (control, model) = (&mut self.control, &mut self.model);
                 let done = control.flip_back(&self.shop, run.id(), Verdict::Dead, "died".to_owned()).is_some();
-                let back = model.bake.filter(|back| model.now.slots[back].healthy);
+                let back = model.bake.filter(|back| model.now.slots[back].is_healthy());
                 prop_assert_eq!(done, back.is_some());
                 if let Some(back) = back {
                     model.flip(back, false);
@@ -342,8 +380,11 @@ impl Pair {
             );
             prop_assert_eq!(status.bake.map(|bake| bake.back), model.bake);
             for slot in Slot::BOTH {
-                let shown = status.slots.get(slot).endpoints.first().map(|e| (e.address.port(), e.healthy));
+                let shown = status.slots.get(slot).endpoints.iter().map(|e| (e.address.port(), e.healthy));
+                let shown: Vec<(u16, bool)> = shown.collect();
                 let wanted = model.now.slots.get(&slot).map(|version| (version.port, version.healthy));
+                let second = model.now.slots.get(&slot).and_then(|version| Some((SECOND, version.second?)));
+                let wanted: Vec<(u16, bool)> = wanted.into_iter().chain(second).collect();
                 prop_assert_eq!(shown, wanted, "{}", slot);
                 let Some(run) = self.run_of(slot) else { continue };
                 // New requests go to the live version alone, and replays to the one that a bake goes back to.
@@ -376,8 +417,10 @@ impl Pair {
             wanted.maintenance
         );
         for (slot, saved) in [(Slot::Blue, &saved.blue), (Slot::Green, &saved.green)] {
-            let port = saved.as_ref().map(|saved| saved.endpoints[0].port());
-            prop_assert_eq!(port, wanted.slots.get(&slot).map(|version| version.port), "{} on disk", slot);
+            let saved = saved.as_ref().map(|saved| (saved.endpoints[0].port(), saved.endpoints.len()));
+            let wanted =
+                wanted.slots.get(&slot).map(|version| (version.port, 1 + usize::from(version.second.is_some())));
+            prop_assert_eq!(saved, wanted, "{} on disk", slot);
         }
         Ok(())
     }

@@ -132,7 +132,7 @@ impl Control {
         AdminError::new(ErrorCode::NotHealthy, format!("{slot} of {name} did not become healthy in time: {complaint}"))
     }
 
-    fn keep_lease(&mut self, name: &ServiceName, lease: Option<&str>) {
+    pub(super) fn keep_lease(&mut self, name: &ServiceName, lease: Option<&str>) {
         if let (Some(service), Some(lease)) = (self.services.get_mut(name), lease) {
             // Someone else's lease ends the call at its next change, not here.
             _ = service.lease.check(Some(lease), Instant::now());

@@ -203,7 +203,7 @@ fn long_lived(run: &Run) -> Option<LongLived> {
     Some(LongLived { count: run.long_lived() as u64, oldest: oldest.elapsed() })
 }
 
-fn endpoints(addresses: Vec<EndpointAddr>, healthy: bool) -> Vec<EndpointHealth> {
+pub(super) fn endpoints(addresses: Vec<EndpointAddr>, healthy: bool) -> Vec<EndpointHealth> {
     addresses
         .into_iter()
         .map(|address| EndpointHealth { endpoint: Endpoint::new(address, healthy), streak: Streak::new(healthy) })

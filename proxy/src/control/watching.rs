@@ -148,7 +148,12 @@ impl Control {
 
     /// Tells what to speak to a run that is probed; `None` where nobody waits for its probes, and it is watched no more.
     pub(crate) fn watched_protocol(&mut self, watched: &Watched) -> Option<Protocol> {
-        let Some((name, slot)) = self.find_run(watched.run) else {
+        let found = self.find_run(watched.run).filter(|(name, slot)| {
+            let state = self.services.get(name).and_then(|service| service.slot(*slot));
+            // It may have been taken out of its run.
+            state.is_some_and(|state| state.endpoints.iter().any(|known| known.endpoint.address == watched.endpoint))
+        });
+        let Some((name, slot)) = found else {
             self.watching.remove(&(watched.run, watched.endpoint.clone()));
             return None;
         };

@@ -91,6 +91,16 @@ impl Balance {
         is_ejected
     }
 
+    /// Returns how many requests are on their way to the endpoints of a run from a place on.
+    pub(crate) fn busy_from(&self, run: RunId, from: usize) -> u64 {
+        let known = self.known.borrow();
+        known
+            .iter()
+            .filter(|((of, place), _)| *of == run && *place >= from)
+            .map(|(_, known)| u64::from(known.busy))
+            .sum()
+    }
+
     /// Forgets what is known of runs that `keeps` refuses.
     pub(crate) fn sweep(&self, keeps: impl Fn(RunId) -> bool) {
         self.known.borrow_mut().retain(|(run, _), known| known.busy > 0 || keeps(*run));

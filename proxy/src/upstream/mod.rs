@@ -7,6 +7,7 @@ pub(crate) mod connection;
 pub(crate) mod exchange;
 pub(crate) mod http2;
 pub mod inflight;
+pub(crate) mod leaving;
 pub(crate) mod pool;
 pub(crate) mod request_body;
 pub(crate) mod resolve;
