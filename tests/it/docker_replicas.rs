@@ -68,9 +68,28 @@ async fn docker_replicas_are_switched_scaled_killed_and_gone_back_to_under_load(
     let back = gateway.bgctl(&["rollback", "uptimer"]).await;
     said(&back, 0, &["LIVE: uptimer v1 on BLUE"]);
     assert_eq!((endpoints(&gateway).await, &back.report()["replicas"]), (2, &json!(2)));
+    one_after_the_other(&gateway, &v2).await;
     let down = gateway.bgctl(&["down", "--volumes"]).await;
     assert_eq!(down.code, Some(0), "{}", down.talk);
     assert!(gateway.containers().is_empty(), "{:?}", gateway.containers());
+}
+
+/// Visitors wait while the old version is stopped and the new one starts; where that one exits, for the old one again.
+async fn one_after_the_other(gateway: &TestGateway, v2: &str) {
+    let Some(v3) = gateway.build(TEST, &Uptimer { version: 3, loading: 0, fail: "exit" }) else { return };
+    let (host, pause) = ("uptimer.test".to_owned(), Duration::from_millis(10));
+    let load = load(gateway.address(), Load { host, slow: 0, pause, judge, ..Load::default() });
+    let mut switch = gateway.start(&["switch", "uptimer", "--image", v2, "--stop-first"]);
+    switch.until("probe").await;
+    assert_eq!(gateway.inspect("uptimer_BLUE")["State"]["Running"], false, "it was stopped before");
+    let switched = switch.end().await;
+    said(&switched, 0, &["visitors wait from now on", "stopped ", "LIVE: uptimer v2 on GREEN"]);
+    let failed = gateway.bgctl(&["switch", "uptimer", "--image", &v3]).await;
+    said(&failed, 5, &["exited with code 3", "GREEN again", "traffic still on GREEN"]);
+    assert_eq!((policy(gateway, "uptimer_GREEN"), endpoints(gateway).await), ("always".to_owned(), 2));
+    let verdict = load.stop().await;
+    verdict.assert_none_failed();
+    measured(TEST, &format!("{} requests one after the other, the longest wait {:?}", verdict.total, verdict.slowest));
 }
 
 fn policy(gateway: &TestGateway, name: &str) -> String {

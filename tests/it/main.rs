@@ -61,6 +61,8 @@ mod recovery;
 mod remote_host;
 // Ten minutes of everything at once.
 mod soak;
+// `switch --stop-first`: versions that can't run side by side.
+mod stop_first;
 // `bgctl switch` and its kin on plain processes: failures, locks, signals, kills.
 mod switch;
 // Flips under load: no failure, no request twice, no connection lost.

@@ -214,8 +214,8 @@ pub struct Run {
     /// So many instances, among which requests are shared out (default: as many as there are, else 1)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST_REPLICAS))]
     pub replicas: Option<u32>,
-    /// Not there yet
-    #[arg(long, hide = true)]
+    /// Stop the old version before the new one starts, for those that can't run side by side; visitors wait meanwhile
+    #[arg(long, conflicts_with_all = ["no_flip", "go_on"])]
     pub stop_first: bool,
     /// What `history` is to remember of it
     #[arg(long, value_name = "TEXT")]
@@ -243,9 +243,6 @@ impl Run {
     /// # Errors
     /// Wrong usage, what is not there yet, and an environment file that can't be read.
     pub(crate) fn apply(&self, settings: &mut Settings) -> Result<(), Error> {
-        if self.stop_first {
-            return Err(Error::not_there_yet("--stop-first"));
-        }
         self.rollout.apply(settings)?;
         settings.port = self.port.or(settings.port);
         settings.image_health = self.image_health.unwrap_or(settings.image_health);
@@ -254,6 +251,7 @@ impl Run {
         if let Some(before) = &self.before {
             settings.before = Some(before.trim().to_owned()).filter(|line| !line.is_empty());
         }
+        settings.stop_first |= self.stop_first;
         settings.replicas = self.replicas.unwrap_or(settings.replicas);
         settings.before_timeout = self.before_timeout.unwrap_or(settings.before_timeout);
         settings.stop_grace = self.stop_grace.unwrap_or(settings.stop_grace);
@@ -314,6 +312,14 @@ impl Run {
             }
         }
         *init |= self.init;
+        if settings.stop_first && settings.keep == Keep::Warm {
+            return Err(Error::usage("with --stop-first the old version is stopped, so it can't be kept warm")
+                .hint("--keep stopped keeps it to go back to"));
+        }
+        if settings.stop_first && self.no_flip {
+            return Err(Error::usage("without a flip both versions run, and this one is deployed with --stop-first")
+                .hint("--reset forgets that, with all other settings"));
+        }
         Ok(())
     }
 }
@@ -396,9 +402,14 @@ mod tests {
     }
 
     #[test]
-    fn options_that_are_not_there_yet_say_so() {
-        let options = Run { stop_first: true, ..Run::default() };
-        assert_eq!(options.apply(&mut Settings::default()).unwrap_err().message, "--stop-first: not there yet");
+    fn what_is_stopped_first_is_remembered_and_is_neither_kept_warm_nor_left_beside_another() {
+        let mut settings = Settings::default();
+        Run { stop_first: true, ..Run::default() }.apply(&mut settings).unwrap();
+        Run::default().apply(&mut settings).unwrap();
+        assert!(settings.stop_first);
+        for wrong in [Run { keep: Some(Keep::Warm), ..Run::default() }, Run { no_flip: true, ..Run::default() }] {
+            assert!(!wrong.apply(&mut settings.clone()).unwrap_err().hints.is_empty());
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::engine::{Engine, Instance, InstanceSpec, LogRange, Restart};
 use crate::error::{Error, Kind};
 
 /// A pause around a flip outlives its drain by this: the flip itself takes no time.
-const PAUSE_SLACK: Duration = Duration::from_secs(5);
+pub(super) const PAUSE_SLACK: Duration = Duration::from_secs(5);
 
 /// Lines of a failed instance's log that are looked at for what is kept of it.
 const LOG_LINES: usize = 20_000;
@@ -74,6 +74,17 @@ pub(super) enum Undo {
     Stop(Instance),
     Name(Instance, bool),
     Resume,
+    /// Starts again what was stopped first, and waits until it serves.
+    Revive(Vec<Instance>),
+}
+
+/// What the steps before the flip have come to.
+#[derive(Default)]
+struct Tried {
+    /// The instances of the candidate.
+    instances: Vec<Instance>,
+    /// Requests that the old version had not answered when it was stopped.
+    cut: u64,
 }
 
 /// What stood when the flip was done.
@@ -83,6 +94,8 @@ pub(super) struct Live {
     pub(super) timed: bool,
     pub(super) healthy: Option<Healthy>,
     pub(super) instances: Vec<Instance>,
+    /// Requests that the old version had not answered when it was stopped first.
+    pub(super) cut: u64,
     pub(super) at: Instant,
 }
 
@@ -110,6 +123,10 @@ impl<'a> Rollout<'a> {
     /// Not to be dropped: it takes signals itself.
     pub async fn run(mut self) -> Result<Option<Report>, Error> {
         self.begin().await?;
+        if self.plan.stops_first() {
+            // What was stopped can't answer for the new version, nor be gone back to in a moment.
+            self.settings.bake = Duration::ZERO;
+        }
         let mut undo = Vec::new();
         match self.before_flip(&mut undo).await {
             Ok(Some(live)) => self.after_flip(live, undo).await.map(Some),
@@ -148,25 +165,28 @@ impl<'a> Rollout<'a> {
     }
 
     async fn before_flip(&mut self, undo: &mut Vec<Undo>) -> Result<Option<Live>, Stopped> {
-        let mut instances = match &self.candidate {
-            Candidate::Existing(instances) | Candidate::Warm(_, instances) => instances.clone(),
-            Candidate::New(_) | Candidate::Addresses(_) => Vec::new(),
-        };
-        if let (Candidate::New(spec), Some(line)) = (&self.candidate, self.settings.before.clone()) {
-            let spec = spec.clone();
-            self.begun("before").await?;
-            self.run_before(&spec, &line).await?;
-            self.done("before").await?;
+        let mut tried = Tried::default();
+        if let Candidate::Existing(instances) | Candidate::Warm(_, instances) = &self.candidate {
+            tried.instances.clone_from(instances);
+        }
+        let stops_first = self.plan.stops_first();
+        if !stops_first {
+            self.go_before().await?;
         }
         for step in self.plan.steps.clone() {
             // A step is never torn: a signal is taken between two.
             self.context.interrupt.check()?;
             self.context.ui.detail(&step.sentence());
             let name = step.name();
+            let is_stopped = matches!(step, Step::StopFirst(_));
             self.begun(name).await?;
-            self.take_step(step, &mut instances, undo).await?;
+            self.take_step(step, &mut tried, undo).await?;
             self.done(name).await?;
+            if is_stopped {
+                self.go_before().await?;
+            }
         }
+        let Tried { instances, cut } = tried;
         self.context.interrupt.check()?;
         let (healthy, generation) = match self.candidate {
             Candidate::Warm(generation, _) => (None, generation),
@@ -185,7 +205,7 @@ impl<'a> Rollout<'a> {
             let interrupt = self.context.interrupt.clone();
             interrupt.beside(leased(self.client, party.ready())).await??;
         }
-        if self.pause {
+        if self.pause && !stops_first {
             self.begun("pause").await?;
             undo.push(Undo::Resume);
             let interrupt = self.context.interrupt.clone();
@@ -193,22 +213,30 @@ impl<'a> Rollout<'a> {
         }
         self.begun("flip").await?;
         let (flipped, timed) = self.flip(generation).await?;
-        if self.pause {
+        if self.pause || stops_first {
             undo.retain(|step| !matches!(step, Undo::Resume));
             if let Err(error) = self.client.resume(self.service).await {
                 self.context.ui.warn(&format!("requests are held until the pause ends by itself: {error}"));
             }
         }
-        Ok(Some(Live { flipped, timed, healthy, instances, at: Instant::now() }))
+        Ok(Some(Live { flipped, timed, healthy, instances, cut, at: Instant::now() }))
     }
 
-    async fn take_step(
-        &mut self,
-        step: Step,
-        instances: &mut Vec<Instance>,
-        undo: &mut Vec<Undo>,
-    ) -> Result<(), Error> {
+    /// Runs the command that goes before a new version.
+    async fn go_before(&mut self) -> Result<(), Error> {
+        if let (Candidate::New(spec), Some(line)) = (&self.candidate, self.settings.before.clone()) {
+            let spec = spec.clone();
+            self.begun("before").await?;
+            self.run_before(&spec, &line).await?;
+            self.done("before").await?;
+        }
+        Ok(())
+    }
+
+    async fn take_step(&mut self, step: Step, tried: &mut Tried, undo: &mut Vec<Undo>) -> Result<(), Error> {
+        let instances = &mut tried.instances;
         match step {
+            Step::StopFirst(running) => tried.cut = self.stop_first(running, undo).await?,
             Step::AwaitDrain(slot) => {
                 self.context.ui.say(&format!("waiting for the last requests on {slot}"));
                 let interrupt = self.context.interrupt.clone();
@@ -261,7 +289,7 @@ impl<'a> Rollout<'a> {
     }
 
     /// Starts instances side by side, and says so.
-    async fn start_all(&mut self, instances: &[Instance], from: &str) -> Result<(), Error> {
+    pub(super) async fn start_all(&mut self, instances: &[Instance], from: &str) -> Result<(), Error> {
         let engine = self.engine()?;
         let starts = try_join_all(instances.iter().map(|instance| engine.start(instance)));
         leased(self.client, starts).await?;
@@ -347,7 +375,7 @@ impl<'a> Rollout<'a> {
     pub(super) async fn log_of(&self, undo: &[Undo]) -> Option<String> {
         let made = |step: &Undo| match step {
             Undo::Remove(instance) => Some(instance.clone()),
-            Undo::Clear(_) | Undo::Stop(_) | Undo::Name(..) | Undo::Resume => None,
+            Undo::Clear(_) | Undo::Stop(_) | Undo::Name(..) | Undo::Resume | Undo::Revive(_) => None,
         };
         let (engine, made): (_, Vec<Instance>) = (self.engine?, undo.iter().filter_map(made).collect());
         let mut logs = String::new();
@@ -399,6 +427,7 @@ impl<'a> Rollout<'a> {
                     let resumed = self.client.resume(self.service).await;
                     ("let held requests go".to_owned(), resumed.map(drop).map_err(Error::from))
                 }
+                Undo::Revive(stopped) => ("bring the old version back".to_owned(), self.revive(stopped).await),
                 Undo::Name(instance, kept) => (format!("rename {}", instance.name), self.rename(instance, *kept).await),
             };
             match done {
@@ -410,14 +439,7 @@ impl<'a> Rollout<'a> {
     }
 
     pub(super) async fn clear(&mut self, slot: Slot) -> Result<(), Error> {
-        let stage = Stage { slot: Some(slot), ..Stage::default() };
-        let mut events = self.client.stage(self.service, Match::Any, &stage).await?;
-        while let Some(event) = events.next().await? {
-            if let Event::Error(refusal) = event {
-                return Err(refusal.into());
-            }
-        }
-        Ok(())
+        clear(self.client, self.service, slot).await
     }
 
     pub(super) async fn remove(&mut self, instance: &Instance) -> Result<(), Error> {
@@ -433,4 +455,16 @@ impl<'a> Rollout<'a> {
     async fn rename(&self, instance: &Instance, kept: bool) -> Result<(), Error> {
         Ok(self.engine()?.set_kept(instance, kept).await.map(drop)?)
     }
+}
+
+/// Takes a slot out of the proxy.
+pub(super) async fn clear(client: &mut Client, service: &ServiceName, slot: Slot) -> Result<(), Error> {
+    let stage = Stage { slot: Some(slot), ..Stage::default() };
+    let mut events = client.stage(service, Match::Any, &stage).await?;
+    while let Some(event) = events.next().await? {
+        if let Event::Error(refusal) = event {
+            return Err(refusal.into());
+        }
+    }
+    Ok(())
 }

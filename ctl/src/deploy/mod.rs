@@ -11,4 +11,5 @@ mod retire;
 pub mod scale;
 pub mod settings;
 pub mod together;
+mod stop_first;
 pub mod wait;

@@ -86,6 +86,8 @@ impl Situation<'_> {
 pub enum Step {
     /// Waits until the idle slot's last requests are over.
     AwaitDrain(Slot),
+    /// Holds visitors, and stops what runs, since two versions can't run at once.
+    StopFirst(Vec<Instance>),
     /// Removes what an interrupted run left in the idle slot; it was never live.
     RemoveLeftover(Instance),
     /// Gives the previous version its kept name while the new one is tried.
@@ -103,6 +105,7 @@ impl Step {
     pub fn name(&self) -> &'static str {
         match self {
             Self::AwaitDrain(_) => "await_drain",
+            Self::StopFirst(_) => "stop_first",
             Self::RemoveLeftover(_) => "remove_leftover",
             Self::Park(_) => "park",
             Self::Unpark(_) => "unpark",
@@ -115,6 +118,10 @@ impl Step {
     pub fn sentence(&self) -> String {
         match self {
             Self::AwaitDrain(slot) => format!("wait for the last requests on {slot}"),
+            Self::StopFirst(instances) => {
+                let names: Vec<&str> = instances.iter().map(|instance| instance.name.as_str()).collect();
+                format!("hold visitors, and stop {} when it has answered what it has", names.join(", "))
+            }
             Self::RemoveLeftover(instance) => format!("remove {}, left by an interrupted run", instance.name),
             Self::Park(instance) => format!("keep {} until the new version serves", instance.name),
             Self::Unpark(instance) => format!("give {} its name back", instance.name),
@@ -141,10 +148,18 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Tells whether the old version is stopped before the new one starts.
+    pub fn stops_first(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::StopFirst(_)))
+    }
+
     /// Returns the whole way as sentences, for `--dry-run`.
     pub fn sentences(&self, settings: &Settings) -> Vec<String> {
-        let mut lines: Vec<String> = settings.before.iter().map(|line| format!("run before: {line}")).collect();
-        lines.extend(self.steps.iter().map(Step::sentence));
+        let mut lines: Vec<String> = self.steps.iter().map(Step::sentence).collect();
+        let stopped = self.steps.iter().position(|step| matches!(step, Step::StopFirst(_)));
+        let before = settings.before.iter().map(|line| format!("run before: {line}"));
+        let at = stopped.map_or(0, |at| at + 1);
+        lines.splice(at..at, before);
         lines.push(format!("stage {} and wait until it is healthy", self.slot));
         lines.push(format!("flip to {}", self.slot));
         if let Some(live) = self.live {
@@ -162,6 +177,9 @@ pub fn switch(situation: &Situation<'_>, settings: &Settings) -> Plan {
         steps.push(Step::AwaitDrain(slot));
     }
     let (previous, leftovers) = situation.sort_out(slot);
+    if settings.stop_first {
+        steps.extend(stop_first(situation.instances.iter().filter(|instance| !leftovers.contains(instance))));
+    }
     let parked = previous.into_iter().filter(|instance| !instance.kept);
     let parked: Vec<Instance> = parked.collect();
     let kept = situation.instances.iter().filter(|instance| instance.kept && !leftovers.contains(instance));
@@ -171,6 +189,12 @@ pub fn switch(situation: &Situation<'_>, settings: &Settings) -> Plan {
     steps.push(Step::Create(settings.replicas));
     let live = situation.live();
     Plan { live, slot, steps, old: live.map(|live| situation.occupants(live)).unwrap_or_default(), stale }
+}
+
+/// Returns the step that stops those that run; none where none does.
+fn stop_first<'a>(instances: impl Iterator<Item = &'a Instance>) -> Option<Step> {
+    let running: Vec<Instance> = instances.filter(|instance| instance.running).cloned().collect();
+    (!running.is_empty()).then_some(Step::StopFirst(running))
 }
 
 /// Plans the flip to what is staged.
@@ -215,6 +239,10 @@ pub fn rollback(situation: &Situation<'_>) -> Back {
         let live = situation.occupant(live);
         let note = live.and_then(|live| live.notes.iter().find(|(name, _)| name == PREVIOUS));
         return note.map_or(Back::Nowhere, |(_, image)| Back::Image(image.clone()));
+    }
+    let can_not = |instance: &Instance| Settings::of(instance).stop_first;
+    if plan.old.iter().chain(&previous).any(can_not) {
+        plan.steps.extend(stop_first(plan.old.iter()));
     }
     let in_the_way = leftovers.into_iter().filter(|instance| !instance.kept);
     plan.steps.extend(in_the_way.map(Step::RemoveLeftover));

@@ -168,3 +168,31 @@ fn a_version_of_which_only_some_replicas_are_kept_is_one_version_still() {
     let plan = switch(&Situation { service: Some(&status), instances: &instances }, &Settings::default());
     assert_eq!(plan.steps, [Step::RemoveLeftover(tried), Step::Park(half[1].clone()), Step::Create(1)]);
 }
+
+#[test]
+fn what_can_not_run_beside_another_is_stopped_before_the_command_that_goes_before() {
+    let status = service(Some("blue"), "live", "warm");
+    let live = replica(Slot::Blue, 1, false, "live");
+    let warm = replica(Slot::Green, 1, false, "before");
+    let instances = [live.clone(), warm.clone()];
+    let situation = Situation { service: Some(&status), instances: &instances };
+    let settings = Settings { stop_first: true, before: Some("migrate".to_owned()), ..Settings::default() };
+    let plan = switch(&situation, &settings);
+    assert_eq!(plan.steps, [Step::StopFirst(instances.to_vec()), Step::Park(warm), Step::Create(1)]);
+    assert!(
+        plan.stops_first() && plan.sentences(&settings)[1] == "run before: migrate",
+        "{:?}",
+        plan.sentences(&settings)
+    );
+    // There is nothing to stop before the first version.
+    let first = switch(&Situation { service: None, instances: &[] }, &settings);
+    assert!(!first.stops_first() && first.sentences(&settings)[0] == "run before: migrate");
+
+    let status = service(Some("blue"), "live", "empty");
+    let stopped = Instance { running: false, notes: vec![settings.note()], ..replica(Slot::Green, 1, false, "before") };
+    let instances = [live.clone(), stopped];
+    let Back::Revive(plan, _) = rollback(&Situation { service: Some(&status), instances: &instances }) else {
+        panic!()
+    };
+    assert_eq!(plan.steps, [Step::StopFirst(vec![live]), Step::Start]);
+}

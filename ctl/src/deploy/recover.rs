@@ -1,16 +1,17 @@
 //! What a run left that was killed or interrupted: found in the journal, and finished or undone.
 
-use config::admin::Event;
 use config::admin::journal::{Entry, Journal, Outcome, Scale, Work};
-use config::admin::request::{Drain, Stage};
+use config::admin::request::Drain;
 use config::admin::response::{ServiceStatus, SlotState};
 use config::name::{EndpointAddr, ServiceName, Slot};
 use serde_json::json;
 
+use super::execute::clear;
 use super::lease::leased;
 use super::scale;
 use super::settings::{Keep, Settings};
-use crate::admin::{Client, Match};
+use super::stop_first::serves_again;
+use crate::admin::Client;
 use crate::context::Context;
 use crate::engine::{Engine, Instance, Restart};
 use crate::error::Error;
@@ -34,6 +35,10 @@ enum Action {
     Name(Instance, bool),
     /// Sets the restart policy that fits what is live.
     Restart(Instance, Restart),
+    /// Starts an instance.
+    Start(Instance),
+    /// Waits until a live version that was started again serves.
+    AwaitHealth(Vec<Instance>),
     /// Gives the live slot these endpoints.
     Endpoints(Vec<EndpointAddr>),
 }
@@ -171,7 +176,11 @@ impl Found<'_> {
             self.settle_scale(scale, &mut actions);
             return actions;
         }
-        if self.service.is_some_and(|service| service.paused.is_some()) && self.entry.has_begun("pause") {
+        let has_stopped = self.entry.has_begun("stop_first");
+        let is_held = self.service.is_some_and(|service| service.paused.is_some());
+        let resumes = is_held && (has_stopped || self.entry.has_begun("pause"));
+        let brings_back = has_stopped && self.stand() == Stand::Before;
+        if resumes && !brings_back {
             actions.push(Action::Resume);
         }
         match self.stand() {
@@ -179,6 +188,10 @@ impl Found<'_> {
             Stand::Scaled => {}
             Stand::After | Stand::Draining if aim == Aim::Back => {}
             Stand::After | Stand::Draining => self.finish(&mut actions, aim),
+        }
+        if brings_back {
+            self.bring_back(&mut actions);
+            actions.extend(resumes.then_some(Action::Resume));
         }
         actions
     }
@@ -213,6 +226,16 @@ impl Found<'_> {
             // Some of it may not have been parked yet.
             let is_previous = |kept: &&Instance| others.iter().all(|other| other.deployment == kept.deployment);
             actions.extend(self.kept(slot).filter(is_previous).map(|kept| Action::Name(kept.clone(), false)));
+        }
+    }
+
+    /// The old version was stopped before the new one was started.
+    fn bring_back(&self, actions: &mut Vec<Action>) {
+        let Some(live) = self.live() else { return };
+        let stopped: Vec<Instance> = self.occupants(live).filter(|instance| !instance.running).cloned().collect();
+        if !stopped.is_empty() {
+            actions.extend(stopped.iter().cloned().map(Action::Start));
+            actions.push(Action::AwaitHealth(stopped));
         }
     }
 
@@ -283,7 +306,7 @@ impl Finder<'_> {
         let stand = found.stand();
         self.context.ui.say(&found.sentence());
         for action in found.actions(aim) {
-            self.act(action).await?;
+            self.act(action, &entry.work.deployment).await?;
         }
         let outcome = match (stand, &entry.flipped_back) {
             // Whoever comes when it has drained ends it.
@@ -298,7 +321,7 @@ impl Finder<'_> {
         Ok(Some(stand))
     }
 
-    async fn act(&mut self, action: Action) -> Result<(), Error> {
+    async fn act(&mut self, action: Action, deployment: &str) -> Result<(), Error> {
         let ui = self.context.ui;
         match (action, self.engine) {
             (Action::Resume, _) => {
@@ -314,13 +337,7 @@ impl Finder<'_> {
             }
             (Action::Clear(slot), _) => {
                 ui.say(&format!("clearing {slot}"));
-                let stage = Stage { slot: Some(slot), ..Stage::default() };
-                let mut events = self.client.stage(self.service, Match::Any, &stage).await?;
-                while let Some(event) = events.next().await? {
-                    if let Event::Error(refusal) = event {
-                        return Err(refusal.into());
-                    }
-                }
+                clear(self.client, self.service, slot).await?;
             }
             (Action::EndOnce, Some(engine)) => engine.end_once(self.service).await?,
             (Action::Remove(instance), Some(engine)) => {
@@ -337,6 +354,15 @@ impl Finder<'_> {
             (Action::Name(instance, kept), Some(engine)) => {
                 let named = engine.set_kept(&instance, kept).await?;
                 ui.say(&format!("{} is {} again", instance.name, named.name));
+            }
+            (Action::Start(instance), Some(engine)) => {
+                ui.say(&format!("starting {} again", instance.name));
+                leased(self.client, engine.start(&instance)).await?;
+            }
+            (Action::AwaitHealth(live), _) => {
+                if let Err(error) = serves_again(self.client, self.service, &live, deployment).await {
+                    ui.warn(&format!("the old version runs again, but does not serve: {error}"));
+                }
             }
             (Action::Endpoints(endpoints), _) => {
                 ui.say("taking replicas that were not finished out of the live slot");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use config::admin::journal::{Step, StepState, Work};
 use config::admin::request::ServiceSettings;
-use config::admin::response::{EndpointStatus, Origin, SlotStatus, Slots};
+use config::admin::response::{EndpointStatus, Origin, PauseStatus, SlotStatus, Slots};
 
 use super::*;
 use crate::deploy::settings::NOTE;
@@ -85,6 +85,8 @@ fn actions(entry: &Entry, service: &ServiceStatus, instances: &[Instance]) -> Ve
         Action::Remove(instance) => format!("remove {}", instance.name),
         Action::Stop(instance) => format!("stop {}", instance.name),
         Action::Name(instance, kept) => format!("{} {}", if kept { "keep" } else { "give back" }, instance.name),
+        Action::Start(instance) => format!("start {}", instance.name),
+        Action::AwaitHealth(_) => "await health".to_owned(),
         Action::Endpoints(endpoints) => format!("endpoints {}", endpoints.len()),
         Action::Restart(instance, Restart::Always) => format!("always {}", instance.name),
         Action::Restart(instance, Restart::No) => format!("no {}", instance.name),
@@ -117,6 +119,34 @@ fn before_the_flip_everything_is_undone_and_the_version_before_is_there_to_go_ba
         actions(&entry(&["unpark", "start", "stage"]), &staged, &[old(), new()]),
         [always, "no shop_GREEN", "clear GREEN", "stop shop_GREEN", "keep shop_GREEN"]
     );
+}
+
+#[test]
+fn what_was_stopped_first_is_brought_back_before_held_visitors_are_let_go() {
+    let old = Instance { running: false, ..instance("shop_BLUE", Slot::Blue, "old", Keep::Stopped) };
+    let new = instance("shop_GREEN", Slot::Green, "new", Keep::Stopped);
+    let held = |mut service: ServiceStatus| {
+        let left = Duration::from_secs(9);
+        service.paused = Some(PauseStatus { since: String::new(), waiting: 3, left });
+        service
+    };
+    let before = held(service(Slot::Blue, SlotState::Starting, SlotState::Live, "new"));
+    assert_eq!(
+        actions(&entry(&["stop_first", "create", "stage"]), &before, &[old.clone(), new.clone()])[2..],
+        ["clear GREEN", "remove shop_GREEN", "start shop_BLUE", "await health", "resume"]
+    );
+    let running = Instance { running: true, ..old.clone() };
+    assert_eq!(
+        actions(
+            &entry(&["stop_first"]),
+            &held(service(Slot::Blue, SlotState::Empty, SlotState::Live, "none")),
+            &[running]
+        ),
+        ["always shop_BLUE", "resume"]
+    );
+    let after = held(service(Slot::Green, SlotState::Live, SlotState::Warm, "new"));
+    let done = actions(&entry(&["stop_first", "create", "stage", "flip"]), &after, &[old, new]);
+    assert_eq!(done, ["resume", "no shop_BLUE", "always shop_GREEN", "clear BLUE", "stop shop_BLUE"]);
 }
 
 #[test]

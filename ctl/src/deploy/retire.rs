@@ -44,6 +44,7 @@ impl Rollout<'_> {
             if live.timed { format!("{} us", live.flipped.flip_micros) } else { "its answer was lost".to_owned() };
         let rest = match (live.flipped.old, self.settings.bake.is_zero()) {
             (None, _) => String::new(),
+            (Some(_), _) if self.plan.stops_first() => "; visitors wait no more".to_owned(),
             (Some(_), true) => "; old slot drains".to_owned(),
             (Some(_), false) => {
                 format!("; old slot drains, watching {}", humane(self.settings.bake))
@@ -100,7 +101,7 @@ impl Rollout<'_> {
             new: Version { slot, image: self.work.image.clone() },
             healthy_seconds: live.healthy.as_ref().map(|healthy| healthy.seconds),
             flip_micros: live.timed.then_some(live.flipped.flip_micros),
-            requests: watched.map(|watched| watched.counts),
+            requests: watched.map(|watched| Counts { cut: watched.counts.cut + live.cut, ..watched.counts }),
             replicas: Some(live.instances.len()).filter(|count| *count > 0),
             drain_seconds: watched.map(|watched| watched.drain_seconds),
             exit_code: 0,

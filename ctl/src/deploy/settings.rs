@@ -97,6 +97,8 @@ pub struct Settings {
     pub keep_images: u32,
     /// How many instances of it there are.
     pub replicas: u32,
+    /// Two versions can't run at once: the old one is stopped before the new one starts.
+    pub stop_first: bool,
     /// How the instance is run; the engine saves it by itself.
     #[serde(skip)]
     pub run: RunSettings,
@@ -120,6 +122,7 @@ impl Default for Settings {
             stop_grace: engine::STOP_GRACE,
             keep_images: KEEP_IMAGES,
             replicas: 1,
+            stop_first: false,
             run: RunSettings::default(),
         }
     }
