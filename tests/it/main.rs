@@ -75,3 +75,5 @@ mod wire;
 mod telemetry;
 // What people forget: layers, lists, documents, bans.
 mod tidy;
+// Services without a port.
+mod workers;

@@ -20,6 +20,9 @@ pub struct ServiceSettings {
     pub paths: Vec<PathPrefix>,
     /// Whether the prefix is taken off before the request goes to the application.
     pub strip_path: bool,
+    /// Whether it takes no requests at all: a worker; where absent as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_route: Option<bool>,
     /// How its requests are served; where absent the present options stay.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub options: Option<ServiceOptions>,
@@ -29,7 +32,16 @@ impl ServiceSettings {
     /// Returns these settings with what they leave open taken from others.
     #[must_use]
     pub fn or(self, present: &Self) -> Self {
-        Self { options: self.options.or_else(|| present.options.clone()), ..self }
+        Self {
+            options: self.options.or_else(|| present.options.clone()),
+            no_route: self.no_route.or(present.no_route),
+            ..self
+        }
+    }
+
+    /// Tells whether it takes requests.
+    pub fn is_routed(&self) -> bool {
+        self.no_route != Some(true)
     }
 }
 
@@ -41,6 +53,8 @@ pub struct Stage {
     pub slot: Option<Slot>,
     /// Where the new version listens; empty: the slot is cleared, and nothing is probed.
     pub endpoints: Vec<EndpointAddr>,
+    /// The version takes no requests and has no endpoints, so that the slot is not cleared, and healthy at once.
+    pub no_endpoints: bool,
     /// How to probe them.
     pub health: HealthCheck,
     /// Settings that take effect with the flip, together with the endpoints; where absent the present ones stay.
@@ -59,6 +73,7 @@ impl Default for Stage {
         Self {
             slot: None,
             endpoints: Vec::new(),
+            no_endpoints: false,
             health: HealthCheck::default(),
             settings: None,
             image: None,

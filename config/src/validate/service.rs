@@ -49,6 +49,7 @@ impl Check<'_> {
         ServiceSettings {
             domains: domains.iter().filter_map(|text| self.word(text, "")).collect(),
             paths: paths.iter().filter_map(|text| self.word(text, "")).collect(),
+            no_route: None,
             strip_path: strip_path.is_some_and(|strip| *strip.get_ref()),
             options: options.map(|options| self.options(options)),
         }

@@ -133,6 +133,9 @@ pub struct Run {
     /// The port that the application listens on (default: the image's only exposed one, else 8080)
     #[arg(long)]
     pub port: Option<u16>,
+    /// It takes no requests, a worker: healthy by the image's own HEALTHCHECK, else once it has run for 5 s
+    #[arg(long, conflicts_with_all = ["port", "domain", "path", "strip_path"])]
+    pub no_port: bool,
     /// Hold visitors around the flip, for versions that can't serve side by side
     #[arg(long)]
     pub pause: bool,
@@ -245,6 +248,16 @@ impl Run {
     pub(crate) fn apply(&self, settings: &mut Settings) -> Result<(), Error> {
         self.rollout.apply(settings)?;
         settings.port = self.port.or(settings.port);
+        settings.no_port = self.no_port || (settings.no_port && self.port.is_none());
+        if settings.no_port && !(self.rollout.domain.is_empty() && self.rollout.path.is_empty()) {
+            return Err(Error::usage(
+                "it is deployed with --no-port, so it takes no requests, of whichever host and path",
+            )
+            .hint("--port gives it one"));
+        }
+        if settings.no_port || settings.routes.no_route.is_some() {
+            settings.routes.no_route = Some(settings.no_port);
+        }
         settings.image_health = self.image_health.unwrap_or(settings.image_health);
         settings.keep = self.keep.unwrap_or(settings.keep);
         settings.keep_images = self.keep_images.unwrap_or(settings.keep_images);

@@ -54,6 +54,11 @@ impl Scale {
                     .hint("addresses that you run yourself are given by `bgctl route --to`")
             })?;
             let settings = situation.settings();
+            if settings.no_port {
+                let line = context.line("switch", name);
+                return Err(Error::usage(format!("{name} has no port, so the proxy can't share requests out to it"))
+                    .hint(format!("`{line} --replicas {wanted}` runs so many of it")));
+            }
             let spec = spec(engine, &first, &settings).await?;
             let last = |instances: &[Instance]| instances.last().map_or(0, |instance| instance.replica);
             let from = last(&present);

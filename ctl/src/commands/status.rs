@@ -118,7 +118,8 @@ fn health(slot: &SlotStatus) -> String {
     let sick = slot.endpoints.iter().find(|endpoint| !endpoint.healthy);
     let reason = sick.map(|endpoint| endpoint.reason.clone().unwrap_or_else(|| "not healthy".to_owned()));
     match (reason, count) {
-        (None, 0 | 1) => "healthy".to_owned(),
+        (None, 0) => "no port".to_owned(),
+        (None, 1) => "healthy".to_owned(),
         (None, _) => format!("{count} healthy"),
         (Some(reason), 0 | 1) => reason,
         (Some(reason), _) => format!("{healthy} of {count} healthy: {reason}"),

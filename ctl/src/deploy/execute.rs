@@ -22,6 +22,9 @@ use crate::error::{Error, Kind};
 /// A pause around a flip outlives its drain by this: the flip itself takes no time.
 pub(super) const PAUSE_SLACK: Duration = Duration::from_secs(5);
 
+/// A worker without a health check of its own is believed to be well when it has run for so long.
+const ALIVE: Duration = Duration::from_secs(5);
+
 /// Lines of a failed instance's log that are looked at for what is kept of it.
 const LOG_LINES: usize = 20_000;
 
@@ -123,8 +126,8 @@ impl<'a> Rollout<'a> {
     /// Not to be dropped: it takes signals itself.
     pub async fn run(mut self) -> Result<Option<Report>, Error> {
         self.begin().await?;
-        if self.plan.stops_first() {
-            // What was stopped can't answer for the new version, nor be gone back to in a moment.
+        if self.plan.stops_first() || self.settings.no_port {
+            // What was stopped can't answer for the new version; of what takes no requests nothing can be judged.
             self.settings.bake = Duration::ZERO;
         }
         let mut undo = Vec::new();
@@ -302,12 +305,14 @@ impl<'a> Rollout<'a> {
     async fn stage(&mut self, instances: &[Instance], undo: &mut Vec<Undo>) -> Result<Healthy, Error> {
         let endpoints = match &self.candidate {
             Candidate::Addresses(addresses) => addresses.clone(),
+            _ if self.settings.no_port => Vec::new(),
             _ if instances.is_empty() => return Err(Error::usage("there is nothing to stage")),
             _ => instances.iter().map(|instance| instance.endpoint.clone()).collect(),
         };
         let stage = Stage {
             slot: Some(self.plan.slot),
             endpoints,
+            no_endpoints: self.settings.no_port,
             health: self.settings.health.clone(),
             settings: Some(self.settings.routes.clone()),
             image: self.work.image.clone(),
@@ -325,6 +330,11 @@ impl<'a> Rollout<'a> {
             engine: self.engine,
             instances,
             health_command: self.health_command.as_deref().filter(|_| required),
+            alive: if self.settings.no_port && !(required && self.health_command.is_some()) {
+                ALIVE.min(self.settings.deadline)
+            } else {
+                Duration::ZERO
+            },
             interval: self.settings.health.interval,
             deadline: self.settings.deadline,
         };
@@ -410,6 +420,7 @@ impl<'a> Rollout<'a> {
         };
         error.hints.splice(0..0, left);
         error.hints.push(match self.plan.live {
+            Some(live) if self.settings.no_port => format!("{live} still runs"),
             Some(live) => format!("traffic still on {live}"),
             None => format!("{} was not live before, and is not now", self.service),
         });

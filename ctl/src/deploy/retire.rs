@@ -44,6 +44,7 @@ impl Rollout<'_> {
             if live.timed { format!("{} us", live.flipped.flip_micros) } else { "its answer was lost".to_owned() };
         let rest = match (live.flipped.old, self.settings.bake.is_zero()) {
             (None, _) => String::new(),
+            (Some(_), _) if self.settings.no_port => "; the old version is stopped".to_owned(),
             (Some(_), _) if self.plan.stops_first() => "; visitors wait no more".to_owned(),
             (Some(_), true) => "; old slot drains".to_owned(),
             (Some(_), false) => {

@@ -187,6 +187,7 @@ impl Scaling<'_> {
             engine: Some(self.engine),
             instances: made,
             health_command: command.as_deref().filter(|_| required),
+            alive: Duration::ZERO,
             interval: self.settings.health.interval,
             deadline,
         };

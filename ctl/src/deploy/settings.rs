@@ -97,6 +97,8 @@ pub struct Settings {
     pub keep_images: u32,
     /// How many instances of it there are.
     pub replicas: u32,
+    /// It takes no requests: a worker.
+    pub no_port: bool,
     /// Two versions can't run at once: the old one is stopped before the new one starts.
     pub stop_first: bool,
     /// How the instance is run; the engine saves it by itself.
@@ -122,6 +124,7 @@ impl Default for Settings {
             stop_grace: engine::STOP_GRACE,
             keep_images: KEEP_IMAGES,
             replicas: 1,
+            no_port: false,
             stop_first: false,
             run: RunSettings::default(),
         }
@@ -156,6 +159,8 @@ impl Settings {
     /// Wrong usage where the image exposes several.
     pub fn port_for(&self, image: &Image) -> Result<u16, Error> {
         match (self.port, image.exposed_ports.as_slice()) {
+            // Nobody asks for it.
+            (None, _) if self.no_port => Ok(PORT),
             (Some(port), _) => Ok(port),
             (None, []) => Ok(PORT),
             (None, [port]) => Ok(*port),

@@ -30,7 +30,8 @@ impl Rollout<'_> {
         let wait = drain + stop_grace + before + deadline + PAUSE_SLACK;
         let pause = Pause { wait, lasts: wait, drain, ..Pause::default() };
         let (ui, engine) = (self.context.ui, self.engine()?);
-        ui.say("visitors wait from now on: the old version is stopped before the new one starts");
+        let waits = if self.settings.no_port { "" } else { "visitors wait from now on: " };
+        ui.say(&format!("{waits}the old version is stopped before the new one starts"));
         undo.push(Undo::Resume);
         let interrupt = self.context.interrupt.clone();
         let paused = interrupt.beside(self.client.pause(self.service, &pause)).await??;
@@ -71,7 +72,10 @@ pub(super) async fn serves_again(
     deployment: &str,
 ) -> Result<(), Error> {
     let Some(first) = live.first() else { return Ok(()) };
-    let (slot, Settings { health, deadline, .. }) = (first.slot.other(), Settings::of(first));
+    let (slot, Settings { health, deadline, no_port, .. }) = (first.slot.other(), Settings::of(first));
+    if no_port {
+        return Ok(());
+    }
     let stage = Stage {
         slot: Some(slot),
         endpoints: live.iter().map(|instance| instance.endpoint.clone()).collect(),

@@ -37,6 +37,8 @@ pub struct Wait<'a> {
     pub instances: &'a [Instance],
     /// The image's own health check, where it must pass.
     pub health_command: Option<&'a [String]>,
+    /// How long it must have run, in any case.
+    pub alive: Duration,
     /// How often it is run.
     pub interval: Duration,
     /// The whole wait.
@@ -98,7 +100,9 @@ impl Wait<'_> {
             {
                 events.finish().await;
             }
-            if let (Some(seconds), Some(generation), true) = (seen.seconds, seen.generation, image_passed) {
+            let has_lived = begun.elapsed() >= self.alive;
+            if let (Some(seconds), Some(generation), true) = (seen.seconds, seen.generation, image_passed && has_lived)
+            {
                 return Ok(Healthy { seconds: seconds.max(begun.elapsed().as_secs_f64()), generation });
             }
             tokio::select! {
@@ -110,6 +114,7 @@ impl Wait<'_> {
                 },
                 () = &mut check, if !image_passed => image_passed = true,
                 never = keep(client), if events.is_none() => match never {},
+                () = tokio::time::sleep_until(begun + self.alive), if !has_lived => {}
                 () = tokio::time::sleep_until(begun + NOTHING_LISTENS), if seen.refused_only && !told => {
                     told = true;
                     self.ui.warn(&nothing_listens());

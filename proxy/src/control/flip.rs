@@ -39,7 +39,7 @@ pub async fn stage(
     stage: request::Stage,
     change: &Change,
 ) -> Result<mpsc::Receiver<Event>, AdminError> {
-    let (deadline, clears) = (stage.deadline, stage.endpoints.is_empty());
+    let (deadline, clears) = (stage.deadline, stage.endpoints.is_empty() && !stage.no_endpoints);
     let events = handle.events.subscribe();
     let slot = handle.with(|control| control.stage(name, stage, change))?;
     let (sender, receiver) = mpsc::channel(64);
@@ -188,11 +188,16 @@ impl Control {
             return Err(AdminError::new(ErrorCode::SlotIsLive, format!("{slot} of {name} is live"))
                 .hint("stage the other slot, then flip to it"));
         }
-        if stage.endpoints.is_empty() {
-            return self.clear(name, slot);
+        match (stage.endpoints.is_empty(), stage.no_endpoints) {
+            (true, false) => return self.clear(name, slot),
+            (false, true) => {
+                let message = format!("{slot} of {name} can't have endpoints and no endpoints");
+                return Err(AdminError::new(ErrorCode::BadRequest, message));
+            }
+            (true, true) | (false, false) => {}
         }
         let settings = stage.settings.clone();
-        let healthy_at_once = !stage.health.enabled;
+        let healthy_at_once = !stage.health.enabled || stage.no_endpoints;
         let state = SlotRun::staged(
             Run::of_service(slot, workers, Arc::clone(&service.counters)),
             stage,

@@ -106,6 +106,10 @@ pub(crate) fn suspect(handle: &Rc<Handle>, run: RunId) {
 /// Looks at once whether anything answers on a suspected run, and flips back, or ends the canary, where nothing does.
 async fn confirm(handle: Rc<Handle>, run: RunId) {
     let Some((name, watched, protocol)) = handle.with(|control| control.baking(run)) else { return };
+    if watched.is_empty() {
+        // It takes no requests, so it can't be dead to them.
+        return look_again(&handle, run).await;
+    }
     let mut reasons = Vec::new();
     for endpoint in &watched {
         match health::find_dead(endpoint, protocol).await {

@@ -483,7 +483,8 @@ impl Control {
             .map(|(known, settings)| Routes {
                 name: known,
                 settings: (known == name || self.services.get(known).is_some_and(|service| service.routed))
-                    .then_some(settings),
+                    .then_some(settings)
+                    .filter(|settings| settings.is_routed()),
             })
             .collect();
         Index::compile(&routes).map(Arc::new).map_err(|taken| {
@@ -498,7 +499,10 @@ impl Control {
         let routes: Vec<Routes<'_>> = self
             .services
             .values()
-            .map(|service| Routes { name: &service.name, settings: service.routed.then_some(&service.settings) })
+            .map(|service| Routes {
+                name: &service.name,
+                settings: service.routed.then_some(&service.settings).filter(|settings| settings.is_routed()),
+            })
             .collect();
         if let Ok(index) = Index::compile(&routes) {
             self.index = Arc::new(index);

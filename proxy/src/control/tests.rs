@@ -87,3 +87,30 @@ fn a_route_of_another_service_is_refused_with_its_name_and_nothing_changes() {
     assert_eq!((taken.code, taken.message.as_str()), (ErrorCode::RouteTaken, "x.example/ belongs to service a"));
     assert_eq!(control.services().len(), 1);
 }
+
+#[test]
+fn a_worker_is_flipped_to_without_endpoints_and_takes_no_route_even_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut control = open(dir.path());
+    control
+        .stage(&name("site"), Stage { settings: Some(ServiceSettings::default()), ..staged("x", false) }, &ANY)
+        .unwrap();
+    control.flip(&name("site"), &Flip::default(), &ANY).unwrap();
+    // It would take every request as well, and is refused for that, were it not a worker.
+    let everywhere = ServiceSettings::default();
+    let worker = |settings| Stage { no_endpoints: true, settings: Some(settings), ..Stage::default() };
+    assert_eq!(
+        control.stage(&name("mailer"), worker(everywhere.clone()), &ANY).unwrap_err().code,
+        ErrorCode::RouteTaken
+    );
+    let nowhere = ServiceSettings { no_route: Some(true), ..everywhere };
+    control.stage(&name("mailer"), worker(nowhere), &ANY).unwrap();
+    control.flip(&name("mailer"), &Flip::default(), &ANY).unwrap();
+    let both = Stage { no_endpoints: true, ..staged("x", false) };
+    assert_eq!(control.stage(&name("mailer"), both, &ANY).unwrap_err().code, ErrorCode::BadRequest);
+    for control in [control, open(dir.path())] {
+        let mailer = control.service(&name("mailer")).unwrap();
+        assert_eq!((mailer.live, mailer.slots.blue.endpoints.len()), (Some(Slot::Blue), 0));
+        assert_eq!(finds(&control, "anything"), Some(("site".to_owned(), true)));
+    }
+}
