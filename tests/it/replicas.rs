@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use tests::{Ended, Load, Site, client, eventually, load};
+use tests::{Behaviour, Ended, Load, Site, Upstream, client, eventually, load, proxy, upstream};
 
 use crate::programs::PROGRAMS;
 
@@ -314,4 +314,70 @@ async fn killed_on_the_way_down() {
     let again = site.bgctl(&["scale", "shop", "2", "--lock-wait", "40s"]).await;
     said(&again, 0, &["scale to 1 by ", "was left open", "LIVE: shop with 2 replicas, 1 before"]);
     assert_eq!((endpoints(&site, "blue").await, running(&site, "v1").len()), ((2, 2), 2));
+}
+
+/// The same number again brings back whoever died.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_died_is_started_again_by_scale() {
+    let site = site_with_v1("3").await;
+    let load = load(site.address(), Load { posts: 0, slow: 0, ..busy() });
+    kill_process(running(&site, "v1")[2], Signal::KILL).unwrap();
+    eventually("it is noticed", async || (endpoints(&site, "blue").await == (3, 2)).then_some(())).await;
+    let scaled = site.bgctl(&["scale", "shop", "3"]).await;
+    said(&scaled, 0, &["started shop_BLUE", "LIVE: shop with 3 replicas, 3 before"]);
+    assert_eq!((endpoints(&site, "blue").await, running(&site, "v1").len()), ((3, 3), 3));
+    load.stop().await.assert_none_failed();
+}
+
+/// The proxy by itself: what is under way on an endpoint that is taken out is waited for, and counted where it takes too long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_under_way_on_an_endpoint_that_is_taken_out_is_waited_for() {
+    let (a, b) = (upstream("a").await, upstream("b").await);
+    let proxy = proxy();
+    proxy.serve("shop", a.address()).await;
+    let change = async |list: &[&Upstream], drain: &str| {
+        let list: Vec<String> = list.iter().map(|app| app.address().to_string()).collect();
+        let body = json!({ "endpoints": list, "drain": drain, "deadline": "2s" });
+        proxy.call("POST", "/v1/services/shop/endpoints", body).await
+    };
+    let status = async || proxy.call("GET", "/v1/services/shop", Value::Null).await.lines[0].clone();
+    let load = load(proxy.address(), Load { slow: 6, slow_for: Duration::from_millis(1500), ..busy() });
+    for (drain, takes_too_long) in [("10s", false), ("100ms", true)] {
+        let more = change(&[&a, &b], drain).await;
+        assert_eq!(more.lines.last().unwrap()["event"], "endpoints", "{more:?}");
+        eventually("both have slow ones", async || (b.unanswered() > 0).then_some(())).await;
+        // Fast ones come and go; a slow one is there for long.
+        eventually("a slow one is on it", async || {
+            let seen = b.seen();
+            let slow = seen.iter().rev().take(50).find(|seen| seen.first_line.contains("/slow/"));
+            slow.is_some_and(|seen| seen.at.elapsed() < Duration::from_millis(200)).then_some(())
+        })
+        .await;
+        let fewer = change(&[&a], drain).await;
+        let last = fewer.lines.last().unwrap();
+        assert_eq!(last["event"], "endpoints", "{fewer:?}");
+        assert_eq!(last["in_flight"].as_u64().unwrap() > 0, takes_too_long, "{fewer:?}");
+        let seen = b.seen_count();
+        let so_far = load.so_far().total;
+        eventually("the other goes on", async || (load.so_far().total > so_far + 200).then_some(())).await;
+        let probes = b.seen_from(seen).into_iter().filter(|seen| seen.id.is_some()).count();
+        assert_eq!(probes, 0, "it gets no new requests");
+    }
+    // A third that never answers well stays out of it.
+    let c = upstream("c").await;
+    c.behave(Behaviour::Status(500));
+    let sick = change(&[&a, &c], "1s").await;
+    assert_eq!(sick.lines.last().unwrap()["code"], "not_healthy", "{sick:?}");
+    assert_eq!(status().await["slots"]["blue"]["endpoints"].as_array().unwrap().len(), 2);
+    assert_eq!(change(&[&a], "1s").await.lines.last().unwrap()["in_flight"], 0);
+    let verdict = load.stop().await;
+    verdict.assert_none_failed();
+    assert_eq!(verdict.versions.keys().collect::<Vec<_>>(), ["a", "b"]);
+    for (list, words) in [(vec![], "at least one"), (vec![&a, &a], "twice")] {
+        let refused = change(&list, "1s").await;
+        assert!(refused.status == 400 && refused.lines[0]["message"].as_str().unwrap().contains(words), "{refused:?}");
+    }
+    assert_eq!(change(&[&a, &b], "1s").await.status, 200);
+    let moved = change(&[&b, &a], "1s").await;
+    assert!(moved.lines[0]["message"].as_str().unwrap().contains("at the end of the list"), "{moved:?}");
 }

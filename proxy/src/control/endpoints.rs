@@ -22,6 +22,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How often it is said how far it has got.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// A worker looks twice a second.
+const LAST_LOOK: Duration = Duration::from_secs(2);
+
 /// A change of the live slot's endpoints that is under way.
 struct Waiting {
     handle: Rc<Handle>,
@@ -67,7 +70,9 @@ impl Waiting {
             let state = self.handle.with(|control| control.complaint_of(&self.name, self.run));
             let in_flight = self.leaving.as_ref().map_or(Some(0), |leaving| leaving.in_flight());
             let waited = began.elapsed();
-            let has_left = in_flight == Some(0) || waited >= wanted.drain;
+            // Each worker is given the time for a look, and one that is ending is not waited for.
+            let is_known = in_flight.is_some() || waited >= wanted.drain + LAST_LOOK;
+            let has_left = in_flight == Some(0) || (is_known && waited >= wanted.drain);
             let last = match state {
                 None => Some(Event::Error(self.gone())),
                 Some(None) if has_left => Some(Event::Endpoints {
