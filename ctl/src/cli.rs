@@ -96,10 +96,8 @@ pub enum Command {
     Top(Later),
     /// Self-test of a service: own traffic, flips, verdict
     Verify(Later),
-    /// Print completions for a shell
-    Completions(Later),
-    /// Print the manual page
-    Man(Later),
+    Completions(commands::completions::Completions),
+    Man(commands::man::Man),
 }
 
 impl Command {

@@ -20,7 +20,7 @@ pub mod ui;
 
 use std::ffi::OsString;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::cli::{Cli, Command};
 use crate::context::Context;
@@ -130,7 +130,7 @@ async fn dispatch_plain(command: Command, context: &Context<'_>) -> Result<ExitC
         Command::Schema(_) => later("schema"),
         Command::Top(_) => later("top"),
         Command::Verify(_) => later("verify"),
-        Command::Completions(_) => later("completions"),
-        Command::Man(_) => later("man"),
+        Command::Completions(args) => args.run(context, Cli::command()).await,
+        Command::Man(args) => args.run(context, Cli::command()).await,
     }
 }

@@ -48,6 +48,24 @@ fn what_is_not_there_yet_says_so_with_exit_1() {
 }
 
 #[test]
+fn completions_and_manual_pages_are_data_and_need_no_engine() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = bgctl(&["--host", "unix:///nonexistent/docker.sock", "completions", shell]);
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()), "{shell}");
+        let script = text(&output.stdout);
+        assert!(script.contains("rollback") && script.contains("health-path"), "{shell} knows commands and options");
+    }
+    assert_eq!(bgctl(&["completions", "cmd.exe"]).status.code(), Some(1));
+
+    let page = bgctl(&["--host", "unix:///nonexistent/docker.sock", "man"]);
+    assert_eq!((page.status.code(), text(&page.stderr)), (Some(0), String::new()));
+    assert!(text(&page.stdout).contains(".TH bgctl 1") && text(&page.stdout).contains("rollback"));
+    let page = text(&bgctl(&["man", "switch"]).stdout);
+    assert!(page.contains(".TH bgctl-switch 1") && page.contains("health\\-path"), "{page}");
+    assert_eq!(bgctl(&["man", "nonsense"]).status.code(), Some(1));
+}
+
+#[test]
 fn a_proxy_that_is_not_there_is_exit_2_with_a_hint() {
     let output = bgctl(&["--admin", "/nonexistent/admin.sock", "status"]);
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(2), String::new()));

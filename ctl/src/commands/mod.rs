@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod canary;
 pub mod check;
+pub mod completions;
 pub mod config;
 pub mod demo;
 pub mod demo_uptimer;
@@ -16,6 +17,7 @@ pub mod flip;
 pub mod history;
 pub mod logs;
 pub mod maintenance;
+pub mod man;
 pub mod options;
 pub mod pause;
 pub mod prune;
