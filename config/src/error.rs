@@ -34,7 +34,12 @@ impl Source {
     /// # Errors
     /// Where it can't be read, is not text, or is longer than [`FILE_BYTES`].
     pub fn read_named(&self, path: &str) -> io::Result<String> {
-        read(&self.file.parent().unwrap_or(Path::new("")).join(path))
+        read(&self.beside(Path::new(path)))
+    }
+
+    /// Returns the path that one in this file means: a relative one begins in its folder.
+    pub(crate) fn beside(&self, path: &Path) -> PathBuf {
+        self.file.parent().unwrap_or(Path::new("")).join(path)
     }
 
     /// Returns the problem that stands at a span of bytes.

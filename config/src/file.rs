@@ -1,4 +1,4 @@
-//! `bgproxy.toml` and `bluegreen.toml` exactly as they are written: texts and numbers with their places, nothing judged yet.
+//! `bgproxy.toml` exactly as it is written: texts and numbers with their places, nothing judged yet.
 
 use std::collections::BTreeMap;
 
@@ -168,29 +168,4 @@ pub struct Health {
     pub interval: Option<Text>,
     /// Passes in a row.
     pub passes: Option<Number>,
-}
-
-/// The whole of `bluegreen.toml`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Project {
-    /// Services, by name.
-    #[serde(default)]
-    pub services: BTreeMap<Text, ProjectService>,
-}
-
-/// `[services.NAME]` of `bluegreen.toml`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ProjectService {
-    /// Hosts.
-    #[serde(default)]
-    pub domains: Vec<Text>,
-    /// Path prefixes.
-    #[serde(default)]
-    pub paths: Vec<Text>,
-    /// Whether the prefix is taken off.
-    pub strip_path: Option<Spanned<bool>>,
-    /// How its requests are served; without the table what is in force stays.
-    pub options: Option<Options>,
 }

@@ -228,10 +228,3 @@ pub struct FileService {
     /// How they are probed.
     pub health: HealthCheck,
 }
-
-/// What `bluegreen.toml` means.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Project {
-    /// Services and how they are reached, in the order of their names.
-    pub services: Vec<(ServiceName, ServiceSettings)>,
-}

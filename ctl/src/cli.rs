@@ -110,6 +110,20 @@ impl Command {
         };
         place.first().filter(|_| place.len() == 2).map(String::as_str)
     }
+
+    /// Tells whether it works on a host, which `bluegreen.toml` may name.
+    pub fn is_of_a_host(&self) -> bool {
+        !matches!(
+            self,
+            Self::Demo(_)
+                | Self::DemoUptimer(_)
+                | Self::Check(_)
+                | Self::Init(_)
+                | Self::Schema(_)
+                | Self::Completions(_)
+                | Self::Man(_)
+        )
+    }
 }
 
 /// The arguments of a command that is not there yet: anything.

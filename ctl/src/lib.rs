@@ -58,6 +58,15 @@ pub async fn run_inside(args: impl IntoIterator<Item = OsString>, ui: &Ui) -> Ex
         global.host = Some(host.to_owned());
     }
     ui.set_tone(Tone { json: global.json, quiet: global.quiet, verbose: global.verbose });
+    if command.is_of_a_host() {
+        match commands::described_host(&global) {
+            Ok(host) => global.host = host,
+            Err(error) => {
+                ui.error(&error);
+                return error.kind.exit_code();
+            }
+        }
+    }
     let context = Context::new(global, ui, Interrupt::listen());
     match dispatch(command, &context).await {
         Ok(code) => code,

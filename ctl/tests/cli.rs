@@ -65,6 +65,48 @@ fn completions_and_manual_pages_are_data_and_need_no_engine() {
     assert_eq!(bgctl(&["man", "nonsense"]).status.code(), Some(1));
 }
 
+/// As [`bgctl`], in a folder with such a `bluegreen.toml`.
+fn bgctl_with(file: &str, args: &[&str]) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("bluegreen.toml"), file).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bgctl"));
+    command.args(args).env_remove("BGCTL_HOST").env_remove("BG_GATEWAY").stdin(Stdio::null());
+    command.current_dir(folder.path()).output().unwrap()
+}
+
+#[test]
+fn the_host_is_the_flag_else_the_variable_else_the_files() {
+    let file = "host = \"unix:///nonexistent/file.sock\"\nnonsense = 1\n";
+    let named = bgctl_with(file, &["status"]);
+    assert_eq!(named.status.code(), Some(8), "{}", text(&named.stderr));
+    assert!(text(&named.stderr).contains("file.sock"), "{}", text(&named.stderr));
+    let flag = bgctl_with(file, &["--host", "unix:///nonexistent/flag.sock", "status"]);
+    assert!(text(&flag.stderr).contains("flag.sock"), "{}", text(&flag.stderr));
+    // Where the file's host can't be known, nothing works on another one by mistake.
+    let broken = bgctl_with("host = ", &["status"]);
+    assert_eq!(broken.status.code(), Some(1), "{}", text(&broken.stderr));
+    assert!(text(&broken.stderr).contains("bluegreen.toml:1") && text(&broken.stderr).contains("--host"));
+    assert_eq!(bgctl_with("host = ", &["--version"]).status.code(), Some(0));
+}
+
+#[test]
+fn a_deploy_without_an_image_needs_a_file_that_says_which() {
+    for (file, args, words) in [
+        ("", &["deploy"][..], "names no service"),
+        ("[services.a]\ndomains = [\"a\"]\n[services.b]\n", &["deploy"], "names a, b"),
+        ("[services.a]\n", &["deploy"], "gives a no image"),
+        ("[services.a]\n", &["deploy", "--service", "b"], "does not name the service `b`"),
+        ("[services.a]\nimages = 1\n", &["deploy"], "there is no key `images`"),
+    ] {
+        let output = bgctl_with(file, args);
+        let talk = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{talk}");
+        assert!(talk.contains(words) && !talk.contains("not there yet"), "`{words}` is not in {talk}");
+    }
+    let talk = text(&bgctl(&["deploy"]).stderr);
+    assert!(talk.contains("there is no bluegreen.toml") && talk.contains("bgctl init"), "{talk}");
+}
+
 #[test]
 fn a_proxy_that_is_not_there_is_exit_2_with_a_hint() {
     let output = bgctl(&["--admin", "/nonexistent/admin.sock", "status"]);

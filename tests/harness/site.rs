@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -96,10 +96,21 @@ impl Site {
 
     /// Starts `bgctl` on this site.
     pub fn start(&self, words: &[&str]) -> Started {
+        Started::spawn(self.command(words))
+    }
+
+    /// As [`Site::start`], with another working folder.
+    pub fn start_in(&self, folder: &Path, words: &[&str]) -> Started {
+        let mut command = self.command(words);
+        command.current_dir(folder);
+        Started::spawn(command)
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(self.programs.bgctl);
         command.args(["--engine", "process", "--json"]).args(words);
         command.env("XDG_STATE_HOME", self.folder.path()).env_remove("XDG_RUNTIME_DIR").env_remove("BG_GATEWAY");
-        Started::spawn(command)
+        command
     }
 
     /// Runs `bgctl` on this site to its end.

@@ -11,6 +11,8 @@ mod clients;
 mod closed;
 // `bgctl demo` to its verdict, good and bad.
 mod demo;
+// `bluegreen.toml` describes a deployment.
+mod described;
 // The Docker engine by itself, on a real one: gateway, slots, exits, logs.
 mod docker_engine;
 // Holding against resuming in the model checker.

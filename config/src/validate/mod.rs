@@ -13,15 +13,14 @@ use ipnet::IpNet;
 
 use crate::error::{Problem, Source};
 use crate::file::{self, File, Number, Text};
-use crate::model::{
-    Access, AccessFormat, FileService, Limits, Listen, Log, LogFormat, LogLevel, Model, Project, Workers,
-};
-use crate::name::ServiceName;
-use crate::validate::service::Reached;
+use crate::model::{Access, AccessFormat, FileService, Limits, Listen, Log, LogFormat, LogLevel, Model, Workers};
 use crate::{duration, paths};
 
 mod options;
+mod project;
 mod service;
+
+pub use self::project::{Judge, project};
 
 /// What `private` stands for: the networks that no visitor from outside can have.
 const PRIVATE: [&str; 8] = [
@@ -82,27 +81,6 @@ pub fn validate(file: File, source: &Source) -> Result<Model, Vec<Problem>> {
         services: check.services(file.services),
     };
     check.end(model)
-}
-
-/// Returns the project that `bluegreen.toml` means.
-///
-/// # Errors
-/// Every problem of the file, in its order.
-pub fn project(file: file::Project, source: &Source) -> Result<Project, Vec<Problem>> {
-    let mut check = Check { source, problems: Vec::new() };
-    let mut services: Vec<_> = file.services.into_iter().collect();
-    services.sort_by_key(|(name, _)| name.span().start);
-    let mut routes = Routes::new();
-    let mut valid = Vec::new();
-    for (name, service) in services {
-        let parsed = check.word::<ServiceName>(&name, "it becomes a host name: `shop`, `web-2`");
-        let file::ProjectService { domains, paths, strip_path, options } = service;
-        let reached = Reached { domains: &domains, paths: &paths, strip_path: strip_path.as_ref() };
-        let settings = check.settings(&name, reached, options, &mut routes);
-        valid.extend(parsed.map(|name| (name, settings)));
-    }
-    valid.sort_by(|a, b| a.0.cmp(&b.0));
-    check.end(Project { services: valid })
 }
 
 /// A route of the file, as the second service that claims it sees it: domain and path as text.

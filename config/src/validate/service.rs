@@ -1,5 +1,6 @@
 //! One service of the file: its routes, its endpoints, its probe.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use serde_spanned::Spanned;
@@ -96,21 +97,8 @@ impl Check<'_> {
         if let Some(path) = file.path.as_ref().filter(|path| !is_probe_path(path.get_ref())) {
             self.refuse(path.span(), "the probe's path can't be asked for", "begin it with `/`, without blanks");
         }
-        for (name, value) in &file.headers {
-            let is_name = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-            if name.get_ref().is_empty() || !name.get_ref().bytes().all(is_name) {
-                self.refuse(name.span(), format!("`{}` is no header name", shorten(name.get_ref())), "");
-            }
-            if value.get_ref().bytes().any(|b| b.is_ascii_control() && b != b'\t') {
-                self.refuse(value.span(), "a header value holds a control character", "");
-            }
-        }
-        let host = file.host.map(|text| {
-            if text.get_ref().is_empty() || !text.get_ref().bytes().all(|b| b.is_ascii_graphic()) {
-                self.refuse(text.span(), "the probe's host can't stand in a header", "");
-            }
-            text.into_inner()
-        });
+        self.probe_headers(&file.headers);
+        let host = file.host.and_then(|text| self.probe_host(text));
         let port = file.port.map(|number| self.number("port", Some(number), 80, 1..=65_535));
         HealthCheck {
             enabled: file.enabled.unwrap_or(default.enabled),
@@ -124,8 +112,27 @@ impl Check<'_> {
             passes: u32::try_from(self.number("passes", file.passes, default.passes as usize, 1..=100)).unwrap_or(1),
         }
     }
+
+    pub(super) fn probe_headers(&mut self, headers: &BTreeMap<Text, Text>) {
+        for (name, value) in headers {
+            let is_name = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+            if name.get_ref().is_empty() || !name.get_ref().bytes().all(is_name) {
+                self.refuse(name.span(), format!("`{}` is no header name", shorten(name.get_ref())), "");
+            }
+            if value.get_ref().bytes().any(|b| b.is_ascii_control() && b != b'\t') {
+                self.refuse(value.span(), "a header value holds a control character", "");
+            }
+        }
+    }
+
+    pub(super) fn probe_host(&mut self, text: Text) -> Option<String> {
+        if text.get_ref().is_empty() || !text.get_ref().bytes().all(|b| b.is_ascii_graphic()) {
+            self.refuse(text.span(), "the probe's host can't stand in a header", "");
+        }
+        Some(text.into_inner())
+    }
 }
 
-fn is_probe_path(path: &str) -> bool {
+pub(super) fn is_probe_path(path: &str) -> bool {
     path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b'#')
 }

@@ -1,12 +1,11 @@
 //! `bgctl apply`: routes and options of bluegreen.toml to the running proxy, without touching a container.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use ::config::admin::request::ServiceSettings;
 use ::config::name::ServiceName;
-use ::config::project;
+use ::config::project::Service;
 use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
@@ -14,7 +13,9 @@ use serde_json::Value;
 use super::known;
 use super::switch::{Lock, lock};
 use crate::admin::{Client, Match};
+use crate::commands::described::{self, Described, unnamed};
 use crate::context::Context;
+use crate::deploy::settings::Settings;
 use crate::error::{Error, ExitCode};
 
 /// Send routes and settings of bluegreen.toml to the running proxy
@@ -37,36 +38,29 @@ struct Applied {
 
 impl Apply {
     pub(crate) async fn run(self, context: &Context<'_>) -> Result<ExitCode, Error> {
-        let file = context.global.file.clone().unwrap_or_else(|| PathBuf::from(project::FILE));
-        let project = project::load(&file).map_err(|problems| {
-            let rendered: Vec<String> = problems.iter().map(::config::error::Problem::render).collect();
-            Error::usage(rendered.join("\n"))
-        })?;
+        let Described { file, project } = Described::needed(context)?;
         let wanted: Vec<_> = project
             .services
             .into_iter()
-            .filter(|(name, _)| self.service.as_ref().is_none_or(|one| one == name))
+            .filter(|service| self.service.as_ref().is_none_or(|one| *one == service.name))
             .collect();
         if wanted.is_empty() {
-            let what = match &self.service {
-                Some(name) => format!("{} does not name the service `{name}`", file.display()),
-                None => format!("{} names no service", file.display()),
-            };
-            return Err(Error::usage(what).hint("add [services.NAME] with its domains or paths"));
+            return Err(unnamed(&file, self.service.as_ref()));
         }
         context.say_target(&format!("apply {}", file.display())).await?;
         let mut client = context.admin().await?;
         // All must be there before one is changed: half a file is worse than none.
-        for (name, _) in &wanted {
+        for Service { name, .. } in &wanted {
             known(&mut client, name)
                 .await
                 .map_err(|error| error.hint(format!("`{}` makes it", context.line("switch", name))))?;
         }
         let mut applied = Vec::new();
-        for (name, settings) in wanted {
+        for wanted in wanted {
+            let name = wanted.name.clone();
             let what = format!("apply {}", file.display());
             lock(context, &mut client, Lock { name: &name, what, wait: self.lock_wait }).await?;
-            let changed = apply(&mut client, &name, settings).await;
+            let changed = apply(&mut client, wanted).await;
             // A lease that can't be given back ends by itself.
             let _gone = client.release().await;
             let changed = changed?;
@@ -80,13 +74,12 @@ impl Apply {
     }
 }
 
-async fn apply(
-    client: &mut Client,
-    name: &ServiceName,
-    wanted: ServiceSettings,
-) -> Result<BTreeMap<String, [Value; 2]>, Error> {
+async fn apply(client: &mut Client, wanted: Service) -> Result<BTreeMap<String, [Value; 2]>, Error> {
+    let name = &wanted.name.clone();
     let service = known(client, name).await?;
-    let wanted = wanted.or(&service.settings);
+    let mut settings = Settings { routes: service.settings.clone(), ..Settings::default() };
+    described::options(wanted).route(&mut settings)?;
+    let wanted = settings.routes;
     let changed = difference(&service.settings, &wanted);
     if !changed.is_empty() {
         client.put(name, Match::Generation(service.generation), &wanted).await?;

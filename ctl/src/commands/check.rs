@@ -7,6 +7,7 @@ use ::config::project;
 use clap::Args;
 
 use crate::context::Context;
+use crate::engine;
 use crate::error::{Error, ExitCode, Kind};
 
 /// Validate a configuration file
@@ -25,7 +26,11 @@ impl Check {
     pub(crate) async fn run(self, context: &Context<'_>) -> Result<ExitCode, Error> {
         let file = self.file.or_else(|| context.global.file.clone()).unwrap_or_else(default_file);
         let is_projects = file.file_name().is_some_and(|name| name.to_string_lossy().contains("bluegreen"));
-        let problems = if is_projects { project::load(&file).err() } else { load(&file, Presence::Required).err() };
+        let problems = if is_projects {
+            project::load(&file, &engine::judge).err()
+        } else {
+            load(&file, Presence::Required).err()
+        };
         let problems = problems.unwrap_or_default();
         if context.ui.tone().json {
             let list: Vec<_> = problems

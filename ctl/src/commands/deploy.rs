@@ -1,11 +1,11 @@
 //! `bgctl deploy`: push, then switch; where the image is built there is nothing to push.
 
-use ::config::name::ServiceName;
+use ::config::name::{NameError, ServiceName};
 use clap::Args;
 
+use crate::commands::described::Described;
 use crate::commands::everywhere;
 use crate::commands::options::Run;
-use crate::commands::push::image;
 use crate::commands::switch::Order;
 use crate::context::Context;
 use crate::error::{Error, ExitCode};
@@ -13,10 +13,10 @@ use crate::error::{Error, ExitCode};
 /// Send an image to a host and switch to it there
 #[derive(Debug, Args)]
 pub struct Deploy {
-    /// The host (several: with commas), where --host does not name it, and the image
-    #[arg(required = true, num_args = 1..=2, value_names = ["HOST", "IMAGE"])]
+    /// The host (several: with commas), where --host does not name it, and the image (default: that of bluegreen.toml)
+    #[arg(num_args = 1..=2, value_names = ["HOST", "IMAGE"])]
     pub(crate) place: Vec<String>,
-    /// The service (default: the last part of the image's name)
+    /// The service (default: the last part of the image's name; without an image the only one of bluegreen.toml)
     #[arg(long)]
     service: Option<ServiceName>,
     #[command(flatten)]
@@ -25,16 +25,43 @@ pub struct Deploy {
 
 impl Deploy {
     pub(crate) async fn run(self, context: &Context<'_>) -> Result<ExitCode, Error> {
-        let image = image(&self.place)?;
-        let service = match self.service {
-            Some(service) => service,
-            None => service_of(image)
-                .parse()
-                .map_err(|error| Error::usage(format!("{error}")).hint("name the service: --service NAME"))?,
+        let (service, image) = match (self.service, self.place.last()) {
+            (Some(service), Some(image)) => (service, image.clone()),
+            (None, Some(image)) => (named_by(image)?, image.clone()),
+            (service, None) => described(context, service)?,
         };
-        let order = Order { service, image: Some(image.to_owned()), is_pushed: true, options: self.options };
+        let order = Order { service, image: Some(image), is_pushed: true, options: self.options };
         everywhere::switch(context, order).await
     }
+}
+
+/// Returns the service and the image that the file says.
+fn described(context: &Context<'_>, service: Option<ServiceName>) -> Result<(ServiceName, String), Error> {
+    let Described { file, project } = Described::needed(context)?;
+    let file = file.display();
+    let named = match (service, project.services.as_slice()) {
+        (Some(name), services) => services.iter().find(|one| one.name == name).ok_or_else(|| {
+            Error::usage(format!("{file} does not name the service `{name}`"))
+                .hint("add [services.NAME], or name the image: bgctl deploy IMAGE")
+        })?,
+        (None, [only]) => only,
+        (None, services) => {
+            let names: Vec<&str> = services.iter().map(|service| service.name.as_str()).collect();
+            let what = if names.is_empty() { "no service".to_owned() } else { names.join(", ") };
+            return Err(Error::usage(format!("{file} names {what}: which one is meant is not said"))
+                .hint("name the service: --service NAME"));
+        }
+    };
+    let image = named.image.clone().ok_or_else(|| {
+        Error::usage(format!("{file} gives {} no image", named.name))
+            .hint("add image = \"...\", or name one: bgctl deploy IMAGE")
+    })?;
+    Ok((named.name.clone(), image))
+}
+
+fn named_by(image: &str) -> Result<ServiceName, Error> {
+    let refused = |error: NameError| Error::usage(error.to_string()).hint("name the service: --service NAME");
+    service_of(image).parse().map_err(refused)
 }
 
 /// Returns the last part of an image's name, without tag and digest.

@@ -132,7 +132,8 @@ async fn take_back(context: &Context<'_>, host: &str, order: &Order) -> bool {
     let ui = context.ui.labelled(host);
     let there = context.alone_on(host, &ui);
     ui.say("another host failed, so this one goes back");
-    let back = Rollback::of(order.service.clone(), order.options.rollout.lock_wait).run(&there).await;
+    let back =
+        Rollback::of(order.service.clone(), order.options.rollout.lock_wait.unwrap_or_default()).run(&there).await;
     match back {
         Ok(_) => true,
         Err(error) => {

@@ -8,6 +8,7 @@ pub mod config;
 pub mod demo;
 pub mod demo_uptimer;
 pub mod deploy;
+mod described;
 pub mod doctor;
 pub mod down;
 pub mod events;
@@ -34,6 +35,7 @@ pub mod up;
 use ::config::admin::response::ServiceStatus;
 use ::config::name::ServiceName;
 
+pub(crate) use self::described::host as described_host;
 use crate::admin::Client;
 use crate::error::Error;
 

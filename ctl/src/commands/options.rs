@@ -6,6 +6,7 @@ use std::time::Duration;
 use ::config::duration;
 use ::config::health::StatusRange;
 use ::config::name::{HostPattern, PathPrefix};
+use ::config::options::ServiceOptions;
 use clap::Args;
 
 use crate::context::Context;
@@ -21,13 +22,13 @@ pub(crate) const MOST_REPLICAS: i64 = 100;
 pub struct Rollout {
     /// Take the requests of this host (again for more)
     #[arg(long, value_name = "HOST")]
-    pub domain: Vec<HostPattern>,
+    pub domain: Option<Vec<HostPattern>>,
     /// Take the requests below this path (again for more)
     #[arg(long, value_name = "PREFIX")]
-    pub path: Vec<PathPrefix>,
+    pub path: Option<Vec<PathPrefix>>,
     /// Take the path prefix off before the application sees it
-    #[arg(long)]
-    pub strip_path: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub strip_path: Option<bool>,
     /// What a probe asks for (default /)
     #[arg(long, value_name = "PATH")]
     pub health_path: Option<String>,
@@ -39,7 +40,7 @@ pub struct Rollout {
     pub health_host: Option<String>,
     /// A header field of a probe
     #[arg(long, value_name = "K=V")]
-    pub health_header: Vec<String>,
+    pub health_header: Option<Vec<String>>,
     /// The statuses that pass (default 200-399)
     #[arg(long, value_name = "RANGE")]
     pub health_status: Option<StatusRange>,
@@ -73,9 +74,9 @@ pub struct Rollout {
     /// In the bake a request is slow that takes so many times what was usual; 0 judges no slowness (default 4)
     #[arg(long, value_name = "TIMES")]
     pub bake_slow: Option<u32>,
-    /// Wait so long while someone else holds the lock
-    #[arg(long, value_name = "TIME", value_parser = duration::parse, default_value = "0s")]
-    pub lock_wait: Duration,
+    /// Wait so long while someone else holds the lock (default 0s)
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub lock_wait: Option<Duration>,
 }
 
 impl Rollout {
@@ -85,14 +86,14 @@ impl Rollout {
     /// Wrong usage.
     pub(crate) fn apply(&self, settings: &mut Settings) -> Result<(), Error> {
         let Settings { routes, health, .. } = settings;
-        if !self.domain.is_empty() {
-            routes.domains.clone_from(&self.domain);
+        if let Some(domains) = &self.domain {
+            routes.domains.clone_from(domains);
         }
-        if !self.path.is_empty() {
-            routes.paths.clone_from(&self.path);
-            routes.strip_path = self.strip_path;
+        if let Some(paths) = &self.path {
+            routes.paths.clone_from(paths);
+            routes.strip_path = false;
         }
-        routes.strip_path |= self.strip_path;
+        routes.strip_path = self.strip_path.unwrap_or(routes.strip_path);
         if let Some(path) = &self.health_path {
             if !path.starts_with('/') {
                 return Err(Error::usage(format!("--health-path `{path}` must begin with `/`")));
@@ -101,8 +102,8 @@ impl Rollout {
         }
         health.port = self.health_port.or(health.port);
         health.host = self.health_host.clone().or_else(|| health.host.take());
-        if !self.health_header.is_empty() {
-            health.headers = self.health_header.iter().map(|text| header(text)).collect::<Result<_, _>>()?;
+        if let Some(headers) = &self.health_header {
+            health.headers = headers.iter().map(|text| header(text)).collect::<Result<_, _>>()?;
         }
         health.status = self.health_status.unwrap_or(health.status);
         health.timeout = self.health_timeout.unwrap_or(health.timeout);
@@ -154,9 +155,9 @@ pub struct Run {
     /// How long the old container may take to stop (default 10s)
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub stop_grace: Option<Duration>,
-    /// Whether to pull the image
-    #[arg(long, value_parser = ["missing", "always", "never"], default_value = "missing")]
-    pub pull: String,
+    /// Whether to pull the image (default missing)
+    #[arg(long, value_parser = ["missing", "always", "never"])]
+    pub pull: Option<String>,
     /// Start from the defaults instead of what the live slot runs with
     #[arg(long)]
     pub reset: bool,
@@ -171,28 +172,28 @@ pub struct Run {
     pub env_file: Vec<String>,
     /// As docker's
     #[arg(long)]
-    pub volume: Vec<String>,
+    pub volume: Option<Vec<String>>,
     /// As docker's
     #[arg(long)]
-    pub mount: Vec<String>,
+    pub mount: Option<Vec<String>>,
     /// As docker's
     #[arg(long)]
-    pub tmpfs: Vec<String>,
+    pub tmpfs: Option<Vec<String>>,
     /// A network besides the gateway's
     #[arg(long)]
-    pub network: Vec<String>,
+    pub network: Option<Vec<String>>,
     /// As docker's
     #[arg(long)]
     pub user: Option<String>,
     /// As docker's
-    #[arg(long)]
-    pub init: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub init: Option<bool>,
     /// As docker's
     #[arg(long)]
-    pub add_host: Vec<String>,
+    pub add_host: Option<Vec<String>>,
     /// As docker's
     #[arg(long)]
-    pub label: Vec<String>,
+    pub label: Option<Vec<String>>,
     /// As docker's
     #[arg(long)]
     pub memory: Option<String>,
@@ -204,7 +205,7 @@ pub struct Run {
     pub shm_size: Option<String>,
     /// As docker's
     #[arg(long)]
-    pub ulimit: Vec<String>,
+    pub ulimit: Option<Vec<String>>,
     /// As docker's
     #[arg(long)]
     pub entrypoint: Option<String>,
@@ -228,17 +229,47 @@ pub struct Run {
     pub keep_images: Option<u32>,
     /// The command instead of the image's own
     #[arg(last = true)]
-    pub command: Vec<String>,
+    pub command: Option<Vec<String>>,
+    /// What the file says, over which these lie
+    #[arg(skip)]
+    pub below: Option<Box<Self>>,
+    /// How requests are served, which the file alone can say
+    #[arg(skip)]
+    pub served: Option<ServiceOptions>,
 }
 
 impl Run {
     /// Returns what to do about a missing image.
     pub(crate) fn pull(&self) -> Pull {
-        match self.pull.as_str() {
-            "always" => Pull::Always,
-            "never" => Pull::Never,
+        match self.pull.as_deref() {
+            Some("always") => Pull::Always,
+            Some("never") => Pull::Never,
             _ => Pull::Missing,
         }
+    }
+
+    /// Returns these options with what they leave open taken from the file's.
+    #[must_use]
+    pub(crate) fn over(mut self, file: Self) -> Self {
+        self.rollout.detach |= file.rollout.detach && !self.no_flip && !self.pause;
+        self.pause |= file.pause && !self.no_flip && !self.rollout.detach;
+        self.rollout.lock_wait = self.rollout.lock_wait.or(file.rollout.lock_wait);
+        self.pull = self.pull.or_else(|| file.pull.clone());
+        self.note = self.note.or_else(|| file.note.clone());
+        // What becomes a setting is laid over the live slot's: the file first, then these.
+        self.below = Some(Box::new(file));
+        self
+    }
+
+    /// Lays what a proxy does of it over the settings of before.
+    ///
+    /// # Errors
+    /// Wrong usage.
+    pub(crate) fn route(&self, settings: &mut Settings) -> Result<(), Error> {
+        if self.served.is_some() {
+            settings.routes.options.clone_from(&self.served);
+        }
+        self.rollout.apply(settings)
     }
 
     /// Lays the options over the settings of before.
@@ -246,10 +277,13 @@ impl Run {
     /// # Errors
     /// Wrong usage, what is not there yet, and an environment file that can't be read.
     pub(crate) fn apply(&self, settings: &mut Settings) -> Result<(), Error> {
-        self.rollout.apply(settings)?;
+        if let Some(file) = &self.below {
+            file.apply(settings)?;
+        }
+        self.route(settings)?;
         settings.port = self.port.or(settings.port);
         settings.no_port = self.no_port || (settings.no_port && self.port.is_none());
-        if settings.no_port && !(self.rollout.domain.is_empty() && self.rollout.path.is_empty()) {
+        if settings.no_port && (self.rollout.domain.is_some() || self.rollout.path.is_some()) {
             return Err(Error::usage(
                 "it is deployed with --no-port, so it takes no requests, of whichever host and path",
             )
@@ -309,7 +343,7 @@ impl Run {
             (ulimits, &self.ulimit),
             (command, &self.command),
         ] {
-            if !given.is_empty() {
+            if let Some(given) = given {
                 present.clone_from(given);
             }
         }
@@ -324,7 +358,7 @@ impl Run {
                 present.clone_from(given);
             }
         }
-        *init |= self.init;
+        *init = self.init.unwrap_or(*init);
         if settings.stop_first && settings.keep == Keep::Warm {
             return Err(Error::usage("with --stop-first the old version is stopped, so it can't be kept warm")
                 .hint("--keep stopped keeps it to go back to"));
@@ -427,7 +461,7 @@ mod tests {
 
     #[test]
     fn a_header_without_a_value_is_refused_without_repeating_it() {
-        let options = Rollout { health_header: vec!["secret".to_owned()], ..Rollout::default() };
+        let options = Rollout { health_header: Some(vec!["secret".to_owned()]), ..Rollout::default() };
         assert!(!options.apply(&mut Settings::default()).unwrap_err().message.contains("secret"));
     }
 }

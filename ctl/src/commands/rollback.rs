@@ -55,7 +55,7 @@ impl Rollback {
             Ok(Outcome::Done(report)) => finish(context, &service, Ok(Some(*report))),
             Ok(Outcome::Image(image)) => {
                 context.ui.say(&format!("its container is gone; switching to its image {image}"));
-                let options = Run { pull: "missing".to_owned(), ..Run::default() };
+                let options = Run::default();
                 switch(context, Order { service, image: Some(image), is_pushed: false, options }).await
             }
             Err(error) => finish(context, &service, Err(error)),

@@ -42,7 +42,7 @@ impl Route {
         let name = &self.service;
         context.say_target(&format!("route {name}")).await?;
         let mut client = context.interrupt.beside(context.admin_or_up()).await??;
-        let wait = self.options.lock_wait;
+        let wait = self.options.lock_wait.unwrap_or_default();
         lock(context, &mut client, Lock { name, what: "route".to_owned(), wait }).await?;
         let done = if self.to.is_empty() {
             self.change_routes(context, &mut client).await.map(|()| None)

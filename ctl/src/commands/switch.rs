@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::everywhere;
 use super::known;
 use crate::admin::{self, Client};
+use crate::commands::described::{self, Described};
 use crate::commands::options::Run;
 use crate::context::{Context, who};
 use crate::deploy::execute::{Candidate, Rollout};
@@ -90,12 +91,19 @@ pub(crate) fn finish(
 
 /// Switches; `None` where nothing was to be flipped.
 pub(crate) async fn try_switch(context: &Context<'_>, order: Order) -> Result<Option<Report>, Error> {
-    let Order { service: name, image, is_pushed, options } = order;
-    if context.global.file.is_some() {
-        return Err(Error::not_there_yet("--file"));
-    }
+    let Order { service: name, mut image, is_pushed, mut options } = order;
+    let described = Described::service(context, &name)?;
     context.say_target(&format!("switch {name}")).await?;
+    if let Some((file, service)) = described {
+        context.ui.say(&format!("{name} is described in {}", file.display()));
+        if !options.go_on {
+            image = image.or_else(|| service.image.clone());
+        }
+        options = options.over(described::options(service));
+    }
     if options.go_on {
+        // What is staged was described when it was staged; it is run so, whatever the file says by now.
+        options.below = None;
         return go_on(context, &name, image.as_deref(), options).await;
     }
     let engine = context.engine().await?;
@@ -112,7 +120,8 @@ pub(crate) async fn try_switch(context: &Context<'_>, order: Order) -> Result<Op
     let image = interrupt.beside(engine.image(&reference, options.pull())).await??;
     if !options.dry_run {
         let what = format!("switch to {reference}");
-        lock(context, &mut client, Lock { name: &name, what, wait: options.rollout.lock_wait }).await?;
+        lock(context, &mut client, Lock { name: &name, what, wait: options.rollout.lock_wait.unwrap_or_default() })
+            .await?;
     }
     let report = async {
         if !options.dry_run {
@@ -213,7 +222,7 @@ async fn go_on(
     let engine = context.engine().await?;
     let mut client = context.interrupt.beside(context.admin()).await??;
     known(&mut client, name).await?;
-    let wait = options.rollout.lock_wait;
+    let wait = options.rollout.lock_wait.unwrap_or_default();
     lock(context, &mut client, Lock { name, what: "switch --continue".to_owned(), wait }).await?;
     let report = async {
         let service = known(&mut client, name).await?;

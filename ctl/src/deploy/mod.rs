@@ -10,6 +10,6 @@ pub mod report;
 mod retire;
 pub mod scale;
 pub mod settings;
-pub mod together;
 mod stop_first;
+pub mod together;
 pub mod wait;

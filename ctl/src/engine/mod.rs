@@ -8,6 +8,7 @@ pub mod process;
 
 use std::time::Duration;
 
+pub use self::docker::judge;
 use config::name::{EndpointAddr, ServiceName, Slot};
 use tokio::io::{AsyncRead, AsyncWrite};
 

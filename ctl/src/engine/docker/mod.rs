@@ -32,6 +32,8 @@ mod survey;
 mod teardown;
 mod transport;
 
+pub use self::spec::judge;
+
 use std::time::Duration;
 
 use config::name::ServiceName;

@@ -25,6 +25,25 @@ pub(super) struct Blueprint {
     pub(super) networks: Vec<(String, EndpointSettings)>,
 }
 
+/// Judges one value of a key of `bluegreen.toml` that is written in docker's own words; a key that is not has none.
+///
+/// # Errors
+/// What docker would not understand either, in words.
+pub fn judge(key: &str, text: &str) -> Result<(), String> {
+    match key {
+        "volumes" => mount::volume(text).map(drop),
+        "mounts" => mount::mount(text).map(drop),
+        "tmpfs" => mount::tmpfs(text).map(drop),
+        "networks" => network(text).map(drop),
+        "add_hosts" => add_host(text).map(drop),
+        "labels" => user_label(text).map(drop),
+        "ulimits" => quantity::ulimit(text).map(drop),
+        "memory" | "shm_size" => quantity::bytes(text).map(drop),
+        "cpus" => quantity::nano_cpus(text).map(drop),
+        _ => Ok(()),
+    }
+}
+
 /// Turns settings into the engine's form.
 ///
 /// # Errors
@@ -101,17 +120,18 @@ fn environment(spec: &InstanceSpec) -> Result<Vec<String>, EngineError> {
 }
 
 fn user_labels(run: &RunSettings) -> Result<HashMap<String, String>, EngineError> {
-    let label = |text: &str| {
-        let (name, value) = text.split_once('=').unwrap_or((text, ""));
-        if name.is_empty() {
-            return Err(format!("`{text}` has no name"));
-        }
-        if name.starts_with(labels::PREFIX) {
-            return Err(format!("`{text}`: names that begin with `{}` are bluegreen's own", labels::PREFIX));
-        }
-        Ok((name.to_owned(), value.to_owned()))
-    };
-    Ok(parsed("--label", &run.labels, label)?.into_iter().collect())
+    Ok(parsed("--label", &run.labels, user_label)?.into_iter().collect())
+}
+
+fn user_label(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').unwrap_or((text, ""));
+    if name.is_empty() {
+        return Err(format!("`{text}` has no name"));
+    }
+    if name.starts_with(labels::PREFIX) {
+        return Err(format!("`{text}`: names that begin with `{}` are bluegreen's own", labels::PREFIX));
+    }
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// Reads `--add-host NAME:ADDRESS` (or `NAME=ADDRESS`, or `NAME:host-gateway`) into the engine's form.

@@ -1,0 +1,117 @@
+//! `bluegreen.toml`, which is bgctl's: where a project runs, how its services are deployed and reached.
+//!
+//! The same four steps as the proxy's own file: text, [`mod@file`], [`validate`](crate::validate), [`model`].
+
+pub mod file;
+pub mod model;
+pub mod schema;
+
+use std::path::Path;
+
+use serde::Deserialize as _;
+use serde_spanned::Spanned;
+use toml::de::{DeTable, DeValue};
+
+pub use self::model::{Deployment, Project, Service};
+use self::schema::Key;
+use crate::error::{self, Problem, Source};
+use crate::validate::{self, Judge};
+
+/// The name that is looked for in the working folder.
+pub const FILE: &str = "bluegreen.toml";
+
+const HINT: &str = "docs/bluegreen-toml.md lists every key";
+
+/// Returns the project in a file; `judge` knows what is written in docker's own words.
+///
+/// # Errors
+/// Every problem of the file; one that says so where it can't be read.
+pub fn load(path: &Path, judge: Judge<'_>) -> Result<Project, Vec<Problem>> {
+    parse(&read(path)?, judge)
+}
+
+/// Returns the host that a file names, whatever else it says.
+///
+/// # Errors
+/// Where the file can't be read or is not TOML.
+pub fn host(path: &Path) -> Result<Option<String>, Vec<Problem>> {
+    let source = read(path)?;
+    let place: file::Place = toml::from_str(source.text()).map_err(|error| vec![syntax(&source, &error)])?;
+    Ok(place.host.map(Spanned::into_inner))
+}
+
+fn read(path: &Path) -> Result<Source, Vec<Problem>> {
+    match error::read(path) {
+        Ok(text) => Ok(Source::new(path, text)),
+        Err(error) => Err(vec![Problem::of_file(path, format!("the file can't be read: {error}"))]),
+    }
+}
+
+/// Returns the project that a text means.
+///
+/// # Errors
+/// Every problem of the text. A text that is not TOML has that one alone; of values of a wrong type only the first is told,
+/// beside every unknown key.
+pub fn parse(source: &Source, judge: Judge<'_>) -> Result<Project, Vec<Problem>> {
+    let mut table = DeTable::parse(source.text()).map_err(|error| vec![syntax(source, &error)])?;
+    let mut problems = Vec::new();
+    let mut keys = Keys { source, problems: &mut problems };
+    keys.table(table.get_mut(), schema::TOP, &["services"]);
+    if let Some(DeValue::Table(services)) = table.get_mut().get_mut("services").map(Spanned::get_mut) {
+        for (_, service) in services.iter_mut() {
+            let DeValue::Table(service) = service.get_mut() else { continue };
+            keys.table(service, schema::SERVICE, &["options"]);
+            if let Some(DeValue::Table(options)) = service.get_mut("options").map(Spanned::get_mut) {
+                keys.table(options, schema::OPTIONS, &[]);
+            }
+        }
+    }
+    match file::File::deserialize(toml::Deserializer::from(table)) {
+        Ok(file) => validate::project(file, source, judge, problems),
+        Err(error) => {
+            problems.push(syntax(source, &error));
+            Err(problems)
+        }
+    }
+}
+
+fn syntax(source: &Source, error: &toml::de::Error) -> Problem {
+    source.problem(error.span().unwrap_or(0..0), error.message()).hint(HINT)
+}
+
+/// Takes out the keys that there are not, so that one of them doesn't hide what else is wrong.
+struct Keys<'a> {
+    source: &'a Source,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Keys<'_> {
+    fn table(&mut self, table: &mut DeTable<'_>, keys: &[Key], tables: &[&str]) {
+        let mut unknown = Vec::new();
+        for name in table.keys() {
+            let text: &str = name.get_ref();
+            if keys.iter().any(|key| key.name == text) || tables.contains(&text) {
+                continue;
+            }
+            let hint = match nearest(text, keys) {
+                Some(key) => format!("write `{key}`"),
+                None => HINT.to_owned(),
+            };
+            let what = format!("there is no key `{}`", text.chars().take(80).collect::<String>());
+            self.problems.push(self.source.problem(name.span(), what).hint(hint));
+            unknown.push(text.to_owned());
+        }
+        unknown.iter().for_each(|name| drop(table.remove(name.as_str())));
+    }
+}
+
+/// Returns the key that was meant where a flag's name was written: `health-path`, `volume`.
+fn nearest(text: &str, keys: &[Key]) -> Option<&'static str> {
+    let text = text.replace('-', "_").to_ascii_lowercase();
+    let is_meant =
+        |name: &str| name == text || name.strip_suffix('s') == Some(&text) || text.strip_suffix('s') == Some(name);
+    keys.iter().map(|key| key.name).find(|name| is_meant(name))
+}
+
+#[cfg(test)]
+mod tests;

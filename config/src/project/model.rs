@@ -1,0 +1,87 @@
+//! What `bluegreen.toml` means: a service as the options of `bgctl switch`, typed; `None` is what the file leaves open.
+
+use std::time::Duration;
+
+use crate::health::StatusRange;
+use crate::name::{HostPattern, PathPrefix, ServiceName};
+use crate::options::ServiceOptions;
+
+/// The whole file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Project {
+    /// The Docker host.
+    pub host: Option<String>,
+    /// The services, in the order of their names.
+    pub services: Vec<Service>,
+}
+
+/// How a service is deployed and served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Its name.
+    pub name: ServiceName,
+    /// The image.
+    pub image: Option<String>,
+    /// How it is deployed.
+    pub deployment: Deployment,
+    /// How its requests are served; where absent the present options stay.
+    pub options: Option<ServiceOptions>,
+}
+
+/// A key each option of `bgctl switch`, named as it is. An empty list that stands in the file empties what was there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the schema says what each key means")]
+pub struct Deployment {
+    pub port: Option<u16>,
+    pub domains: Option<Vec<HostPattern>>,
+    pub paths: Option<Vec<PathPrefix>>,
+    pub strip_path: Option<bool>,
+    pub health_path: Option<String>,
+    pub health_port: Option<u16>,
+    pub health_host: Option<String>,
+    /// `K=V`.
+    pub health_headers: Option<Vec<String>>,
+    pub health_status: Option<StatusRange>,
+    pub health_timeout: Option<Duration>,
+    pub health_interval: Option<Duration>,
+    pub healthy: Option<u32>,
+    pub deadline: Option<Duration>,
+    pub image_health: Option<String>,
+    pub drain: Option<Duration>,
+    pub drain_tunnels: Option<Duration>,
+    pub detach: Option<bool>,
+    pub pause: Option<bool>,
+    pub bake: Option<Duration>,
+    pub bake_errors: Option<u8>,
+    pub bake_slow: Option<u32>,
+    pub keep: Option<String>,
+    pub stop_grace: Option<Duration>,
+    pub keep_images: Option<u32>,
+    pub pull: Option<String>,
+    pub before: Option<String>,
+    pub before_timeout: Option<Duration>,
+    pub replicas: Option<u32>,
+    pub stop_first: Option<bool>,
+    /// It takes no requests.
+    pub no_port: Option<bool>,
+    pub note: Option<String>,
+    pub lock_wait: Option<Duration>,
+    /// `K=V`, or `K` whose value comes from the environment of bgctl.
+    pub env: Vec<String>,
+    /// Absolute where the file's own path was.
+    pub env_files: Vec<String>,
+    pub volumes: Option<Vec<String>>,
+    pub mounts: Option<Vec<String>>,
+    pub tmpfs: Option<Vec<String>>,
+    pub networks: Option<Vec<String>>,
+    pub user: Option<String>,
+    pub init: Option<bool>,
+    pub add_hosts: Option<Vec<String>>,
+    pub labels: Option<Vec<String>>,
+    pub memory: Option<String>,
+    pub cpus: Option<String>,
+    pub shm_size: Option<String>,
+    pub ulimits: Option<Vec<String>>,
+    pub entrypoint: Option<String>,
+    pub command: Option<Vec<String>>,
+}

@@ -1,0 +1,169 @@
+//! Every key of `bluegreen.toml` with what it takes and what it means: for the JSON schema, and for the hint at a wrong key.
+
+use serde_json::{Map, Value, json};
+
+use Takes::{Any, Flag, Share, Size, Status, Table, Text, Texts, Time, Whole, Word};
+
+/// A key.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Its name.
+    pub name: &'static str,
+    /// What it takes.
+    pub takes: Takes,
+    /// What it means.
+    pub about: &'static str,
+}
+
+/// What a key takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takes {
+    /// A text.
+    Text,
+    /// A list of texts.
+    Texts,
+    /// A text or a number.
+    Any,
+    /// A number of bytes with its unit, as a text or bare.
+    Size,
+    /// A table of texts.
+    Table,
+    /// True or false.
+    Flag,
+    /// A whole number, the least and the most.
+    Whole(i64, i64),
+    /// A percentage.
+    Share,
+    /// `200` or `200-399`.
+    Status,
+    /// A duration: `200ms`, `30s`.
+    Time,
+    /// One of some words.
+    Word(&'static [&'static str]),
+}
+
+/// What `image_health` takes.
+pub const IMAGE_HEALTH: &[&str] = &["require", "ignore"];
+/// What `keep` takes.
+pub const KEEP: &[&str] = &["warm", "stopped", "none"];
+/// What `pull` takes.
+pub const PULL: &[&str] = &["missing", "always", "never"];
+
+const fn key(name: &'static str, takes: Takes, about: &'static str) -> Key {
+    Key { name, takes, about }
+}
+
+/// The keys of the file itself, `services` aside.
+pub const TOP: &[Key] =
+    &[key("host", Text, "the Docker host: an ssh name, user@host, or a URL (ssh:// unix:// tcp://)")];
+
+/// The keys of `[services.NAME]`, `options` aside.
+pub const SERVICE: &[Key] = &[
+    key("image", Text, "the image"),
+    key("port", Whole(1, 65_535), "the port that the application listens on"),
+    key("domains", Texts, "hosts, exact or *.example.com"),
+    key("paths", Texts, "path prefixes, on segment boundaries"),
+    key("strip_path", Flag, "take the prefix off before the application sees it"),
+    key("health_path", Text, "what a probe asks for"),
+    key("health_port", Whole(1, 65_535), "another port to probe"),
+    key("health_host", Text, "the Host of a probe"),
+    key("health_headers", Table, "more header fields of a probe"),
+    key("health_status", Status, "the statuses that pass"),
+    key("health_timeout", Time, "how long one probe may take"),
+    key("health_interval", Time, "from one probe to the next"),
+    key("healthy", Whole(1, 100), "passes in a row that make it healthy"),
+    key("deadline", Time, "the whole wait for health"),
+    key("image_health", Word(IMAGE_HEALTH), "what becomes of the image's own HEALTHCHECK"),
+    key("drain", Time, "how long requests on the old slot may go on"),
+    key("drain_tunnels", Time, "the same for WebSockets and event streams"),
+    key("detach", Flag, "end with the flip; the proxy drains and watches by itself"),
+    key("pause", Flag, "hold visitors around the flip, for versions that can't serve side by side"),
+    key("bake", Time, "how long the old slot stays warm after the flip; 0 is none"),
+    key("bake_errors", Share, "so many more of a hundred requests may fail in the bake than before"),
+    key("bake_slow", Whole(0, 1_000_000), "in the bake a request is slow that takes so many times what was usual"),
+    key("keep", Word(KEEP), "what becomes of the old container after the bake"),
+    key("stop_grace", Time, "how long the old container may take to stop"),
+    key("keep_images", Whole(0, 10_000), "images of past deployments that prune leaves"),
+    key("pull", Word(PULL), "whether to pull the image"),
+    key("before", Text, "run in a one-off container of the new image before it starts: migrations"),
+    key("before_timeout", Time, "how long that may take"),
+    key("replicas", Whole(1, 1000), "how many containers the slot has"),
+    key("stop_first", Flag, "stop the old version before the new one starts"),
+    key("no_port", Flag, "a worker, which takes no requests"),
+    key("note", Text, "what history is to remember of each deployment"),
+    key("lock_wait", Time, "wait so long while someone else holds the lock"),
+    key("env", Table, "environment variables"),
+    key("env_inherit", Texts, "variables whose values come from the environment of bgctl: secrets"),
+    key("env_files", Texts, "files of variables; a relative path begins in the folder of this file"),
+    key("volumes", Texts, "as docker's --volume; ./data:/data begins in the folder of this file"),
+    key("mounts", Texts, "as docker's --mount"),
+    key("tmpfs", Texts, "as docker's --tmpfs"),
+    key("networks", Texts, "networks besides the gateway's"),
+    key("user", Any, "as docker's --user"),
+    key("init", Flag, "as docker's --init"),
+    key("add_hosts", Texts, "as docker's --add-host"),
+    key("labels", Texts, "as docker's --label"),
+    key("memory", Size, "as docker's --memory"),
+    key("cpus", Any, "as docker's --cpus"),
+    key("shm_size", Size, "as docker's --shm-size"),
+    key("ulimits", Texts, "as docker's --ulimit"),
+    key("entrypoint", Text, "as docker's --entrypoint"),
+    key("command", Texts, "the command instead of the image's own"),
+];
+
+/// The keys of `[services.NAME.options]`.
+pub const OPTIONS: &[Key] = &[
+    key("protocol", Word(&["http1", "h2c"]), "what is spoken to the application"),
+    key("connect_timeout", Time, "connecting to the application"),
+    key("response_timeout", Time, "from the request to the head of its answer"),
+    key("body_idle_timeout", Time, "a body in which nothing moves"),
+    key("request_bytes", Text, "the longest body of a request: 50MiB"),
+    key("buffer_requests", Flag, "take a request's body whole first"),
+    key("sticky", Flag, "a visitor stays with an endpoint"),
+    key("requests_per_second", Whole(1, 1_000_000), "requests of one client address in a second"),
+    key("burst", Whole(1, 1_000_000), "how many may come at once"),
+    key("access_log", Flag, "its requests are in the access log"),
+    key("error_pages", Table, "files of HTML, by status"),
+];
+
+/// Returns the JSON schema of the file.
+pub fn schema() -> Value {
+    let mut service = properties(SERVICE);
+    service.insert("options".to_owned(), table("how its requests are served", properties(OPTIONS)));
+    let mut top = properties(TOP);
+    let services = json!({
+        "type": "object",
+        "description": "services, by name",
+        "additionalProperties": table("a service: what is left out stays as it runs", service),
+    });
+    top.insert("services".to_owned(), services);
+    let mut schema = table("how the services of a project are deployed", top);
+    schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
+    schema["title"] = json!("bluegreen.toml");
+    schema
+}
+
+fn table(about: &str, properties: Map<String, Value>) -> Value {
+    json!({ "type": "object", "description": about, "additionalProperties": false, "properties": properties })
+}
+
+fn properties(keys: &[Key]) -> Map<String, Value> {
+    keys.iter().map(|key| (key.name.to_owned(), property(key))).collect()
+}
+
+fn property(key: &Key) -> Value {
+    let mut value = match key.takes {
+        Text => json!({ "type": "string" }),
+        Texts => json!({ "type": "array", "items": { "type": "string" } }),
+        Any | Size => json!({ "type": ["string", "number"] }),
+        Table => json!({ "type": "object", "additionalProperties": { "type": ["string", "integer", "boolean"] } }),
+        Flag => json!({ "type": "boolean" }),
+        Whole(least, most) => json!({ "type": "integer", "minimum": least, "maximum": most }),
+        Share => json!({ "type": "integer", "minimum": 0, "maximum": 100 }),
+        Status => json!({ "type": "string", "pattern": "^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$" }),
+        Time => json!({ "type": "string", "examples": ["200ms", "30s", "1m 30s"] }),
+        Word(words) => json!({ "enum": words }),
+    };
+    value["description"] = json!(key.about);
+    value
+}

@@ -1,0 +1,115 @@
+//! What `bluegreen.toml` means, and what is said of a wrong one.
+
+use super::*;
+
+fn read(text: &str) -> Result<Project, Vec<Problem>> {
+    let judge = |key: &str, text: &str| match (key, text) {
+        ("memory", "much") => Err("`much` is no size".to_owned()),
+        _ => Ok(()),
+    };
+    parse(&Source::new(FILE, text), &judge)
+}
+
+fn problems(text: &str) -> Vec<String> {
+    read(text).unwrap_err().iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn the_examples_load_and_the_full_one_has_every_key() {
+    for name in ["bluegreen-minimal.toml", "bluegreen.toml"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name);
+        let project = load(&path, &|_, _| Ok(())).unwrap_or_else(|problems| panic!("{}", problems[0].render()));
+        assert!(!project.services.is_empty(), "{name}");
+    }
+    let full = include_str!("../../../examples/bluegreen.toml");
+    for key in schema::TOP.iter().chain(schema::SERVICE).chain(schema::OPTIONS) {
+        let is_there = full.contains(&format!("\n{} = ", key.name)) || full.contains(&format!(".{}]", key.name));
+        assert!(is_there, "examples/bluegreen.toml lacks `{}`", key.name);
+    }
+}
+
+#[test]
+fn every_key_is_in_the_schema_and_on_its_page_and_the_parser_knows_no_other() {
+    let page = include_str!("../../../docs/bluegreen-toml.md");
+    let reference = include_str!("../../../docs/config-reference.md");
+    let schema = schema::schema();
+    let service = &schema["properties"]["services"]["additionalProperties"];
+    for (keys, found, text) in [
+        (schema::TOP, &schema["properties"], page),
+        (schema::SERVICE, &service["properties"], page),
+        (schema::OPTIONS, &service["properties"]["options"]["properties"], reference),
+    ] {
+        for key in keys {
+            assert_eq!(found[key.name]["description"], key.about, "{}", key.name);
+            assert!(text.contains(&format!("| `{}` |", key.name)), "the documents lack `{}`", key.name);
+        }
+    }
+    // serde names the fields that it knows where it meets another.
+    fn fields<T: serde::de::DeserializeOwned>() -> Vec<String> {
+        let error = toml::from_str::<T>("nonsense = 1").err().unwrap().message().to_owned();
+        let list = error.split("expected one of ").nth(1).or(error.split("expected ").nth(1)).unwrap().to_owned();
+        list.split(['`', ',', ' ']).filter(|word| !word.is_empty() && *word != "or").map(str::to_owned).collect()
+    }
+    let names = |keys: &[Key], tables: &[&str]| -> Vec<String> {
+        let mut names: Vec<String> =
+            keys.iter().map(|key| key.name).chain(tables.iter().copied()).map(str::to_owned).collect();
+        names.sort();
+        names
+    };
+    let sorted = |mut fields: Vec<String>| {
+        fields.sort();
+        fields
+    };
+    assert_eq!(sorted(fields::<file::File>()), names(schema::TOP, &["services"]));
+    assert_eq!(sorted(fields::<file::Service>()), names(schema::SERVICE, &["options"]));
+    assert_eq!(sorted(fields::<crate::file::Options>()), names(schema::OPTIONS, &[]));
+}
+
+#[test]
+fn every_problem_has_its_place() {
+    let text = "[services.shop]\ndomains = [\"shop.test\"]\nhealth-path = \"/\"\nkeep = \"cold\"\n[services.other]\n\
+        domains = [\"shop.test\"]\nmemory = \"much\"\nbake = \"long\"\nimages = 1\n\
+        [services.other.options]\nrequest_bytes = \"1x\"\nburst = 3\ncolour = 1\n";
+    let problems = problems(text);
+    let wanted = [
+        "bluegreen.toml:3:1: there is no key `health-path` (write `health_path`)",
+        "bluegreen.toml:4:8: `cold` is no keep (one of warm, stopped, none)",
+        "bluegreen.toml:6:12: `other` has the same route as `shop`",
+        "bluegreen.toml:7:10: `much` is no size",
+        "bluegreen.toml:8:8: `long` is not a duration",
+        "bluegreen.toml:9:1: there is no key `images` (write `image`)",
+        "bluegreen.toml:11:17: `1x` is not a size",
+        "bluegreen.toml:12:9: `burst` has no rate",
+        "bluegreen.toml:13:1: there is no key `colour` (docs/bluegreen-toml.md",
+    ];
+    assert_eq!(problems.len(), wanted.len(), "{problems:#?}");
+    for (problem, wanted) in problems.iter().zip(wanted) {
+        assert!(problem.starts_with(wanted), "{problem}");
+    }
+}
+
+#[test]
+fn a_value_of_a_wrong_type_is_told_beside_every_unknown_key() {
+    let problems = problems("[services.shop]\ncolour = 1\nport = \"8080\"\n");
+    assert_eq!(problems.len(), 2, "{problems:#?}");
+    assert!(problems[1].starts_with("bluegreen.toml:3:8: invalid type"), "{problems:#?}");
+}
+
+#[test]
+fn variables_are_texts_numbers_and_words_and_a_refused_value_is_not_repeated() {
+    let project = read("[services.shop.env]\nA = \"a b\"\nPORT = 8080\nDEBUG = true\n").unwrap();
+    assert_eq!(project.services[0].deployment.env, ["A=a b", "DEBUG=true", "PORT=8080"]);
+    let refused = problems("[services.shop.env]\nVERSION = 1.10\n\"A=B\" = \"secret\"\n");
+    assert_eq!(refused.len(), 2, "{refused:#?}");
+    assert!(refused[0].contains("put it in quotes") && !refused[1].contains("secret"), "{refused:#?}");
+}
+
+#[test]
+fn the_host_is_read_whatever_else_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(FILE);
+    std::fs::write(&path, "host = \"production\"\nnonsense = 1\n").unwrap();
+    assert_eq!(host(&path).unwrap().as_deref(), Some("production"));
+    std::fs::write(&path, "host = ").unwrap();
+    assert!(host(&path).is_err());
+}

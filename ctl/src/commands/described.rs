@@ -1,0 +1,300 @@
+//! What `bluegreen.toml` says of a service, as the options that someone could have typed.
+
+use std::path::{Path, PathBuf};
+
+use ::config::error::Problem;
+use ::config::name::ServiceName;
+use ::config::project::{self, Deployment, Project, Service};
+use clap::ValueEnum;
+
+use crate::commands::options::{Rollout, Run};
+use crate::context::Context;
+use crate::engine;
+use crate::error::Error;
+use crate::global::{EngineKind, Global};
+
+/// A file that was read.
+pub(crate) struct Described {
+    pub(crate) file: PathBuf,
+    pub(crate) project: Project,
+}
+
+impl Described {
+    /// Reads the file of `--file`, else the one in the working folder, where there is one.
+    ///
+    /// # Errors
+    /// Every problem of the file.
+    pub(crate) fn find(context: &Context<'_>) -> Result<Option<Self>, Error> {
+        let Some(file) = file(context.global.file.as_deref()) else { return Ok(None) };
+        let project = project::load(&file, &engine::judge).map_err(|problems| refusal(&problems))?;
+        Ok(Some(Self { file, project }))
+    }
+
+    /// As [`Described::find`], for commands that are about the file.
+    ///
+    /// # Errors
+    /// Also where there is none.
+    pub(crate) fn needed(context: &Context<'_>) -> Result<Self, Error> {
+        Self::find(context)?.ok_or_else(|| {
+            Error::usage(format!("there is no {} in this folder", project::FILE))
+                .hint("`bgctl init` writes one; `--file FILE` names one elsewhere")
+        })
+    }
+
+    /// Returns what the file says of a service; a file that was named must say something.
+    ///
+    /// # Errors
+    /// Every problem of the file, and a named file without the service.
+    pub(crate) fn service(context: &Context<'_>, name: &ServiceName) -> Result<Option<(PathBuf, Service)>, Error> {
+        let Some(Self { file, project }) = Self::find(context)? else { return Ok(None) };
+        match project.services.into_iter().find(|service| service.name == *name) {
+            Some(service) => Ok(Some((file, service))),
+            None if context.global.file.is_none() => Ok(None),
+            None => Err(unnamed(&file, Some(name))),
+        }
+    }
+}
+
+/// Returns the file that a run uses.
+pub(crate) fn file(named: Option<&Path>) -> Option<PathBuf> {
+    match named {
+        Some(file) => Some(file.to_owned()),
+        None => Some(PathBuf::from(project::FILE)).filter(|file| file.exists()),
+    }
+}
+
+/// Returns the host of a run: the one given, else the file's.
+///
+/// # Errors
+/// Where the file can't be read: a command that would have worked there must not work here instead.
+pub(crate) fn host(global: &Global) -> Result<Option<String>, Error> {
+    if global.host.is_some() || global.admin.is_some() || global.engine() == EngineKind::Process {
+        return Ok(global.host.clone());
+    }
+    let Some(file) = file(global.file.as_deref()) else { return Ok(None) };
+    project::host(&file).map_err(|problems| refusal(&problems).hint("`--host HOST` says where without the file"))
+}
+
+/// Returns the refusal of a file with all that is wrong with it.
+pub(crate) fn refusal(problems: &[Problem]) -> Error {
+    Error::usage(problems.iter().map(Problem::render).collect::<Vec<_>>().join("\n"))
+}
+
+/// Returns the refusal of a file that does not name a service, or none at all.
+pub(crate) fn unnamed(file: &Path, service: Option<&ServiceName>) -> Error {
+    let what = match service {
+        Some(name) => format!("{} does not name the service `{name}`", file.display()),
+        None => format!("{} names no service", file.display()),
+    };
+    Error::usage(what).hint("add [services.NAME] with its image, domains or paths")
+}
+
+/// Returns the file's service as the options of a switch.
+pub(crate) fn options(service: Service) -> Run {
+    // Taken apart field by field, so that a key that is read and then forgotten does not compile.
+    let Deployment {
+        port,
+        domains,
+        paths,
+        strip_path,
+        health_path,
+        health_port,
+        health_host,
+        health_headers,
+        health_status,
+        health_timeout,
+        health_interval,
+        healthy,
+        deadline,
+        image_health,
+        drain,
+        drain_tunnels,
+        detach,
+        pause,
+        bake,
+        bake_errors,
+        bake_slow,
+        keep,
+        stop_grace,
+        keep_images,
+        pull,
+        before,
+        before_timeout,
+        replicas,
+        stop_first,
+        no_port,
+        note,
+        lock_wait,
+        env,
+        env_files,
+        volumes,
+        mounts,
+        tmpfs,
+        networks,
+        user,
+        init,
+        add_hosts,
+        labels,
+        memory,
+        cpus,
+        shm_size,
+        ulimits,
+        entrypoint,
+        command,
+    } = service.deployment;
+    Run {
+        rollout: Rollout {
+            domain: domains,
+            path: paths,
+            strip_path,
+            health_path,
+            health_port,
+            health_host,
+            health_header: health_headers,
+            health_status,
+            health_timeout,
+            health_interval,
+            healthy,
+            deadline,
+            drain,
+            drain_tunnels,
+            detach: detach == Some(true),
+            bake,
+            bake_errors,
+            bake_slow,
+            lock_wait,
+        },
+        port,
+        pause: pause == Some(true),
+        no_flip: false,
+        go_on: false,
+        image_health: image_health.and_then(|word| ValueEnum::from_str(&word, false).ok()),
+        keep: keep.and_then(|word| ValueEnum::from_str(&word, false).ok()),
+        stop_grace,
+        pull,
+        reset: false,
+        dry_run: false,
+        env,
+        env_file: env_files,
+        volume: volumes,
+        mount: mounts,
+        tmpfs,
+        network: networks,
+        user,
+        init,
+        add_host: add_hosts,
+        label: labels,
+        memory,
+        cpus,
+        shm_size,
+        ulimit: ulimits,
+        entrypoint,
+        before,
+        before_timeout,
+        replicas,
+        stop_first: stop_first == Some(true),
+        no_port: no_port == Some(true),
+        note,
+        keep_images,
+        command,
+        below: None,
+        served: service.options,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use ::config::error::Source;
+    use ::config::project::schema::{self, Takes};
+    use clap::{Args as _, Command};
+
+    use super::*;
+    use crate::deploy::settings::Settings;
+
+    fn read(text: &str) -> Run {
+        let mut project = project::parse(&Source::new("/srv/shop/bluegreen.toml", text), &engine::judge)
+            .unwrap_or_else(|problems| panic!("{}", refusal(&problems)));
+        options(project.services.remove(0))
+    }
+
+    /// What one run is asked, not how a service is run.
+    const OF_ONE_RUN: [&str; 4] = ["reset", "dry_run", "no_flip", "continue"];
+
+    #[test]
+    fn every_option_of_a_switch_has_a_key_and_every_key_an_option() {
+        let line = Run::augment_args(Command::new("switch"));
+        let key = |argument: &clap::Arg| {
+            let name = argument.get_long().unwrap_or("command").replace('-', "_");
+            let is_key = |name: &str| schema::SERVICE.iter().any(|key| key.name == name);
+            // An option that is given again for more is a list.
+            [format!("{name}s"), name.clone()].into_iter().find(|name| is_key(name)).unwrap_or(name)
+        };
+        let mut wanted: BTreeSet<String> = line.get_arguments().map(key).collect();
+        OF_ONE_RUN.iter().for_each(|name| assert!(wanted.remove(*name), "{name}"));
+        // `--image` is not of `Run`, and `--env K` is written apart from `--env K=V`.
+        wanted.extend(["image", "env_inherit"].map(str::to_owned));
+        let keys: BTreeSet<String> = schema::SERVICE.iter().map(|key| key.name.to_owned()).collect();
+        assert_eq!(wanted, keys);
+    }
+
+    #[test]
+    fn each_key_alone_changes_what_a_switch_is_asked() {
+        let nothing = format!("{:?}", read("[services.shop]"));
+        for key in schema::SERVICE.iter().filter(|key| key.name != "image") {
+            let value = match (key.name, key.takes) {
+                ("volumes", _) => "[\"./data:/data\"]",
+                ("mounts", _) => "[\"type=bind,src=./data,dst=/data\"]",
+                ("tmpfs" | "paths", _) => "[\"/t\"]",
+                ("add_hosts", _) => "[\"db:10.0.0.1\"]",
+                ("ulimits", _) => "[\"nofile=10\"]",
+                ("health_path", _) => "\"/up\"",
+                ("strip_path", _) => "true\npaths = [\"/api\"]",
+                (_, Takes::Text) => "\"word\"",
+                (_, Takes::Texts) => "[\"word\"]",
+                (_, Takes::Any) => "1.5",
+                (_, Takes::Size) => "\"64m\"",
+                (_, Takes::Table) => "{ K = \"v\" }",
+                (_, Takes::Flag) => "true",
+                (_, Takes::Whole(..) | Takes::Share) => "7",
+                (_, Takes::Status) => "\"204\"",
+                (_, Takes::Time) => "\"7s\"",
+                (_, Takes::Word(words)) => &format!("\"{}\"", words[1]),
+            };
+            let text = format!("[services.shop]\n{} = {value}\n", key.name);
+            assert_ne!(format!("{:?}", read(&text)), nothing, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_what_the_live_slot_runs_with() {
+        let mut settings = Settings { port: Some(1), ..Settings::default() };
+        settings.run.env = ["A=live", "B=live", "C=live"].map(str::to_owned).into();
+        settings.run.init = true;
+        settings.run.volumes = vec!["data:/data".to_owned()];
+        let file = read(
+            "[services.shop]\nport = 2\ninit = false\nbake = \"1s\"\nvolumes = []\nnote = \"file\"\npause = true\n\
+             [services.shop.env]\nB = \"file\"\nC = 3\n[services.shop.options]\nsticky = true\n",
+        );
+        let flags = Run { env: vec!["C=flag".to_owned()], ..Run::default() };
+        let run = Run { rollout: Rollout { bake: Some(std::time::Duration::ZERO), ..Rollout::default() }, ..flags };
+        let run = run.over(file);
+        run.apply(&mut settings).unwrap();
+        assert_eq!(settings.run.env, ["A=live", "B=file", "C=flag"]);
+        assert_eq!((settings.port, settings.run.init, settings.bake.is_zero()), (Some(2), false, true));
+        assert!(settings.run.volumes.is_empty() && settings.routes.options.unwrap().sticky);
+        assert_eq!((run.note.as_deref(), run.pause), (Some("file"), true));
+    }
+
+    #[test]
+    fn paths_in_the_file_begin_in_its_folder() {
+        let run = read(
+            "[services.shop]\nenv_files = [\".env\"]\nvolumes = [\"./data:/data:ro\", \"named:/n\", \"/abs:/a\"]\n\
+             mounts = [\"type=bind,source=../up,target=/u\"]\n",
+        );
+        assert_eq!(run.env_file, ["/srv/shop/.env"]);
+        assert_eq!(run.volume.unwrap(), ["/srv/shop/data:/data:ro", "named:/n", "/abs:/a"]);
+        assert_eq!(run.mount.unwrap(), ["type=bind,source=/srv/shop/../up,target=/u"]);
+    }
+}

@@ -1,0 +1,83 @@
+//! `bluegreen.toml` describes a deployment, by the real programs on plain processes.
+
+use std::fs;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tests::{Site, client};
+
+use crate::programs::PROGRAMS;
+
+const QUICK: Duration = Duration::from_millis(100);
+
+/// A folder with a file, and a site that is up.
+async fn described(text: &str) -> (Site, TempDir, String) {
+    let site = Site::new(PROGRAMS);
+    site.up().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bluegreen.toml");
+    fs::write(&path, text).unwrap();
+    (site, folder, path.to_str().unwrap().to_owned())
+}
+
+/// A port that nothing listens on now.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+async fn answered(site: &Site, host: &str) -> String {
+    let mut visitor = client(site.address()).await.unwrap();
+    let answer = visitor.get(host, "/").await.unwrap().unwrap();
+    answer.field("x-version").map_or_else(|| answer.status.to_string(), str::to_owned)
+}
+
+/// The file says all, a flag wins over it, and what neither says stays as the live slot has it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deployment_does_what_the_file_says_and_a_flag_wins_over_it() {
+    let (site, folder, path) = described("").await;
+    let v1 = site.version("v1", QUICK);
+    let text = |image: &str, more: &str| {
+        let port = free_port();
+        let service = format!("[services.shop]\nimage = \"{image}\"\nport = {port}\ndomains = [\"shop.test\"]\n");
+        fs::write(folder.path().join("bluegreen.toml"), format!("{service}bake = \"0s\"\n{more}")).unwrap();
+    };
+    text(
+        &v1,
+        "health_interval = \"50ms\"\nkeep = \"warm\"\nenv_files = [\"shop.env\"]\n[services.shop.env]\nLEVEL = \"info\"\n",
+    );
+    fs::write(folder.path().join("shop.env"), "FROM_FILE=1\n").unwrap();
+    let first = site.bgctl(&["--file", &path, "deploy"]).await;
+    assert_eq!(first.code, Some(0), "{}", first.talk);
+    assert!(first.talk.contains("shop is described in ") && first.talk.contains(&path), "{}", first.talk);
+    assert_eq!(answered(&site, "shop.test").await, "v1");
+
+    // As the next run would begin: the file's settings, with a flag over one of them.
+    let shown = site.bgctl_plain(&["--file", &path, "--json", "switch", "shop", "--dry-run", "--drain", "5s"]).await;
+    let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    let settings = &shown["settings"];
+    assert_eq!((&settings["keep"], &settings["drain"]), (&json!("warm"), &json!("5s")), "{settings}");
+    let flag = site.bgctl_plain(&["--file", &path, "--json", "switch", "shop", "--dry-run", "--keep", "none"]).await;
+    let flag: Value = serde_json::from_slice(&flag.stdout).unwrap();
+    assert_eq!(flag["settings"]["keep"], "none");
+
+    // A new image, and a key that has gone from the file stays as it is.
+    text(&site.version("v2", QUICK), "");
+    let second = site.bgctl(&["--file", &path, "switch", "shop"]).await;
+    assert_eq!(second.code, Some(0), "{}", second.talk);
+    assert_eq!((answered(&site, "shop.test").await.as_str(), &second.report()["kept"]), ("v2", &json!("warm")));
+
+    // A switch of a service that a named file does not have, and a file that is wrong, change nothing.
+    let other = site.bgctl(&["--file", &path, "switch", "other", "--image", &v1]).await;
+    assert_eq!(other.code, Some(1), "{}", other.talk);
+    assert!(other.talk.contains("does not name the service `other`"), "{}", other.talk);
+    text(&v1, "colour = 1\nkeep = \"cold\"\n");
+    let wrong = site.bgctl(&["--file", &path, "deploy"]).await;
+    assert_eq!(wrong.code, Some(1), "{}", wrong.talk);
+    assert!(
+        wrong.talk.contains("there is no key `colour`") && wrong.talk.contains("`cold` is no keep"),
+        "{}",
+        wrong.talk
+    );
+    assert_eq!(answered(&site, "shop.test").await, "v2");
+}
