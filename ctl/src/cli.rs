@@ -86,12 +86,10 @@ pub enum Command {
     Exec(commands::exec::Exec),
     Run(commands::exec::Run),
     Prune(commands::prune::Prune),
-    /// Show what would change
-    Plan(Later),
+    Plan(commands::plan::Plan),
     /// Write a commented bluegreen.toml
     Init(Later),
-    /// Print the JSON schema of the configuration
-    Schema(Later),
+    Schema(commands::schema::Schema),
     /// Live full-screen view
     Top(Later),
     /// Self-test of a service: own traffic, flips, verdict

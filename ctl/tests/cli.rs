@@ -108,6 +108,13 @@ fn a_deploy_without_an_image_needs_a_file_that_says_which() {
 }
 
 #[test]
+fn the_schema_is_one_document_with_every_service_key() {
+    let schema: serde_json::Value = serde_json::from_slice(&bgctl(&["schema"]).stdout).unwrap();
+    let service = &schema["properties"]["services"]["additionalProperties"]["properties"];
+    assert!(service["health_path"].is_object() && service["options"]["properties"]["sticky"].is_object());
+}
+
+#[test]
 fn a_proxy_that_is_not_there_is_exit_2_with_a_hint() {
     let output = bgctl(&["--admin", "/nonexistent/admin.sock", "status"]);
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(2), String::new()));

@@ -81,3 +81,42 @@ async fn a_deployment_does_what_the_file_says_and_a_flag_wins_over_it() {
     );
     assert_eq!(answered(&site, "shop.test").await, "v2");
 }
+
+/// In the folder of the project nothing has to be named, and what would change is told before it is done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_tells_what_a_deployment_changes_and_changes_nothing() {
+    let (site, folder, path) = described("").await;
+    let (v1, v2) = (site.version("v1", QUICK), site.version("v2", QUICK));
+    let text = |image: &str, level: &str| {
+        let port = free_port();
+        let service = format!("[services.shop]\nimage = \"{image}\"\nport = {port}\ndomains = [\"shop.test\"]\n");
+        let env = format!("[services.shop.env]\nLEVEL = \"{level}\"\nAPI_TOKEN = \"secret-{level}\"\n");
+        fs::write(&path, format!("{service}bake = \"0s\"\n{env}")).unwrap();
+    };
+    let planned = async |more: &[&str]| {
+        let ended = site.start_in(folder.path(), &[&["plan"], more].concat()).end().await;
+        assert_eq!(ended.code, Some(0), "{}", ended.talk);
+        assert!(!format!("{:?}{}", ended.events, ended.talk).contains("secret-"), "{ended:?}");
+        ended.events[0]["services"][0].clone()
+    };
+    text(&v1, "info");
+    let new = planned(&[]).await;
+    assert_eq!((&new["live"], &new["changed"]["image"]), (&Value::Null, &json!([null, v1])), "{new}");
+    assert!(site.processes().iter().all(|(_, line)| !line.contains("v1")), "nothing was started");
+
+    let first = site.start_in(folder.path(), &["deploy"]).end().await;
+    assert_eq!(first.code, Some(0), "{}", first.talk);
+    assert_eq!(planned(&["shop"]).await, json!({ "service": "shop", "live": "blue", "changed": {} }));
+
+    text(&v2, "debug");
+    let before = (site.shop().await["generation"].clone(), site.processes());
+    let changed = planned(&[]).await["changed"].clone();
+    assert_eq!(changed["image"], json!([v1, v2]), "{changed}");
+    assert_eq!(changed["env.LEVEL"], json!(["info", "debug"]), "{changed}");
+    assert_eq!(changed["env.API_TOKEN"], json!(["***", "***"]), "{changed}");
+    assert_eq!((site.shop().await["generation"].clone(), site.processes()), before, "nothing was changed");
+
+    let words = site.bgctl_plain(&["--file", &path, "plan"]).await;
+    let words = String::from_utf8(words.stdout).unwrap();
+    assert!(words.contains("shop: live on BLUE\n") && words.contains("  ~ env.LEVEL: info -> debug\n"), "{words}");
+}

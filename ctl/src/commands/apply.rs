@@ -128,7 +128,7 @@ fn show(context: &Context<'_>, name: &ServiceName, changed: &BTreeMap<String, [V
 }
 
 /// A value as people write it.
-fn words(value: &Value) -> String {
+pub(crate) fn words(value: &Value) -> String {
     match value {
         Value::Null => "none".to_owned(),
         Value::String(text) => text.clone(),
