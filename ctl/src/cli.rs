@@ -87,8 +87,7 @@ pub enum Command {
     Run(commands::exec::Run),
     Prune(commands::prune::Prune),
     Plan(commands::plan::Plan),
-    /// Write a commented bluegreen.toml
-    Init(Later),
+    Init(commands::init::Init),
     Schema(commands::schema::Schema),
     /// Live full-screen view
     Top(Later),

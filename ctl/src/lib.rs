@@ -135,7 +135,7 @@ async fn dispatch_plain(command: Command, context: &Context<'_>) -> Result<ExitC
         Command::Run(args) => args.run(context).await,
         Command::Prune(args) => args.run(context).await,
         Command::Plan(args) => args.run(context).await,
-        Command::Init(_) => later("init"),
+        Command::Init(args) => args.run(context).await,
         Command::Schema(args) => args.run(context).await,
         Command::Top(_) => later("top"),
         Command::Verify(_) => later("verify"),

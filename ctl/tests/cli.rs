@@ -40,11 +40,9 @@ fn wrong_usage_is_exit_1_and_talk() {
 
 #[test]
 fn what_is_not_there_yet_says_so_with_exit_1() {
-    for args in [&["top"][..]] {
-        let output = bgctl(args);
-        assert_eq!(output.status.code(), Some(1), "{args:?}");
-        assert!(text(&output.stderr).contains("not there yet"), "{args:?}: {}", text(&output.stderr));
-    }
+    let output = bgctl(&["top"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("not there yet"), "{}", text(&output.stderr));
 }
 
 #[test]
@@ -105,6 +103,26 @@ fn a_deploy_without_an_image_needs_a_file_that_says_which() {
     }
     let talk = text(&bgctl(&["deploy"]).stderr);
     assert!(talk.contains("there is no bluegreen.toml") && talk.contains("bgctl init"), "{talk}");
+}
+
+#[test]
+fn init_writes_a_file_that_check_finds_good_and_never_over_one_without_being_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bluegreen.toml");
+    let path = file.to_str().unwrap();
+    std::fs::write(folder.path().join("Dockerfile"), "FROM scratch\nEXPOSE 3000\n").unwrap();
+    let written = bgctl(&["--file", path, "init"]);
+    assert_eq!(written.status.code(), Some(0), "{}", text(&written.stderr));
+    assert!(text(&written.stdout).contains("from the Dockerfile"), "{}", text(&written.stdout));
+    assert!(std::fs::read_to_string(&file).unwrap().contains("\nport = 3000\n"));
+    assert_eq!(bgctl(&["check", path]).status.code(), Some(0), "{}", text(&bgctl(&["check", path]).stdout));
+
+    std::fs::write(&file, "# mine\n").unwrap();
+    let refused = bgctl(&["--file", path, "init"]);
+    assert_eq!((refused.status.code(), text(&refused.stdout)), (Some(1), String::new()));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "# mine\n");
+    assert_eq!(bgctl(&["--file", path, "--yes", "init"]).status.code(), Some(0));
+    assert_ne!(std::fs::read_to_string(&file).unwrap(), "# mine\n");
 }
 
 #[test]

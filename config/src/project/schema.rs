@@ -129,21 +129,21 @@ pub const OPTIONS: &[Key] = &[
 /// Returns the JSON schema of the file.
 pub fn schema() -> Value {
     let mut service = properties(SERVICE);
-    service.insert("options".to_owned(), table("how its requests are served", properties(OPTIONS)));
+    service.insert("options".to_owned(), table("how its requests are served", &properties(OPTIONS)));
     let mut top = properties(TOP);
     let services = json!({
         "type": "object",
         "description": "services, by name",
-        "additionalProperties": table("a service: what is left out stays as it runs", service),
+        "additionalProperties": table("a service: what is left out stays as it runs", &service),
     });
     top.insert("services".to_owned(), services);
-    let mut schema = table("how the services of a project are deployed", top);
+    let mut schema = table("how the services of a project are deployed", &top);
     schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
     schema["title"] = json!("bluegreen.toml");
     schema
 }
 
-fn table(about: &str, properties: Map<String, Value>) -> Value {
+fn table(about: &str, properties: &Map<String, Value>) -> Value {
     json!({ "type": "object", "description": about, "additionalProperties": false, "properties": properties })
 }
 

@@ -61,10 +61,11 @@ impl Check<'_> {
         if let Some(path) = file.health_path.as_ref().filter(|path| !is_probe_path(path.get_ref())) {
             self.refuse(path.span(), "the probe's path can't be asked for", "begin it with `/`, without blanks");
         }
-        if let (Some(detach), Some(pause)) = (&file.detach, &file.pause) {
-            if *detach.get_ref() && *pause.get_ref() {
-                self.refuse(pause.span(), "`pause` and `detach` exclude each other", "leave one of the two out");
-            }
+        if let (Some(detach), Some(pause)) = (&file.detach, &file.pause)
+            && *detach.get_ref()
+            && *pause.get_ref()
+        {
+            self.refuse(pause.span(), "`pause` and `detach` exclude each other", "leave one of the two out");
         }
         let env = file.env.into_iter().filter_map(|(name, value)| self.variable(&name, &value));
         let mut env: Vec<String> = env.collect();

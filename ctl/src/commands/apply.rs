@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::known;
-use super::switch::{Lock, lock};
+use super::order::{Lock, lock};
 use crate::admin::{Client, Match};
 use crate::commands::described::{self, Described, unnamed};
 use crate::context::Context;

@@ -6,7 +6,7 @@ use clap::Args;
 use crate::commands::described::Described;
 use crate::commands::everywhere;
 use crate::commands::options::Run;
-use crate::commands::switch::Order;
+use crate::commands::order::Order;
 use crate::context::Context;
 use crate::error::{Error, ExitCode};
 

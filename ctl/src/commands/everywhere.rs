@@ -5,8 +5,8 @@ use futures_util::future::join_all;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::order::{self, Order, try_switch};
 use super::rollback::Rollback;
-use super::switch::{self, Order, try_switch};
 use crate::context::Context;
 use crate::deploy::report::{Failure, Report};
 use crate::deploy::together::Party;
@@ -69,7 +69,7 @@ pub(crate) async fn each<T>(
 /// Switches on the host of this run, or on all of several, and prints the report.
 pub(crate) async fn switch(context: &Context<'_>, order: Order) -> Result<ExitCode, Error> {
     let Some(hosts) = hosts(context)? else {
-        return switch::switch(context, order).await;
+        return order::switch(context, order).await;
     };
     let service = order.service.clone();
     let (reports, first_failure) = each(context, &hosts, async |context| {

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::known;
 use crate::admin::Match;
-use crate::commands::switch::deployment_id;
+use crate::commands::order::deployment_id;
 use crate::context::{Context, who};
 use crate::engine::Restart;
 use crate::error::{Error, ExitCode, Kind};

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::apply::words;
-use super::switch::image_of;
+use super::order::image_of;
 use crate::commands::described::{self, Described, unnamed};
 use crate::context::Context;
 use crate::deploy::plan::Situation;

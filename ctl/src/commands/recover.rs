@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::known;
 use super::rollback::Rollback;
-use crate::commands::switch::{Lock, lock};
+use crate::commands::order::{Lock, lock};
 use crate::context::Context;
 use crate::deploy::recover::{Aim, Finder, Stand};
 use crate::error::{Error, ExitCode};

@@ -10,7 +10,7 @@ use clap::Args;
 use super::known;
 use crate::admin::Client;
 use crate::commands::options::Run;
-use crate::commands::switch::{Lock, Order, deployment_id, finish, image_of, lock, switch};
+use crate::commands::order::{Lock, Order, deployment_id, finish, image_of, lock, switch};
 use crate::context::{Context, who};
 use crate::deploy::execute::{Candidate, Rollout};
 use crate::deploy::plan::{self, Back, Plan, Situation};

@@ -8,7 +8,7 @@ use clap::Args;
 use super::known;
 use crate::admin::{Client, Match};
 use crate::commands::options;
-use crate::commands::switch::{Lock, deployment_id, finish, lock};
+use crate::commands::order::{Lock, deployment_id, finish, lock};
 use crate::context::{Context, who};
 use crate::deploy::execute::{Candidate, Rollout};
 use crate::deploy::plan::{Plan, Situation, Step};

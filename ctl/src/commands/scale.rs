@@ -11,7 +11,7 @@ use clap::Args;
 use super::known;
 use crate::admin::Client;
 use crate::commands::options::MOST_REPLICAS;
-use crate::commands::switch::{Lock, deployment_id, lock};
+use crate::commands::order::{Lock, deployment_id, lock};
 use crate::context::{Context, who};
 use crate::deploy::plan::Situation;
 use crate::deploy::recover::{Aim, Finder, Stand};
