@@ -185,6 +185,27 @@ async fn a_removed_service_answers_what_it_has_before_it_is_gone() {
 }
 
 /// A slot of several endpoints: a slow one gets less, and one that dies is not noticed.
+/// What was reset without a byte of an answer goes to another endpoint, not to the same again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_one_endpoint_breaks_off_silently_is_answered_by_another() {
+    let (good, bad) = (upstream("good").await, upstream("bad").await);
+    let proxy = proxy();
+    let body = json!({
+        "endpoints": [good.address(), bad.address()], "deadline": "5s",
+        "settings": { "domains": ["shop.test"] }, "health": { "interval": "1m", "passes": 1 },
+    });
+    let staged = proxy.call("POST", "/v1/services/shop/stage", body).await;
+    assert_eq!(staged.lines.last().unwrap()["event"], "healthy", "{staged:?}");
+    assert_eq!(proxy.flip("shop").await.status, 200);
+    bad.behave(Behaviour::Close);
+    for _ in 0..20 {
+        let mut visitor = client(proxy.address()).await.unwrap();
+        let answer = visitor.get("shop.test", "/").await.unwrap().unwrap();
+        assert_eq!((answer.status, answer.field("x-version")), (200, Some("good")));
+    }
+    assert!(!bad.seen().is_empty(), "it was never asked");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slot_of_several_endpoints_spreads_its_requests_and_loses_one_without_a_failure() {
     let (a, b, c) = (upstream("a").await, upstream("b").await, upstream("c").await);

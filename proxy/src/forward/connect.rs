@@ -23,6 +23,8 @@ pub(super) struct Way<'w> {
     pub(super) options: &'w ServiceOptions,
     /// The endpoint to try first.
     pub(super) wanted: Option<usize>,
+    /// The one that has just failed this request: the last to try again.
+    pub(super) failed: Option<usize>,
     pub(super) reuse: Reuse,
 }
 
@@ -102,7 +104,9 @@ async fn connect_any<C: Speaks>(worker: &Worker, way: Way<'_>) -> Result<Connect
     let run = target.run.id();
     let healthy: Vec<bool> = target.endpoints.iter().map(|endpoint| endpoint.healthy).collect();
     let mut failure = None;
-    for place in worker.balance.order(run, &healthy, worker.turn(), way.wanted) {
+    let mut order = worker.balance.order(run, &healthy, worker.turn(), way.wanted);
+    order.sort_by_key(|place| way.failed == Some(*place));
+    for place in order {
         // Counted while it connects too: a slow connect is the first sign of trouble.
         let busy = worker.balance.busy(run, place);
         match connect_endpoint(worker, way, &target.endpoints[place]).await {

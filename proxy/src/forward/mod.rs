@@ -113,7 +113,7 @@ pub(crate) async fn send(
     claim: &Claim,
     request: &mut Request,
 ) -> Result<Sent, Failure> {
-    let way = Way { target, claim, options, wanted: request.wanted, reuse: Reuse::Allowed };
+    let way = Way { target, claim, options, wanted: request.wanted, failed: None, reuse: Reuse::Allowed };
     match &mut request.head {
         Head::Http1(head) => send_http1(worker, way, head, &mut request.content).await,
         // Boxed, here and below, so that the usual request need not make room for the unusual.
@@ -167,6 +167,7 @@ async fn send_http1(
                 way.claim.tally(Tally::Retried);
                 request.body = body;
                 way.reuse = Reuse::Fresh;
+                way.failed = Some(place);
             }
             Failed { error, broke_silently: true, body, unwritten, .. } => {
                 let reached = match body {
@@ -213,6 +214,7 @@ async fn send_http2(
                 way.claim.tally(Tally::Retried);
                 request.body = body;
                 way.reuse = Reuse::Fresh;
+                way.failed = Some(place);
             }
             Some(body) => {
                 request.body = body;
