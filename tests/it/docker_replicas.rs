@@ -101,13 +101,15 @@ fn slots(gateway: &TestGateway) -> Vec<String> {
     gateway.containers().iter().filter_map(|name| name.strip_prefix("uptimer_")).map(str::to_owned).collect()
 }
 
-/// How many endpoints the live slot has, all of them healthy.
+/// How many endpoints the live slot has, once all of them are healthy: what visitors see meanwhile is what the load judges.
 async fn endpoints(gateway: &TestGateway) -> usize {
-    let status = gateway.bgctl(&["status", "uptimer"]).await;
-    let service = &status.events[0]["services"][0];
-    let all = service["slots"][service["live"].as_str().unwrap()]["endpoints"].as_array().unwrap();
-    assert!(all.iter().all(|endpoint| endpoint["healthy"] == true), "{service}");
-    all.len()
+    eventually("every endpoint is healthy", async || {
+        let status = gateway.bgctl(&["status", "uptimer"]).await;
+        let service = &status.events[0]["services"][0];
+        let all = service["slots"][service["live"].as_str()?]["endpoints"].as_array()?;
+        all.iter().all(|endpoint| endpoint["healthy"] == true).then_some(all.len())
+    })
+    .await
 }
 
 fn said(ended: &Ended, code: i32, words: &[&str]) {
