@@ -53,7 +53,16 @@ impl<'a> Context<'a> {
             let gateway = self.global.gateway.as_deref();
             let engine = match self.global.engine() {
                 EngineKind::Docker => Engine::Docker(Docker::connect(self.global.host.as_deref(), gateway).await?),
-                EngineKind::Process => Engine::Process(Process::connect(gateway)?),
+                EngineKind::Process => match &self.global.host {
+                    None => Engine::Process(Process::connect(gateway)?),
+                    // Else it would be deployed here, where nobody meant it.
+                    Some(host) => {
+                        return Err(Error::usage(format!(
+                            "--engine process runs slots on this machine, not on {host}"
+                        ))
+                        .hint("leave out the host (--host, BGCTL_HOST), or the engine"));
+                    }
+                },
             };
             Ok(Arc::new(engine))
         };

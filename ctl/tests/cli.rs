@@ -133,6 +133,14 @@ fn the_schema_is_one_document_with_every_service_key() {
 }
 
 #[test]
+fn plain_processes_are_never_taken_for_those_of_another_host() {
+    let output = bgctl(&["--engine", "process", "deploy", "production-server", "shop:2"]);
+    assert_eq!(output.status.code(), Some(1));
+    let talk = text(&output.stderr);
+    assert!(talk.contains("not on production-server") && talk.contains("hint: leave out the host"), "{talk}");
+}
+
+#[test]
 fn a_proxy_that_is_not_there_is_exit_2_with_a_hint() {
     let output = bgctl(&["--admin", "/nonexistent/admin.sock", "status"]);
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(2), String::new()));

@@ -75,6 +75,16 @@ async fn an_image_goes_to_another_host_without_the_layers_that_it_has_and_serves
         docker(&["inspect", "--format", "{{.Id}}", &images[1]])
     );
 
+    // What is there under another name needs no sending.
+    let alias = gateway.named("uptimer:alias");
+    docker(&["tag", &images[1], &alias]).unwrap();
+    let named = host.bgctl(&["push", "production-server", &alias]).await;
+    assert_eq!((&named.report()["way"], &named.report()["bytes"]), (&json!("named"), &json!(0)), "{}", named.talk);
+    assert_eq!(
+        host.docker(&["inspect", "--format", "{{.Id}}", &alias]),
+        docker(&["inspect", "--format", "{{.Id}}", &alias])
+    );
+
     let back = bgctl(&["rollback", "uptimer"]).await;
     assert_eq!(back.code, Some(0), "{}", back.talk);
     let logs = bgctl(&["logs", "uptimer", "-n", "5"]).await;
@@ -91,6 +101,10 @@ async fn an_image_goes_to_another_host_without_the_layers_that_it_has_and_serves
     measured(TEST, &format!("{} requests to the other host, {} failed", verdict.total, verdict.failed));
     // Nothing of it came to pass on this machine.
     assert!(gateway.containers().is_empty(), "{:?}", gateway.containers());
+    // What is seen of this machine is not said of that one.
+    let words = ["--gateway", &gateway.name, "--host", "production-server", "doctor"];
+    let doctor = host.bgctl_plain(&words).await;
+    assert!(doctor.contains("is on another host, and was not looked at") && !doctor.contains("MiB free"), "{doctor}");
     let down = bgctl(&["down", "--volumes"]).await;
     assert_eq!(down.code, Some(0), "{}", down.talk);
     assert_eq!(host.docker(&["ps", "-aq"]).as_deref(), Ok(""));

@@ -54,11 +54,23 @@ pub(crate) async fn remote_host(test: &str, disk: Option<u32>) -> Option<RemoteH
 impl RemoteHost {
     /// Starts `bgctl` on this machine, with the ssh that knows the host.
     pub(crate) fn start(&self, words: &[&str]) -> Started {
+        let mut command = self.command();
+        command.args(["--json", "--yes"]).args(words);
+        Started::spawn(command)
+    }
+
+    fn command(&self) -> tokio::process::Command {
         let path = format!("{}:{}", self.path("bin").display(), std::env::var("PATH").unwrap());
         let mut command = tokio::process::Command::new(PROGRAMS.bgctl);
-        command.args(["--json", "--yes"]).args(words).env("PATH", path);
-        command.env("XDG_RUNTIME_DIR", self.folder.path()).env_remove("BG_GATEWAY").env_remove("BGCTL_HOST");
-        Started::spawn(command)
+        command.env("PATH", path).env("XDG_RUNTIME_DIR", self.folder.path());
+        command.env_remove("BG_GATEWAY").env_remove("BGCTL_HOST");
+        command
+    }
+
+    /// Runs `bgctl` to its end, in words instead of JSON, and returns its data.
+    pub(crate) async fn bgctl_plain(&self, words: &[&str]) -> String {
+        let output = self.command().args(words).stdin(Stdio::null()).output().await.unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Runs `bgctl` to its end.

@@ -38,6 +38,19 @@ fn assert_said(ended: &Ended, code: i32, words: &[&str]) {
 }
 
 /// The whole life of a service under load: not one request fails, whatever becomes of the versions.
+/// A dry run changes nothing: not even the proxy is started that a switch would need.
+#[tokio::test]
+async fn a_dry_run_starts_nothing_and_needs_no_proxy() {
+    let site = Site::new(PROGRAMS);
+    let shown = site.switch(&site.version("v1", QUICK), &["--dry-run"]).end().await;
+    assert_eq!(shown.code, Some(0), "{}", shown.talk);
+    assert!(shown.events[0]["steps"].as_array().is_some_and(|steps| !steps.is_empty()), "{shown:?}");
+    assert_eq!(site.processes(), []);
+    let missing = site.switch("/nowhere/at/all", &["--dry-run"]).end().await;
+    assert_eq!(missing.code, Some(3), "{}", missing.talk);
+    assert!(missing.talk.contains("a dry run fetches none"), "{}", missing.talk);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn versions_come_fail_and_go_back_under_load_without_a_failed_request() {
     let site = site_with_v1().await;

@@ -26,6 +26,9 @@ struct Everywhere<'a> {
 struct Host {
     host: String,
     report: Value,
+    /// The new version was flipped to, whether or not requests were lost by it.
+    #[serde(skip)]
+    has_flipped: bool,
     /// It was live there and was taken back, since another host failed.
     taken_back: bool,
 }
@@ -83,10 +86,8 @@ pub(crate) async fn switch(context: &Context<'_>, order: Order) -> Result<ExitCo
     let mut ended = Vec::new();
     let mut exit = ExitCode::DONE;
     for (host, report) in hosts.iter().zip(reports) {
-        let taken_back = match (&report, &first_failure) {
-            (Ok(Some(_)), Some(_)) => take_back(context, host, &order).await,
-            _ => false,
-        };
+        let has_flipped = matches!(report, Ok(Some(_)));
+        let taken_back = has_flipped && first_failure.is_some() && take_back(context, host, &order).await;
         let report = match report {
             Ok(Some(report)) => {
                 exit = if exit == ExitCode::DONE { report.exit() } else { exit };
@@ -97,7 +98,7 @@ pub(crate) async fn switch(context: &Context<'_>, order: Order) -> Result<ExitCo
             Ok(None) => Value::Null,
             Err(error) => serde_json::to_value(Failure::of(&service, &error)).unwrap_or_default(),
         };
-        ended.push(Host { host: host.clone(), report, taken_back });
+        ended.push(Host { host: host.clone(), report, has_flipped, taken_back });
     }
     let failed = first_failure.map(|first| all_failed(&ended, first));
     let exit_code = failed.as_ref().map_or(exit, |error| error.kind.exit_code());
@@ -115,11 +116,8 @@ fn tell(context: &Context<'_>, host: &str, report: &Report) {
 
 /// Returns the failure of the whole: that of the first host.
 fn all_failed(ended: &[Host], first: Error) -> Error {
-    let live: Vec<&str> = ended
-        .iter()
-        .filter(|host| !host.taken_back && host.report["event"] == "report" && host.report["exit_code"] == 0)
-        .map(|host| host.host.as_str())
-        .collect();
+    let live: Vec<&str> =
+        ended.iter().filter(|host| host.has_flipped && !host.taken_back).map(|host| host.host.as_str()).collect();
     let message = match live.as_slice() {
         [] => "no host has the new version".to_owned(),
         live => format!("not every host has the old version: {} could not be taken back", live.join(", ")),
@@ -140,5 +138,27 @@ async fn take_back(context: &Context<'_>, host: &str, order: &Order) -> bool {
             ui.error(&error);
             false
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn a_host_that_could_not_be_taken_back_is_named_also_where_requests_were_lost_there() {
+        let host = |name: &str, exit_code: u8, has_flipped, taken_back| Host {
+            host: name.to_owned(),
+            report: serde_json::json!({ "event": "report", "exit_code": exit_code }),
+            has_flipped,
+            taken_back,
+        };
+        let first = || Error::new(Kind::NoFlip, "web2 was flipped back");
+        let failed = all_failed(&[host("web1", 0, true, true), host("web2", 4, false, false)], first());
+        assert_eq!((failed.kind, failed.message.as_str()), (Kind::NoFlip, "no host has the new version"));
+        let failed = all_failed(&[host("web1", 7, true, false), host("web2", 4, false, false)], first());
+        assert!(failed.message.contains("web1 could not be taken back"), "{}", failed.message);
+        assert_eq!(failed.details, ["web2 was flipped back"]);
     }
 }

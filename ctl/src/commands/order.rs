@@ -18,7 +18,8 @@ use crate::deploy::plan::{self, Situation};
 use crate::deploy::recover::{Aim, Finder};
 use crate::deploy::report::{Failure, Report};
 use crate::deploy::settings::{PREVIOUS, Settings};
-use crate::engine::{Engine, Instance, InstanceSpec, Pull};
+use crate::engine::docker::Docker;
+use crate::engine::{Engine, EngineError, Instance, InstanceSpec, Pull};
 use crate::error::{Error, ExitCode, Kind};
 use crate::transfer::{self, Sent};
 
@@ -85,27 +86,29 @@ pub(crate) async fn try_switch(context: &Context<'_>, order: Order) -> Result<Op
         options.below = None;
         return go_on(context, &name, image.as_deref(), options).await;
     }
+    if options.dry_run {
+        return dry_run(context, &name, image, &options, is_pushed).await.map(|()| None);
+    }
     let engine = context.engine().await?;
     let interrupt = &context.interrupt;
     let mut client = interrupt.beside(context.admin_or_up()).await??;
     // Pulling takes as long as it takes, so it is done before the lock is held.
     let reference = match image {
         Some(image) => image,
-        None => live_image(&mut client, engine, &name).await?,
+        None => {
+            let service = client.service(&name).await?;
+            let instances = engine.instances(Some(&name)).await?;
+            live_image(&name, &Situation { service: service.as_ref(), instances: &instances })?
+        }
     };
-    if is_pushed && !options.dry_run {
+    if is_pushed {
         send(context, &reference, options.pull()).await?;
     }
     let image = interrupt.beside(engine.image(&reference, options.pull())).await??;
-    if !options.dry_run {
-        let what = format!("switch to {reference}");
-        lock(context, &mut client, Lock { name: &name, what, wait: options.rollout.lock_wait.unwrap_or_default() })
-            .await?;
-    }
+    let (what, wait) = (format!("switch to {reference}"), options.rollout.lock_wait.unwrap_or_default());
+    lock(context, &mut client, Lock { name: &name, what, wait }).await?;
     let report = async {
-        if !options.dry_run {
-            Finder { context, client: &mut client, engine: Some(engine), service: &name }.settle(Aim::Forward).await?;
-        }
+        Finder { context, client: &mut client, engine: Some(engine), service: &name }.settle(Aim::Forward).await?;
         let service = client.service(&name).await?;
         let instances = engine.instances(Some(&name)).await?;
         let situation = Situation { service: service.as_ref(), instances: &instances };
@@ -114,10 +117,6 @@ pub(crate) async fn try_switch(context: &Context<'_>, order: Order) -> Result<Op
         let plan = plan::switch(&situation, &settings);
         let port = settings.port_for(&image)?;
         settings.port = Some(port);
-        if options.dry_run {
-            show(context, &plan.sentences(&settings), &settings);
-            return Ok(None);
-        }
         let deployment = deployment_id();
         let mut notes = vec![settings.note()];
         notes.extend(plan.old.first().map(|old| (PREVIOUS.to_owned(), old.image.clone())));
@@ -254,14 +253,48 @@ async fn go_on(
 }
 
 /// Returns the image that the live slot runs.
-async fn live_image(client: &mut Client, engine: &Engine, name: &ServiceName) -> Result<String, Error> {
-    let service = client.service(name).await?;
-    let instances = engine.instances(Some(name)).await?;
-    let situation = Situation { service: service.as_ref(), instances: &instances };
+fn live_image(name: &ServiceName, situation: &Situation<'_>) -> Result<String, Error> {
     let live = situation.live().and_then(|slot| situation.occupant(slot));
     image_of(live).ok_or_else(|| {
         Error::usage(format!("{name} has no live slot whose image could be used")).hint("name one: --image IMAGE")
     })
+}
+
+/// Shows what a switch would do. Nothing is changed: no image is sent or pulled, and no proxy started where there is none.
+async fn dry_run(
+    context: &Context<'_>,
+    name: &ServiceName,
+    image: Option<String>,
+    options: &Run,
+    is_pushed: bool,
+) -> Result<(), Error> {
+    let engine = context.engine().await?;
+    let service = match context.admin().await {
+        Ok(mut client) => client.service(name).await?,
+        Err(error) if error.kind == Kind::NoProxy => None,
+        Err(error) => return Err(error),
+    };
+    let instances = engine.instances(Some(name)).await?;
+    let situation = Situation { service: service.as_ref(), instances: &instances };
+    let reference = image.map_or_else(|| live_image(name, &situation), Ok)?;
+    let there = engine.image(&reference, Pull::Never).await;
+    let image = match there {
+        Err(EngineError::Refused(_)) if is_pushed => {
+            Docker::connect(None, None).await?.image(&reference, Pull::Never).await
+        }
+        there => there,
+    };
+    let image = image.map_err(|error| match error {
+        EngineError::Refused(_) => {
+            Error::new(Kind::Refused, format!("there is no image {reference} yet, and a dry run fetches none"))
+        }
+        other => other.into(),
+    })?;
+    let mut settings = if options.reset { Settings::default() } else { situation.settings() };
+    options.apply(&mut settings)?;
+    settings.port = Some(settings.port_for(&image)?);
+    show(context, &plan::switch(&situation, &settings).sentences(&settings), &settings);
+    Ok(())
 }
 
 /// A lock to take.

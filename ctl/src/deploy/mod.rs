@@ -12,4 +12,5 @@ pub mod scale;
 pub mod settings;
 mod stop_first;
 pub mod together;
+mod undo;
 pub mod wait;

@@ -6,11 +6,11 @@ use config::admin::response::{ServiceStatus, SlotState};
 use config::name::{EndpointAddr, ServiceName, Slot};
 use serde_json::json;
 
-use super::execute::clear;
 use super::lease::leased;
 use super::scale;
 use super::settings::{Keep, Settings};
 use super::stop_first::serves_again;
+use super::undo::clear;
 use crate::admin::Client;
 use crate::context::Context;
 use crate::engine::{Engine, Instance, Restart};

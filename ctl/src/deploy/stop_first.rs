@@ -9,9 +9,10 @@ use config::duration::format;
 use config::name::ServiceName;
 use futures_util::future::try_join_all;
 
-use super::execute::{PAUSE_SLACK, Rollout, Undo, clear};
+use super::execute::{PAUSE_SLACK, Rollout, Undo};
 use super::lease::leased;
 use super::settings::Settings;
+use super::undo::clear;
 use crate::admin::{Client, Match};
 use crate::engine::Instance;
 use crate::error::Error;

@@ -110,7 +110,7 @@ pub async fn push(context: &Context<'_>, to: &Docker, reference: &str) -> Result
     let Some((from, image)) = here else {
         let was_there = to.stored_image(reference).await?.is_some();
         let way = if was_there { Way::Present } else { Way::Pulled };
-        let pulled = to.find_image(reference, Pull::Missing).await.map_err(|error| nowhere(error, &local))?;
+        let pulled = to.image(reference, Pull::Missing).await.map_err(|error| nowhere(error, &local))?;
         return Ok(sent(pulled.id, way, 0, Rewritten::default(), 0));
     };
     let there = to.stored_image(reference).await?;

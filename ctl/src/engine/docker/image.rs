@@ -9,7 +9,7 @@ use super::{Docker, credentials};
 use crate::engine::{EngineError, Image, Pull};
 
 impl Docker {
-    pub(crate) async fn find_image(&self, reference: &str, pull: Pull) -> Result<Image, EngineError> {
+    pub(super) async fn find_image(&self, reference: &str, pull: Pull) -> Result<Image, EngineError> {
         if reference.is_empty() || reference.contains(char::is_whitespace) {
             return Err(EngineError::Usage(format!("`{reference}` is not the name of an image")));
         }

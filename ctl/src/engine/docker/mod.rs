@@ -103,7 +103,7 @@ impl Docker {
         self.open_relay().await
     }
 
-    pub(super) async fn image(&self, reference: &str, pull: Pull) -> Result<Image, EngineError> {
+    pub(crate) async fn image(&self, reference: &str, pull: Pull) -> Result<Image, EngineError> {
         self.find_image(reference, pull).await
     }
 

@@ -103,7 +103,8 @@ impl Docker {
         };
         let version = info.server_version.as_deref().unwrap_or("of unknown version");
         let engine = format!("{}: Docker {version}, spoken to in API {}", self.target(), self.api());
-        let mut findings = vec![Finding::ok("engine", engine), live_restore(&info), clock(&info), disk(&info)];
+        let mut findings =
+            vec![Finding::ok("engine", engine), live_restore(&info), clock(&info), disk(&info, self.is_here())];
         findings.push(self.look_at_proxy().await);
         for port in self.ports_of_interest().await {
             findings.push(self.look_at_port(port).await);
@@ -160,6 +161,11 @@ impl Docker {
             Ok(names) if !names.is_empty() => {
                 Finding::warn(WHAT, format!("{port} is taken by the container {}", names.join(", ")))
             }
+            // What listens on this machine says nothing of that one.
+            Ok(_) if !self.is_here() => Finding::ok(
+                WHAT,
+                format!("{port} is published by no container; programs of another host can't be seen from here"),
+            ),
             Ok(_) => {
                 let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
                 match timeout(Duration::from_secs(1), TcpStream::connect(address)).await {
@@ -228,9 +234,15 @@ fn clock(info: &SystemInfo) -> Finding {
         .mend("timedatectl set-ntp true")
 }
 
-fn disk(info: &SystemInfo) -> Finding {
+fn disk(info: &SystemInfo, is_here: bool) -> Finding {
     const WHAT: &str = "disk";
     let folder = info.docker_root_dir.as_deref().unwrap_or("/var/lib/docker");
+    if !is_here {
+        return Finding::ok(
+            WHAT,
+            format!("{folder} is on another host, and was not looked at: `df -h {folder}` there"),
+        );
+    }
     let Ok(space) = rustix::fs::statvfs(Path::new(folder)) else {
         return Finding::warn(WHAT, format!("the free space of {folder} can't be read from here"));
     };
