@@ -1,6 +1,6 @@
 //! An image's way to another host: only the layers that the host lacks, compressed, without a registry.
 //!
-//! [`push`] is the list of steps; [`archive`] leaves out what is there already, [`gzip`] makes it smaller, [`pipe`] joins it to both engines, [`progress`] tells
+//! [`push`] is the list of steps; `archive` leaves out what is there already, `gzip` makes it smaller, `pipe` joins it to both engines, `progress` tells
 //! how far it is.
 
 mod archive;
