@@ -29,6 +29,9 @@ const GOODBYE: Duration = Duration::from_secs(5);
 /// RFC 9113 section 3.4: what an HTTP/2 client begins with.
 pub(crate) const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// A head of more lines is read by a parser with more room: it costs more than most requests are worth.
+const USUAL_LINES: usize = 100;
+
 /// What a client connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -120,6 +123,10 @@ pub(crate) struct Client {
     body_asked: Cell<Option<BodyAsked>>,
     /// A request was served, so what begins now is not the beginning of HTTP/2.
     has_served: Cell<bool>,
+    /// Lines of the head under way so far.
+    head_lines: Cell<usize>,
+    /// They are more than the parser has room for, and are kept until there is another.
+    is_crowded: Cell<bool>,
     order: Cell<Option<Order>>,
     waker: RefCell<Option<Waker>>,
     /// The tasks of HTTP/2 streams, which look again too.
@@ -152,6 +159,8 @@ impl Client {
             answer_asked: Cell::new(false),
             body_asked: Cell::new(None),
             has_served: Cell::new(false),
+            head_lines: Cell::new(0),
+            is_crowded: Cell::new(false),
             order: Cell::new(None),
             waker: RefCell::new(None),
             streams: RefCell::default(),
@@ -279,6 +288,25 @@ impl Client {
         order
     }
 
+    /// Tells whether a head waits for a parser with more room, and all is written that was answered before.
+    pub(crate) fn awaits_room(&self) -> bool {
+        self.is_crowded.get() && !self.write_blocked.get()
+    }
+
+    /// Counts the lines of the head under way, of which `piece` has come; tells whether they are more than usual.
+    fn is_long_head(&self, piece: &[u8]) -> bool {
+        if !matches!(self.phase.get(), Phase::Idle(_) | Phase::Head(_)) || self.is_http2.get() {
+            return false;
+        }
+        if matches!(self.phase.get(), Phase::Idle(_)) {
+            self.head_lines.set(0);
+        }
+        // In parts that one byte can count, which the compiler makes a few instructions of.
+        let lines = |part: &[u8]| usize::from(part.iter().map(|byte| u8::from(*byte == b'\n')).sum::<u8>());
+        self.head_lines.set(self.head_lines.get() + piece.chunks(255).map(lines).sum::<usize>());
+        self.head_lines.get() > USUAL_LINES
+    }
+
     /// Tells whether nothing is under way, nothing was begun, and all that was answered is written.
     pub(crate) fn is_idle(&self) -> bool {
         matches!(self.phase.get(), Phase::Idle(_)) && !self.write_blocked.get() && !self.is_http2.get()
@@ -397,11 +425,14 @@ pub(crate) struct ClientStream {
     put_back: Bytes,
     /// Nothing was handed on yet, so it may still be the preface of HTTP/2 that comes in pieces.
     at_beginning: bool,
+    /// The parser has room for any.
+    is_roomy: bool,
 }
 
 impl ClientStream {
     pub(crate) fn new(stream: TcpStream, client: Rc<Client>) -> Self {
-        Self { stream, client, put_back: Bytes::new(), at_beginning: true }
+        let put_back = Bytes::new();
+        Self { stream, client, put_back, at_beginning: true, is_roomy: false }
     }
 
     /// Returns the stream of a connection that was parked: it has spoken HTTP/1 before.
@@ -412,6 +443,20 @@ impl ClientStream {
     /// Makes bytes that were read come again before all others.
     pub(crate) fn put_back(&mut self, bytes: Bytes) {
         self.put_back = bytes;
+    }
+
+    /// Returns the stream for a parser with room for any head; of the one under way `read` was handed on already.
+    #[must_use]
+    pub(crate) fn for_any_head(mut self, read: &[u8]) -> Self {
+        self.put_back = [read, &self.put_back].concat().into();
+        self.is_roomy = true;
+        self.client.is_crowded.set(false);
+        self
+    }
+
+    /// Tells whether the parser has to have room for any head.
+    pub(crate) fn is_roomy(&self) -> bool {
+        self.is_roomy
     }
 
     /// Reads the beginning of a connection. The preface of HTTP/2 is handed on whole: hyper tells it from HTTP/1 by its
@@ -462,6 +507,9 @@ impl ClientStream {
 impl AsyncRead for ClientStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
+        if self.client.is_crowded.get() {
+            return Poll::Pending;
+        }
         if self.at_beginning && !self.put_back.is_empty() {
             return self.poll_beginning(cx, buf);
         }
@@ -480,8 +528,17 @@ impl AsyncRead for ClientStream {
             }
             self.at_beginning = false;
         }
-        if buf.filled().len() > before {
+        let read = &buf.filled()[before..];
+        if !read.is_empty() {
+            let is_crowded = !self.is_roomy && self.client.is_long_head(read);
             self.client.has_read();
+            if is_crowded {
+                self.put_back = Bytes::copy_from_slice(read);
+                self.client.is_crowded.set(true);
+                buf.set_filled(before);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
         }
         polled
     }

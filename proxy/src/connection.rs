@@ -34,11 +34,14 @@ pub(crate) async fn serve(mut stream: TcpStream, client: Rc<Client>, worker: Rc<
     let Some(_place) = worker.enter(client.peer()) else { return };
     let mut stream = ClientStream::new(stream, Rc::clone(&client));
     // In a box of its own, so that nothing of it stays while the connection is parked.
-    while let Some(parked) = Box::pin(serve_http(stream, &client, &worker)).await {
-        if !wait_parked(&parked, &client).await {
-            return;
-        }
-        stream = ClientStream::again(parked, Rc::clone(&client));
+    while let Some(rest) = Box::pin(serve_http(stream, &client, &worker)).await {
+        stream = match rest {
+            Rest::Crowded(crowded) => crowded,
+            Rest::Parked(parked) if wait_parked(&parked, &client).await => {
+                ClientStream::again(parked, Rc::clone(&client))
+            }
+            Rest::Parked(_) => return,
+        };
     }
 }
 
@@ -86,13 +89,25 @@ async fn wait_parked(stream: &TcpStream, client: &Client) -> bool {
     stays
 }
 
-/// Serves HTTP until the connection ends, or is to be parked: then its socket is returned.
-async fn serve_http(stream: ClientStream, client: &Rc<Client>, worker: &Rc<Worker>) -> Option<TcpStream> {
+/// What is left of a connection that goes on.
+enum Rest {
+    /// Its socket, while it is idle.
+    Parked(TcpStream),
+    /// Its stream, which begins with a head of more fields than usual.
+    Crowded(ClientStream),
+}
+
+/// Serves HTTP until the connection ends, or goes on in another way.
+async fn serve_http(stream: ClientStream, client: &Rc<Client>, worker: &Rc<Worker>) -> Option<Rest> {
     let service = Service { client: Rc::clone(client), worker: Rc::clone(worker) };
-    let mut http = http1::Builder::new()
+    let mut builder = http1::Builder::new();
+    // Up to a hundred fields hyper parses on the stack; for more it asks the allocator at each request for the most.
+    if stream.is_roomy() || worker.limits.header_fields < 100 {
+        builder.max_headers(worker.limits.header_fields);
+    }
+    let mut http = builder
         .max_buf_size(worker.limits.header_bytes.max(8192))
         .max_header_size(worker.limits.header_bytes)
-        .max_headers(worker.limits.header_fields)
         .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
     let mut is_parked = false;
@@ -109,10 +124,12 @@ async fn serve_http(stream: ClientStream, client: &Rc<Client>, worker: &Rc<Worke
                 // Polling the answer is looking at its run.
                 Some(Order::Look | Order::Park) => {}
                 None => {
-                    return clock::turn(|| http.poll_without_shutdown(cx)).map(|outcome| match outcome {
-                        Ok(()) => Ended::Complete,
-                        Err(_) => Ended::Broken,
-                    });
+                    return match clock::turn(|| http.poll_without_shutdown(cx)) {
+                        Poll::Ready(Ok(())) => Poll::Ready(Ended::Complete),
+                        Poll::Ready(Err(_)) => Poll::Ready(Ended::Broken),
+                        Poll::Pending if client.awaits_room() => Poll::Ready(Ended::Crowded),
+                        Poll::Pending => Poll::Pending,
+                    };
                 }
             }
         }
@@ -123,6 +140,9 @@ async fn serve_http(stream: ClientStream, client: &Rc<Client>, worker: &Rc<Worke
     }
     let parts = http.into_parts();
     let mut stream = parts.io.into_inner();
+    if ended == Ended::Crowded {
+        return Some(Rest::Crowded(stream.for_any_head(&parts.read_buf)));
+    }
     if ended == Ended::Broken {
         // Only a connection may begin with it, not a later request (RFC 9113 section 3.3).
         if parts.read_buf.starts_with(HTTP2_PREFACE) && !client.has_served() {
@@ -134,7 +154,7 @@ async fn serve_http(stream: ClientStream, client: &Rc<Client>, worker: &Rc<Worke
     }
     let mut stream = stream.into_inner();
     if is_parked && client.is_idle() {
-        return Some(stream);
+        return Some(Rest::Parked(stream));
     }
     if let Some(tunnel) = client.take_tunnel() {
         Box::pin(upgrade::run(stream, parts.read_buf, tunnel, client)).await;
@@ -163,4 +183,6 @@ enum Ended {
     Broken,
     /// It was ordered to end.
     Dropped,
+    /// What comes next needs a parser with more room.
+    Crowded,
 }

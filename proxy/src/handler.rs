@@ -11,16 +11,15 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Response, StatusCode};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use crate::answer::{AnswerBody, Meter};
-use crate::client::{BodyWatch, Client, Serving};
+use crate::client::{Client, Serving};
 use crate::clock;
 use crate::error::{Error, Side};
 use crate::event_stream::EventStream;
 use crate::forward::{self, Content, Failure, Head, Reached, Request as Forward, Sent};
-use crate::headers::{self, Authority, Forwarded, RequestHead};
+use crate::headers::{self, Authority, Fields, Forwarded, RequestHead};
 use crate::hold::Hold;
 use crate::respond;
 use crate::routing::canary::Visit;
@@ -39,31 +38,43 @@ use crate::{replay, sticky, upgrade};
 const BUFFERED_BYTES: usize = 16 * 1024;
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What comes behind a request's head.
+/// A request as it came.
 pub(crate) struct Arrived {
-    /// The body.
-    pub(crate) incoming: Incoming,
+    /// Its head.
+    pub(crate) head: Parts,
+    /// Its body; `None` where it has none.
+    pub(crate) body: Option<RequestBody>,
     /// What a WebSocket on a stream of HTTP/2 becomes. Only such a stream is taken over through hyper; a connection of HTTP/1
     /// is taken apart.
     pub(crate) upgrade: Option<OnUpgrade>,
 }
 
 /// Answers a request; every error leaves by the one door at the end.
+///
+/// What lives as long as the request is handed down by reference, here and below: a future has room for each argument twice.
 pub(crate) async fn handle(
     worker: &Rc<Worker>,
     client: &Rc<Client>,
-    request: &Parts,
-    content: Arrived,
+    Arrived { head: request, body, upgrade }: &mut Arrived,
     serving: Serving,
 ) -> Response<AnswerBody> {
     worker.count_request();
-    let began = clock::now();
-    let request_id = request_id(worker, request);
+    let request = &*request;
+    let fields = Fields::of(request);
+    let request_id = request_id(worker, &fields);
     let address = worker.trust().client(client.peer(), &request.headers);
     let mut record = worker.access().and_then(|access| Record::new(&worker.log, access, address, request, &request_id));
-    let received =
-        Received { request, request_id: &request_id, address, content, began, record: record.as_deref_mut() };
-    match answer(worker, client, received).await {
+    let mut received = Received {
+        request,
+        fields: &fields,
+        request_id: &request_id,
+        address,
+        began: clock::now(),
+        body,
+        upgrade,
+        record: record.as_deref_mut(),
+    };
+    match answer(worker, client, &mut received).await {
         Ok(response) => {
             if let Some(record) = &mut record {
                 record.is_answered(response.status());
@@ -104,41 +115,42 @@ impl From<Error> for Refusal {
     }
 }
 
-/// A request as it came, and the id that it goes by.
+/// A request, and what is known of it before it goes anywhere.
 struct Received<'r> {
     request: &'r Parts,
+    fields: &'r Fields<'r>,
     request_id: &'r HeaderValue,
     /// The client's address, as far as it is to be believed.
     address: IpAddr,
-    content: Arrived,
     began: Instant,
+    body: &'r mut Option<RequestBody>,
+    upgrade: &'r mut Option<OnUpgrade>,
     record: Option<&'r mut Record>,
 }
 
 async fn answer(
     worker: &Rc<Worker>,
     client: &Rc<Client>,
-    Received { request, request_id, address, content: Arrived { incoming, upgrade }, began, mut record }: Received<'_>,
+    received: &mut Received<'_>,
 ) -> Result<Response<AnswerBody>, Refusal> {
+    let Received { request, fields, request_id, address, began, body, upgrade, record } = received;
+    let (request, fields, request_id, address, began) = (*request, *fields, *request_id, *address, *began);
+    let body: &mut Option<RequestBody> = body;
     // The parser of HTTP/1 counts them itself, that of HTTP/2 does not.
     if request.headers.len() > worker.limits.header_fields {
         return Err(Error::TooManyFields.into());
     }
-    // The stream of a tunnel is no body.
-    let is_empty = upgrade.is_some() || incoming.is_end_stream();
+    let is_empty = body.is_none();
     let asked = Asked {
         request,
         request_id,
-        authority: headers::check(request, worker.limits.target_bytes)?,
+        authority: headers::check(request, fields, worker.limits.target_bytes)?,
         peer: client.peer_text(),
         behind: (address != client.peer()).then(|| address.to_string()),
         trusted: worker.trust().believes(client.peer()),
-        websocket: headers::asks_for_websocket(request),
-        grpc: headers::is_grpc(request),
-        framing: headers::framing(request, is_empty),
-        expects_continue: headers::expects_continue(request),
+        framing: fields.framing(request.version, is_empty),
+        fields,
     };
-    let mut body = (!is_empty).then(|| RequestBody::new(incoming, BodyWatch::new(client)));
     let mut hold = Hold::new();
     let mut is_admitted = false;
     // Of a request that waited for its body or its turn, the last time that it was sent.
@@ -159,7 +171,7 @@ async fn answer(
             Way::Healthy => return Ok(respond::healthy(request_id)),
         };
         client.is_sent_to(claim.run().id());
-        if let Some(record) = &mut record {
+        if let Some(record) = record {
             record.is_sent_to(&service, claim.run().slot());
         }
         let admitted = if is_admitted { Ok(()) } else { admit(&service, address, began) };
@@ -167,13 +179,13 @@ async fn answer(
         if let Err(error) = admitted.and_then(|()| limit(&service, body.as_mut())) {
             return Err(refuse(service, &claim, began, error));
         }
-        let is_buffered = service.options.buffer_requests && !asked.grpc;
+        let is_buffered = service.options.buffer_requests && !fields.is_grpc;
         if let Some(unread) = body.take_if(|body| is_buffered && !body.is_whole()) {
             // A slow upload keeps no version from draining: the claim is taken when there is something to send.
             drop(claim);
             let spool = Spool::new(BUFFERED_BYTES, worker.shared.spool.clone());
             match Box::pin(unread.spool(spool)).await {
-                Ok(whole) => body = Some(whole),
+                Ok(whole) => *body = Some(whole),
                 // It is counted where it would have gone.
                 Err(error) => {
                     return Err(match route(worker, request, &asked.authority, address)? {
@@ -192,13 +204,13 @@ async fn answer(
         let is_sticky = service.options.sticky && live.endpoints.len() > 1;
         let wanted = is_sticky.then(|| sticky::wanted(&request.headers, &service.name, live)).flatten();
         let kept = match back {
-            Some(_) => match Box::pin(replay::keep(&mut body, &request.method)).await {
+            Some(_) => match Box::pin(replay::keep(body, &request.method)).await {
                 Ok(kept) => kept,
                 Err(error) => return Err(refuse(service, &claim, began, error)),
             },
             None => None,
         };
-        let mut outbound = asked.outbound(&service, &target, body.take(), wanted);
+        let mut outbound = asked.outbound(worker, &service, &target, body.take(), wanted);
         let mut failure = match forward::send(worker, live, &service.options, &claim, &mut outbound).await {
             Ok(sent) => {
                 let is_new = is_sticky && wanted != Some(sent.place);
@@ -207,24 +219,24 @@ async fn answer(
             }
             Err(failure) => failure,
         };
-        body = outbound.content.body;
+        *body = outbound.content.body;
         if let Some(back) = back.filter(|_| failure.error.side() == Side::Upstream) {
             worker.suspect(claim.run());
             let may_go = replay::may_go(failure.reached, &request.method, is_empty, kept.is_some());
             // The proxy may have flipped back meanwhile, and of a canary it is the live slot: then as any other request.
             let again = || back.run.claim_replay(worker.index).or_else(|| back.run.claim(worker.index));
             if let Some(replay) = may_go.then(again).flatten() {
-                body = kept.map(RequestBody::whole).or(body);
+                *body = kept.map(RequestBody::whole).or(body.take());
                 claim.tally(Tally::Retried);
-                if let Some(record) = &mut record {
+                if let Some(record) = record {
                     record.is_sent_to(&service, replay.run().slot());
                 }
-                let mut again = asked.outbound(&service, &target, body.take(), None);
+                let mut again = asked.outbound(worker, &service, &target, body.take(), None);
                 match Box::pin(forward::send(worker, back, &service.options, &replay, &mut again)).await {
                     Ok(sent) => break (service, replay, sent, [None, None]),
                     Err(second) => failure.reached = second.reached,
                 }
-                body = again.content.body;
+                *body = again.content.body;
             }
         }
         let Failure { error, reached } = failure;
@@ -244,7 +256,7 @@ async fn answer(
     // Unasked, a switch of protocols is no answer; asked for on a stream, anything else that looks like success is taken for
     // the open tunnel by its client.
     let is_switch = status == StatusCode::SWITCHING_PROTOCOLS;
-    if is_switch && !asked.websocket || !is_switch && upgrade.is_some() && status.is_success() {
+    if is_switch && !fields.asks_for_websocket || !is_switch && upgrade.is_some() && status.is_success() {
         claim.tally(Tally::Failed);
         let wrong = if is_switch { "it switches protocols unasked" } else { "it does not open the WebSocket" };
         return Err(refuse(service, &claim, began, Error::Malformed(wrong)));
@@ -258,7 +270,7 @@ async fn answer(
     if is_switch && let Some(connection) = answering.take_connection() {
         claim.end(meter.ended());
         let (stream, read) = connection.into_parts();
-        let status = open_tunnel(client, upgrade, &mut headers, Tunnel { stream, read, claim });
+        let status = open_tunnel(client, upgrade.take(), &mut headers, Tunnel { stream, read, claim });
         return Ok(headers::prepare(status, headers, request_id, AnswerBody::bytes("")));
     }
     let events = EventStream::of(&headers);
@@ -272,32 +284,39 @@ async fn answer(
 /// What a request asks, whichever version of the service it is sent to.
 struct Asked<'r> {
     request: &'r Parts,
+    fields: &'r Fields<'r>,
     request_id: &'r HeaderValue,
     authority: Authority<'r>,
     peer: Rc<str>,
     /// The client behind the peer, where there is one that is to be believed.
     behind: Option<String>,
     trusted: bool,
-    websocket: bool,
-    grpc: bool,
     framing: RequestFraming,
-    expects_continue: bool,
 }
 
 impl Asked<'_> {
     /// Returns the request as the application gets it.
-    fn outbound(&self, service: &Service, target: &str, body: Option<RequestBody>, wanted: Option<usize>) -> Forward {
+    fn outbound(
+        &self,
+        worker: &Worker,
+        service: &Service,
+        target: &str,
+        body: Option<RequestBody>,
+        wanted: Option<usize>,
+    ) -> Forward {
         let length = body.as_ref().filter(|body| body.is_whole()).map(|body| body.size_hint().lower());
         let framing = if length.is_some() { RequestFraming::Length } else { self.framing };
-        let is_http2 = !self.websocket && (service.options.protocol == Protocol::H2c || self.grpc);
-        let expects_continue = self.expects_continue && length.is_none() && !is_http2;
+        let websocket = self.fields.asks_for_websocket;
+        let is_http2 = !websocket && (service.options.protocol == Protocol::H2c || self.fields.is_grpc);
+        let expects_continue = self.fields.expects_continue && length.is_none() && !is_http2;
         let head = RequestHead {
             request: self.request,
+            fields: self.fields,
             authority: &self.authority,
             target,
             framing,
             length,
-            websocket: self.websocket,
+            websocket,
             expects_continue,
             forwarded: Forwarded {
                 peer: &self.peer,
@@ -306,7 +325,11 @@ impl Asked<'_> {
                 request_id: self.request_id,
             },
         };
-        let head = if is_http2 { Head::Http2(head.http2()) } else { Head::Http1(head.encode()) };
+        let head = if is_http2 {
+            Head::Http2(head.http2())
+        } else {
+            Head::Http1(worker.scratch.bytes(|out| head.encode(out)))
+        };
         let content = Content { method: self.request.method.clone(), body, framing, expects_continue };
         Forward { head, content, wanted }
     }
@@ -387,7 +410,7 @@ fn route<'r>(
             return Ok(way);
         }
         let live = service.live.as_ref().ok_or_else(|| refused(Error::NoVersion))?;
-        let id = || String::from_utf8_lossy(&worker.request_id()).into_owned();
+        let id = || String::from_utf8_lossy(worker.request_id().as_bytes()).into_owned();
         let visit = service.canary.as_ref().map(|canary| canary.visit(&service.name, &request.headers, id));
         let to = match (&service.canary, &visit) {
             (Some(canary), Some(Visit { is_canary: true, .. })) => &canary.target,
@@ -434,9 +457,9 @@ fn strip<'t>(target: &'t str, prefix: &str) -> Cow<'t, str> {
 }
 
 /// The client's own id for the request, else one of ours.
-fn request_id(worker: &Worker, request: &Parts) -> HeaderValue {
-    match request.headers.get(X_REQUEST_ID) {
+fn request_id(worker: &Worker, fields: &Fields<'_>) -> HeaderValue {
+    match fields.request_id {
         Some(id) if !id.is_empty() && id.len() <= 128 => id.clone(),
-        _ => HeaderValue::from_bytes(&worker.request_id()).expect("hexadecimal digits are a field value"),
+        _ => worker.request_id(),
     }
 }

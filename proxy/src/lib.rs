@@ -32,6 +32,7 @@ mod proxy_header;
 mod replay;
 mod respond;
 pub mod routing;
+mod scratch;
 mod service;
 mod sticky;
 pub mod telemetry;

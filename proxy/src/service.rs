@@ -6,11 +6,13 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use http::{Method, Request, Response};
+use http_body::Body as _;
 use hyper::body::Incoming;
 
 use crate::answer::AnswerBody;
-use crate::client::Client;
+use crate::client::{BodyWatch, Client};
 use crate::handler::{self, Arrived};
+use crate::upstream::request_body::RequestBody;
 use crate::worker::Worker;
 
 /// Hands each request to the handler.
@@ -29,11 +31,18 @@ impl hyper::service::Service<Request<Incoming>> for Service {
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let upgrade = (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
-        let (parts, incoming) = request.into_parts();
-        let content = Arrived { incoming, upgrade };
+        let (head, incoming) = request.into_parts();
+        // The stream of a tunnel is no body.
+        let is_empty = upgrade.is_some() || incoming.is_end_stream();
+        let body = (!is_empty).then(|| RequestBody::new(incoming, BodyWatch::new(&self.client)));
+        let mut arrived = Arrived { head, body, upgrade };
         let serving = self.client.serving();
         let client = Rc::clone(&self.client);
         let worker = Rc::clone(&self.worker);
-        Box::pin(async move { Ok(handler::handle(&worker, &client, &parts, content, serving).await) })
+        Box::pin(async move {
+            let response = handler::handle(&worker, &client, &mut arrived, serving).await;
+            worker.scratch.keep_fields(arrived.head.headers);
+            Ok(response)
+        })
     }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use config::model::{Access, AccessFormat, Limits};
 use config::name::EndpointAddr;
 use config::options::ServiceOptions;
+use http::HeaderValue;
 use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
@@ -23,6 +24,7 @@ use crate::crowd::{Crowd, Place};
 use crate::headers::Trust;
 use crate::routing::live::{Live, Reader};
 use crate::routing::table::Table;
+use crate::scratch::Scratch;
 use crate::telemetry::access_log::{Lines, WorkerLog};
 use crate::telemetry::count::Count;
 use crate::upstream::balance::Balance;
@@ -112,6 +114,8 @@ pub(crate) struct Worker {
     pub(crate) log: Rc<WorkerLog>,
     /// Which of several endpoints is next.
     pub(crate) balance: Rc<Balance>,
+    /// What its last request left to the next.
+    pub(crate) scratch: Scratch,
     /// Limits of what is parsed, as they stood when the worker started.
     pub(crate) limits: Limits,
     table: RefCell<Reader>,
@@ -132,6 +136,7 @@ impl Worker {
             index,
             log: Rc::new(WorkerLog::new(shared.access.clone())),
             balance: Rc::default(),
+            scratch: Scratch::default(),
             links: Links::new(limits.upstream_idle),
             pool: Rc::new(Pool::new(limits.upstream_idle, limits.upstream_idle_connections)),
             limits,
@@ -199,14 +204,14 @@ impl Worker {
     }
 
     /// Returns an id for a request that has none, unlike that of any other.
-    pub(crate) fn request_id(&self) -> [u8; 32] {
+    pub(crate) fn request_id(&self) -> HeaderValue {
         let count = self.request_ids.get();
         self.request_ids.set(count + 1);
-        let mut id = [0; 32];
-        let (seed, rest) = id.split_at_mut(16);
-        seed.copy_from_slice(&self.request_id_seed);
-        rest.copy_from_slice(&hex(count));
-        id
+        let id = self.scratch.bytes(|out| {
+            out.extend_from_slice(&self.request_id_seed);
+            out.extend_from_slice(&hex(count));
+        });
+        HeaderValue::from_maybe_shared(id).expect("hexadecimal digits are a field value")
     }
 
     /// Returns a number that goes round, to spread requests over endpoints.

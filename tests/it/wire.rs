@@ -73,6 +73,47 @@ async fn what_is_malformed_or_ambiguous_is_refused_closed_and_never_forwarded() 
     assert_eq!(heads(&app, before), Vec::<String>::new());
 }
 
+/// More than a hundred fields are read by another parser than most requests: whatever came before them, in how many pieces.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_with_many_fields_is_served_like_any_other() {
+    let (proxy, app) = site().await;
+    let fields: String = (0..190).map(|n| format!("X-{n}: {n}\r\n")).collect();
+    let many = format!("POST /many HTTP/1.1\r\nHost: shop.test\r\n{fields}Content-Length: 3\r\n\r\nabc");
+    let before = app.seen_count();
+    let mut visitor = client(proxy.address()).await.unwrap();
+    // On its own, and again on the same connection.
+    for _ in 0..2 {
+        visitor.send(&many).await.unwrap();
+        assert_eq!(visitor.answer().await.unwrap().unwrap().status, 200);
+    }
+    // Behind another request, whose answer must not be lost, and before one more.
+    assert_eq!(visitor.get("shop.test", "/few").await.unwrap().unwrap().status, 200);
+    visitor
+        .send(format!(
+            "GET /few HTTP/1.1\r\nHost: shop.test\r\n\r\n{many}GET /last HTTP/1.1\r\nHost: shop.test\r\n\r\n"
+        ))
+        .await
+        .unwrap();
+    for _ in 0..3 {
+        assert_eq!(visitor.answer().await.unwrap().unwrap().status, 200);
+    }
+    // In pieces, on a connection that has served none.
+    let mut visitor = client(proxy.address()).await.unwrap();
+    for piece in many.as_bytes().chunks(200) {
+        visitor.send(piece).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(visitor.answer().await.unwrap().unwrap().status, 200);
+    let seen = app.seen_from(before);
+    let many: Vec<_> = seen.iter().filter(|seen| seen.head.starts_with("POST /many ")).collect();
+    assert_eq!(many.len(), 4);
+    for seen in many {
+        let head = seen.head.to_lowercase();
+        assert!((0..190).all(|n| head.matches(&format!("\r\nx-{n}: {n}\r\n")).count() == 1), "{head}");
+        assert_eq!(seen.body_bytes, 3);
+    }
+}
+
 /// RFC 9112 section 6.3: chunked coding beats a length; the application sees one of them, and the connection ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_length_beside_chunked_coding_is_taken_out_and_the_connection_ends() {

@@ -1,6 +1,6 @@
 //! `bluegreen.toml`, which is bgctl's: where a project runs, how its services are deployed and reached.
 //!
-//! The same four steps as the proxy's own file: text, [`mod@file`], [`validate`](crate::validate), [`model`].
+//! The same four steps as the proxy's own file: text, [`mod@file`], [`validate`](mod@crate::validate), [`model`].
 
 pub mod file;
 pub mod model;

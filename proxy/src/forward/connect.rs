@@ -16,7 +16,6 @@ use crate::upstream::socket::Socket;
 use crate::worker::{Resolve, Worker};
 
 /// Where a request may go.
-#[derive(Clone, Copy)]
 pub(super) struct Way<'w> {
     pub(super) target: &'w Target,
     pub(super) claim: &'w Claim,
@@ -79,7 +78,7 @@ impl Speaks for Link {
 ///
 /// # Errors
 /// Where none takes one: why the last did not.
-pub(super) async fn connect<C: Speaks>(worker: &Worker, way: Way<'_>) -> Result<Connected<C>, Error> {
+pub(super) async fn connect<C: Speaks>(worker: &Worker, way: &Way<'_>) -> Result<Connected<C>, Error> {
     let target = way.target;
     if let [endpoint] = &target.endpoints[..] {
         let (connection, key) = match kept(worker, way, endpoint) {
@@ -93,13 +92,13 @@ pub(super) async fn connect<C: Speaks>(worker: &Worker, way: Way<'_>) -> Result<
 }
 
 /// Returns a connection that carried a request before, to the first address of an endpoint.
-fn kept<C: Speaks>(worker: &Worker, way: Way<'_>, endpoint: &Endpoint) -> Option<(C, Key)> {
+fn kept<C: Speaks>(worker: &Worker, way: &Way<'_>, endpoint: &Endpoint) -> Option<(C, Key)> {
     let address = endpoint.addresses.first().filter(|_| way.reuse == Reuse::Allowed)?;
     let key = (way.target.run.id(), address.clone());
     C::kept(worker, &key).map(|connection| (connection, key))
 }
 
-async fn connect_any<C: Speaks>(worker: &Worker, way: Way<'_>) -> Result<Connected<C>, Error> {
+async fn connect_any<C: Speaks>(worker: &Worker, way: &Way<'_>) -> Result<Connected<C>, Error> {
     let target = way.target;
     let run = target.run.id();
     let healthy: Vec<bool> = target.endpoints.iter().map(|endpoint| endpoint.healthy).collect();
@@ -121,7 +120,7 @@ async fn connect_any<C: Speaks>(worker: &Worker, way: Way<'_>) -> Result<Connect
     Err(failure.unwrap_or(Error::NoVersion))
 }
 
-async fn connect_endpoint<C: Speaks>(worker: &Worker, way: Way<'_>, endpoint: &Endpoint) -> Result<(C, Key), Error> {
+async fn connect_endpoint<C: Speaks>(worker: &Worker, way: &Way<'_>, endpoint: &Endpoint) -> Result<(C, Key), Error> {
     let run = way.target.run.id();
     let mut failure = None;
     let open = async |key: &Key| {

@@ -113,17 +113,17 @@ pub(crate) async fn send(
     claim: &Claim,
     request: &mut Request,
 ) -> Result<Sent, Failure> {
-    let way = Way { target, claim, options, wanted: request.wanted, failed: None, reuse: Reuse::Allowed };
+    let mut way = Way { target, claim, options, wanted: request.wanted, failed: None, reuse: Reuse::Allowed };
     match &mut request.head {
-        Head::Http1(head) => send_http1(worker, way, head, &mut request.content).await,
+        Head::Http1(head) => send_http1(worker, &mut way, head, &mut request.content).await,
         // Boxed, here and below, so that the usual request need not make room for the unusual.
-        Head::Http2(head) => Box::pin(send_http2(worker, way, head, &mut request.content)).await,
+        Head::Http2(head) => Box::pin(send_http2(worker, &mut way, head, &mut request.content)).await,
     }
 }
 
 async fn send_http1(
     worker: &Rc<Worker>,
-    mut way: Way<'_>,
+    way: &mut Way<'_>,
     head: &mut Bytes,
     request: &mut Content,
 ) -> Result<Sent, Failure> {
@@ -145,7 +145,7 @@ async fn send_http1(
         };
         let limits = worker.exchange_limits(way.options);
         let mut exchange = Box::new(Exchange::new(connection, (Rc::clone(&worker.pool), key), limits, outbound));
-        let outcome = poll_fn(|cx| match exchange.poll_head(cx) {
+        let outcome = poll_fn(|cx| match exchange.poll_head(cx, &worker.scratch) {
             Poll::Pending if way.claim.is_cut_off() => Poll::Ready(Err(Error::CutOff)),
             polled => polled,
         })
@@ -186,7 +186,7 @@ async fn send_http1(
 
 async fn send_http2(
     worker: &Rc<Worker>,
-    mut way: Way<'_>,
+    way: &mut Way<'_>,
     head: &Http2Head,
     request: &mut Content,
 ) -> Result<Sent, Failure> {
@@ -232,7 +232,7 @@ fn is_gateway_failure(status: StatusCode) -> bool {
 }
 
 /// Notes how an endpoint that has company did.
-fn judge(worker: &Worker, way: Way<'_>, place: usize, failed: bool) {
+fn judge(worker: &Worker, way: &Way<'_>, place: usize, failed: bool) {
     if way.target.endpoints.len() > 1 && worker.balance.judge(way.target.run.id(), place, failed) {
         way.claim.tally(Tally::Ejected);
     }

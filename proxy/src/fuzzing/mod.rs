@@ -12,7 +12,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::headers::{self, Forwarded, RequestHead};
+use crate::headers::{self, Fields, Forwarded, RequestHead};
 use crate::routing::table::escapes;
 use crate::upstream::codec::{self, Chunked, Framing, Malformed, Piece};
 use crate::upstream::exchange::RequestFraming;
@@ -123,16 +123,18 @@ pub fn answer(bytes: &[u8], seed: u64) {
 pub fn request(bytes: &[u8]) {
     let Some(request) = parse_request(bytes) else { return };
     let (parts, ()) = request.into_parts();
-    let Ok(authority) = headers::check(&parts, 16 * 1024) else { return };
-    let websocket = headers::asks_for_websocket(&parts);
+    let fields = Fields::of(&parts);
+    let Ok(authority) = headers::check(&parts, &fields, 16 * 1024) else { return };
+    let websocket = fields.asks_for_websocket;
     let head = RequestHead {
         request: &parts,
+        fields: &fields,
         authority: &authority,
         target: parts.uri.path_and_query().map_or("/", |target| target.as_str()),
         length: None,
-        framing: headers::framing(&parts, false),
+        framing: fields.framing(parts.version, false),
         websocket,
-        expects_continue: headers::expects_continue(&parts),
+        expects_continue: fields.expects_continue,
         forwarded: Forwarded {
             peer: "192.0.2.1",
             client: "192.0.2.1",
@@ -140,7 +142,9 @@ pub fn request(bytes: &[u8]) {
             request_id: &HeaderValue::from_static("id"),
         },
     };
-    let (framing, encoded) = (head.framing, head.encode());
+    let mut encoded = Vec::new();
+    head.encode(&mut encoded);
+    let framing = head.framing;
     let text = encoded.escape_ascii().to_string();
     let mut storage = vec![httparse::EMPTY_HEADER; FIELDS + 32];
     let mut again = httparse::Request::new(&mut storage);

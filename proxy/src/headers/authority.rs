@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use http::header::{self, HeaderMap};
 use http::request::Parts;
 use http::{Method, Version};
 
-use super::wishes::is_websocket_stream;
+use super::Fields;
+use super::fields::{Field, is_websocket_stream};
 use crate::error::Error;
 
 /// The host and port that a request names.
@@ -24,26 +24,25 @@ pub(crate) struct Authority<'r> {
 ///
 /// # Errors
 /// Where the request is ambiguous, or of a kind that a reverse proxy doesn't serve.
-pub(crate) fn check(request: &Parts, target_bytes: usize) -> Result<Authority<'_>, Error> {
+pub(crate) fn check<'r>(request: &'r Parts, fields: &Fields<'r>, target_bytes: usize) -> Result<Authority<'r>, Error> {
     if request.method == Method::CONNECT && !is_websocket_stream(request) {
         return Err(Error::NotImplemented("CONNECT"));
     }
     if request.uri.path_and_query().is_some_and(|target| target.as_str().len() > target_bytes) {
         return Err(Error::TargetTooLong);
     }
-    let mut codings = request.headers.get_all(header::TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
+    if let Some(coding) = fields.coding.value {
         if request.version == Version::HTTP_10 {
             return Err(Error::BadRequest("HTTP/1.0 with a Transfer-Encoding"));
         }
-        if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        if fields.coding.is_repeated || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
             return Err(Error::NotImplemented("a Transfer-Encoding other than one single `chunked`"));
         }
-        if request.headers.contains_key(header::CONTENT_LENGTH) {
+        if fields.has_length {
             return Err(Error::BadRequest("both Content-Length and Transfer-Encoding"));
         }
     }
-    let named = host_field(&request.headers)?;
+    let named = named(fields.host)?;
     let authority = match (request.uri.authority(), named) {
         (Some(target), Some(named)) if !target.as_str().eq_ignore_ascii_case(named) => {
             return Err(Error::BadRequest("the target and Host name different hosts"));
@@ -57,43 +56,58 @@ pub(crate) fn check(request: &Parts, target_bytes: usize) -> Result<Authority<'_
     parse(authority)
 }
 
-fn host_field(headers: &HeaderMap) -> Result<Option<&str>, Error> {
-    let mut fields = headers.get_all(header::HOST).iter();
-    let Some(field) = fields.next() else { return Ok(None) };
-    if fields.next().is_some() {
+fn named(host: Field<'_>) -> Result<Option<&str>, Error> {
+    let Some(field) = host.value else { return Ok(None) };
+    if host.is_repeated {
         return Err(Error::BadRequest("more than one Host"));
     }
     field.to_str().map(Some).map_err(|_| Error::BadRequest("Host has a character that is not allowed"))
 }
 
 fn parse(text: &str) -> Result<Authority<'_>, Error> {
-    let bad = Error::BadRequest("Host is not a host name or address, with or without a port");
+    let bad = || Error::BadRequest("Host is not a host name or address, with or without a port");
     if text.is_empty() {
         return Ok(Authority { text, host: Cow::Borrowed(""), port: None });
     }
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => {
-            let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
-            if !digits || port.parse::<u16>().is_err() {
-                return Err(bad);
-            }
-            (host, Some(port))
-        }
-        _ => (text, None),
-    };
+    let (host, port) = split(text).ok_or_else(bad)?;
+    let kinds = host.bytes().fold(Kinds::default(), Kinds::and);
     let valid = match host.strip_prefix('[').map(|inner| inner.strip_suffix(']')) {
         Some(Some(inner)) => inner.parse::<std::net::Ipv6Addr>().is_ok(),
         Some(None) => false,
-        None => !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_')),
+        None => !host.is_empty() && !kinds.others,
     };
     if !valid {
-        return Err(bad);
+        return Err(bad());
     }
     let host = host.strip_suffix('.').unwrap_or(host);
-    let host = if host.bytes().any(|b| b.is_ascii_uppercase()) {
-        Cow::Owned(host.to_ascii_lowercase())
-    } else {
-        Cow::Borrowed(host)
-    };
+    let host = if kinds.upper_case { Cow::Owned(host.to_ascii_lowercase()) } else { Cow::Borrowed(host) };
     Ok(Authority { text, host, port })
+}
+
+/// What kinds of bytes there are in a host.
+#[derive(Default)]
+struct Kinds {
+    upper_case: bool,
+    /// Those that are in no host name.
+    others: bool,
+}
+
+impl Kinds {
+    fn and(self, byte: u8) -> Self {
+        let is_upper_case = byte.is_ascii_uppercase();
+        let is_other = !(is_upper_case || matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_'));
+        Self { upper_case: self.upper_case | is_upper_case, others: self.others | is_other }
+    }
+}
+
+/// Splits the port off, which the last five digits at the most are; `None` where it is none.
+fn split(text: &str) -> Option<(&str, Option<&str>)> {
+    let digits = text.bytes().rev().take_while(u8::is_ascii_digit).count();
+    let Some(host) = text[..text.len() - digits].strip_suffix(':') else {
+        // In an address of IPv6 colons stand between the brackets.
+        let has_colon = || text.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
+        return (text.ends_with(']') || !has_colon()).then_some((text, None));
+    };
+    let port = &text[text.len() - digits..];
+    port.parse::<u16>().is_ok().then_some((host, Some(port)))
 }

@@ -3,7 +3,6 @@
 use std::str::FromStr as _;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Uri, Version};
 
@@ -17,19 +16,11 @@ pub(crate) struct Http2Head {
     headers: HeaderMap,
 }
 
-/// Tells whether a request is gRPC, which is spoken over HTTP/2 alone and ends in trailers.
-pub(crate) fn is_grpc(request: &Parts) -> bool {
-    let is_grpc = |kind: &HeaderValue| {
-        let kind = kind.as_bytes();
-        kind.starts_with(b"application/grpc") && !kind.starts_with(b"application/grpc-web")
-    };
-    request.version == Version::HTTP_2 && request.headers.get(header::CONTENT_TYPE).is_some_and(is_grpc)
-}
-
 impl RequestHead<'_> {
     /// Returns the head for HTTP/2: what HTTP/1 would be told, read back, so that there is one place that decides it.
     pub(crate) fn http2(&self) -> Box<Http2Head> {
-        let bytes = self.encode();
+        let mut bytes = Vec::with_capacity(1024);
+        self.encode(&mut bytes);
         let mut storage = vec![httparse::EMPTY_HEADER; self.request.headers.len() + 16];
         let mut parsed = httparse::Request::new(&mut storage);
         let is_read = parsed.parse(&bytes).is_ok_and(|status| status.is_complete());

@@ -3,12 +3,11 @@
 use std::hash::{BuildHasher, RandomState};
 use std::io::Write as _;
 
-use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 
-use super::Authority;
-use super::wishes::is_websocket_stream;
+use super::fields::is_websocket_stream;
+use super::{Authority, Fields};
 use crate::upstream::exchange::RequestFraming;
 
 /// What is told to the application about the client.
@@ -27,6 +26,8 @@ pub(crate) struct Forwarded<'r> {
 pub(crate) struct RequestHead<'r> {
     /// The client's request.
     pub(crate) request: &'r Parts,
+    /// What its fields say.
+    pub(crate) fields: &'r Fields<'r>,
     /// Whom it is for.
     pub(crate) authority: &'r Authority<'r>,
     /// The path and query that the application gets.
@@ -75,19 +76,15 @@ fn fate(name: &HeaderName) -> Fate {
 }
 
 impl RequestHead<'_> {
-    /// Returns the bytes of the head.
-    pub(crate) fn encode(&self) -> Bytes {
-        let mut out = Vec::with_capacity(1024);
-        let headers = &self.request.headers;
-        let is_stream = is_websocket_stream(self.request);
-        let method = if is_stream { "GET" } else { self.request.method.as_str() };
-        put(&mut out, &[method, " ", self.target, " HTTP/1.1\r\nHost: ", self.authority.text, "\r\n"]);
-        let listed = Listed::of(headers);
+    /// Writes the head.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        let Self { request, fields, .. } = self;
+        let is_stream = is_websocket_stream(request);
+        let method = if is_stream { "GET" } else { request.method.as_str() };
+        put(out, &[method, " ", self.target, " HTTP/1.1\r\nHost: ", self.authority.text, "\r\n"]);
         let mut claims = Claims::default();
-        // HTTP/2 may send them apart, HTTP/1 may not (RFC 9113 section 8.2.3).
-        let cookies = Cookies::of(headers);
-        for (name, value) in headers {
-            let is_ours = *name == header::COOKIE && cookies.is_apart()
+        for (name, value) in &request.headers {
+            let is_ours = *name == header::COOKIE && fields.cookies > 1
                 || *name == header::CONTENT_LENGTH && self.length.is_some();
             if is_ours {
                 continue;
@@ -97,31 +94,41 @@ impl RequestHead<'_> {
                 Fate::Claim if self.forwarded.trusted => claims.note(name),
                 Fate::Claim | Fate::EndsHere => continue,
             }
-            if !listed.has(name) {
-                field(&mut out, name.as_str(), value.as_bytes());
+            if !fields.lists(name) {
+                field(out, name.as_str(), value.as_bytes());
             }
         }
-        cookies.encode(&mut out);
-        self.encode_forwarded(&mut out, claims);
+        if fields.cookies > 1 {
+            self.encode_cookies(out);
+        }
+        self.encode_forwarded(out, claims);
         if let Some(length) = self.length {
             write!(out, "content-length: {length}\r\n").expect("a buffer in memory takes all that is written");
         }
         if self.framing == RequestFraming::Chunked {
-            put(&mut out, &["transfer-encoding: chunked\r\n"]);
+            put(out, &["transfer-encoding: chunked\r\n"]);
         }
         if self.expects_continue {
-            put(&mut out, &["expect: 100-continue\r\n"]);
+            put(out, &["expect: 100-continue\r\n"]);
         }
         if is_stream {
-            put(&mut out, &["sec-websocket-key: ", &websocket_key(), "\r\n"]);
+            put(out, &["sec-websocket-key: ", &websocket_key(), "\r\n"]);
         }
         if self.websocket {
-            put(&mut out, &["connection: upgrade\r\nupgrade: websocket\r\n"]);
-        } else if listed.trailers {
-            put(&mut out, &["connection: te\r\nte: trailers\r\n"]);
+            put(out, &["connection: upgrade\r\nupgrade: websocket\r\n"]);
+        } else if fields.takes_trailers {
+            put(out, &["connection: te\r\nte: trailers\r\n"]);
         }
-        put(&mut out, &["\r\n"]);
-        out.into()
+        put(out, &["\r\n"]);
+    }
+
+    /// Joins cookies that came in several fields.
+    fn encode_cookies(&self, out: &mut Vec<u8>) {
+        for (number, value) in self.request.headers.get_all(header::COOKIE).iter().enumerate() {
+            put(out, &[if number == 0 { "cookie: " } else { "; " }]);
+            out.extend_from_slice(value.as_bytes());
+        }
+        put(out, &["\r\n"]);
     }
 
     fn encode_forwarded(&self, out: &mut Vec<u8>, claims: Claims) {
@@ -177,34 +184,6 @@ fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The cookies of a request, where they came in several fields.
-struct Cookies<'r>(Vec<&'r HeaderValue>);
-
-impl<'r> Cookies<'r> {
-    fn of(headers: &'r HeaderMap) -> Self {
-        let mut all = headers.get_all(header::COOKIE).iter();
-        // No allocation for the usual none or one.
-        match (all.next(), all.next()) {
-            (Some(first), Some(second)) => Self([first, second].into_iter().chain(all).collect()),
-            _ => Self(Vec::new()),
-        }
-    }
-
-    fn is_apart(&self) -> bool {
-        !self.0.is_empty()
-    }
-
-    fn encode(&self, out: &mut Vec<u8>) {
-        for (number, value) in self.0.iter().enumerate() {
-            put(out, &[if number == 0 { "cookie: " } else { "; " }]);
-            out.extend_from_slice(value.as_bytes());
-        }
-        if self.is_apart() {
-            put(out, &["\r\n"]);
-        }
-    }
-}
-
 /// What a trusted peer said of its own client, so that we don't say it again.
 #[derive(Clone, Copy, Default)]
 struct Claims {
@@ -221,35 +200,5 @@ impl Claims {
             "x-forwarded-port" => self.port = true,
             _ => {}
         }
-    }
-}
-
-/// The fields that `Connection` lists: they end here, but for those that say what the message is.
-struct Listed<'r> {
-    names: Vec<&'r str>,
-    trailers: bool,
-}
-
-impl<'r> Listed<'r> {
-    fn of(headers: &'r HeaderMap) -> Self {
-        let mut names = Vec::new();
-        for value in headers.get_all(header::CONNECTION) {
-            for option in value.to_str().unwrap_or_default().split(',').map(str::trim) {
-                let known =
-                    ["close", "keep-alive", "upgrade", "te", ""].iter().any(|known| option.eq_ignore_ascii_case(known));
-                // The length of the body is not the client's to take away.
-                if !known && !option.eq_ignore_ascii_case("content-length") {
-                    names.push(option);
-                }
-            }
-        }
-        let trailers = headers.get_all(header::TE).iter().any(|value| {
-            value.to_str().unwrap_or_default().split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
-        });
-        Self { names, trailers }
-    }
-
-    fn has(&self, name: &HeaderName) -> bool {
-        self.names.iter().any(|listed| listed.eq_ignore_ascii_case(name.as_str()))
     }
 }

@@ -18,6 +18,7 @@ use super::codec::{self, Chunked, Framing, Malformed, Piece, ResponseHead};
 use super::connection::{Connection, Outgoing};
 use super::pool::{Key, Pool};
 use crate::error::{Error, Side};
+use crate::scratch::Scratch;
 use crate::upstream::request_body::RequestBody;
 
 /// More interim answers than this to one request are not sane.
@@ -157,13 +158,14 @@ impl Exchange {
     }
 
     /// Sends the request and waits for the head of the answer. Interim answers are skipped, but for 101.
-    pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, Error>> {
+    pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>, scratch: &Scratch) -> Poll<Result<ResponseHead, Error>> {
         let mut sent = self.poll_send(cx);
         loop {
             let connection = self.connection.as_mut().expect("an exchange has its connection until its answer ends");
             if !connection.read.is_empty() {
                 self.answered = true;
-                match codec::parse(&mut connection.read, &self.method, self.limits.header_fields) {
+                let fields = || scratch.take_fields();
+                match codec::parse_into(&mut connection.read, &self.method, self.limits.header_fields, fields) {
                     Ok(Some(head)) if is_interim(head.status) => {
                         self.interim += 1;
                         if self.interim > INTERIM_ANSWERS {

@@ -186,6 +186,7 @@ mod tests {
     use tokio::net::UnixStream;
 
     use super::*;
+    use crate::scratch::Scratch;
     use crate::upstream::connection::Connection;
     use crate::upstream::exchange::{Exchange, ExchangeLimits, Failed, Outbound, RequestFraming, Untouched};
     use crate::upstream::pool::Pool;
@@ -241,7 +242,7 @@ mod tests {
         };
         let pool = Rc::new(Pool::new(second, 1));
         let mut exchange = Box::new(Exchange::new(connection, (pool, key), limits, outbound));
-        let error = std::future::poll_fn(|cx| exchange.poll_head(cx)).await.unwrap_err();
+        let error = std::future::poll_fn(|cx| exchange.poll_head(cx, &Scratch::default())).await.unwrap_err();
         let Failed { body: Untouched::Yes(Some(mut body)), unwritten: true, .. } = exchange.into_failed(error) else {
             panic!("nothing of it was written");
         };

@@ -69,6 +69,19 @@ pub(crate) fn parse(
     method: &Method,
     max_fields: usize,
 ) -> Result<Option<ResponseHead>, Malformed> {
+    parse_into(buffer, method, max_fields, HeaderMap::new)
+}
+
+/// The same, with the fields in an empty map that is asked for once the head is there.
+///
+/// # Errors
+/// Those of [`parse`].
+pub(crate) fn parse_into(
+    buffer: &mut BytesMut,
+    method: &Method,
+    max_fields: usize,
+    map: impl FnOnce() -> HeaderMap,
+) -> Result<Option<ResponseHead>, Malformed> {
     // The parser skips empty lines; only before a request may there be any (RFC 9112 section 2.2).
     if let Some(b'\r' | b'\n') = buffer.first() {
         return Err(Malformed("it begins with an empty line"));
@@ -87,7 +100,7 @@ pub(crate) fn parse(
 
     let bytes = buffer.split_to(length).freeze();
     let status = StatusCode::from_u16(status).map_err(|_| Malformed("the status is not a number from 100 to 999"))?;
-    build(&bytes, fields, Start { status, http10 }, method).map(Some)
+    build(&bytes, fields, Start { status, http10 }, method, map()).map(Some)
 }
 
 struct Scanned {
@@ -140,18 +153,19 @@ struct Start {
     http10: bool,
 }
 
-fn build(bytes: &Bytes, fields: &[Field], start: Start, method: &Method) -> Result<ResponseHead, Malformed> {
+fn build(
+    bytes: &Bytes,
+    fields: &[Field],
+    start: Start,
+    method: &Method,
+    mut headers: HeaderMap,
+) -> Result<ResponseHead, Malformed> {
     let Start { status, http10 } = start;
-    let mut headers = HeaderMap::with_capacity(fields.len() + 4);
+    // With room for what we add.
+    headers.reserve(fields.len() + 4);
     let mut length = None;
     let mut chunked = false;
-    // Read first: what it lists is left out below, and never has to be taken out again.
     let mut connection = Connection::default();
-    for field in fields {
-        if bytes[field.name.range()].eq_ignore_ascii_case(b"connection") {
-            connection.read(&bytes[field.value.range()])?;
-        }
-    }
     for field in fields {
         let name = HeaderName::from_bytes(&bytes[field.name.range()])
             .map_err(|_| Malformed("a field name has a character that is not allowed"))?;
@@ -170,8 +184,11 @@ fn build(bytes: &Bytes, fields: &[Field], start: Start, method: &Method) -> Resu
                 chunked = true;
                 continue;
             }
-            header::CONNECTION | header::TE => continue,
-            ref listed if connection.listed.contains(listed) => continue,
+            header::CONNECTION => {
+                connection.read(&raw)?;
+                continue;
+            }
+            header::TE => continue,
             header::UPGRADE if status != StatusCode::SWITCHING_PROTOCOLS => continue,
             ref other if other.as_str() == "keep-alive" || other.as_str() == "proxy-connection" => continue,
             _ => {}
@@ -179,6 +196,11 @@ fn build(bytes: &Bytes, fields: &[Field], start: Start, method: &Method) -> Resu
         let value = HeaderValue::from_maybe_shared(raw)
             .map_err(|_| Malformed("a field value has a character that is not allowed"))?;
         headers.append(name, value);
+    }
+    if !connection.listed.is_empty() {
+        // Made anew: taking fields out of a map brings the others out of order.
+        let passes = |(name, _): &(&HeaderName, &HeaderValue)| !connection.listed.contains(name);
+        headers = headers.iter().filter(passes).map(|(name, value)| (name.clone(), value.clone())).collect();
     }
     let framing = if chunked && length.is_some() {
         return Err(Malformed("it has both Content-Length and Transfer-Encoding"));
@@ -206,9 +228,12 @@ fn build(bytes: &Bytes, fields: &[Field], start: Start, method: &Method) -> Resu
 
 /// Reads a Content-Length: digits and nothing else, so that no other reader can see another number.
 fn parse_length(raw: &[u8]) -> Result<u64, Malformed> {
-    let digits =
-        std::str::from_utf8(raw).ok().filter(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()));
-    digits.and_then(|digits| digits.parse().ok()).ok_or(Malformed("its Content-Length is not a number"))
+    let digit = |length: u64, byte: &u8| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        length.checked_mul(10)?.checked_add(digit)
+    };
+    let length = raw.iter().try_fold(0, digit).filter(|_| !raw.is_empty());
+    length.ok_or(Malformed("its Content-Length is not a number"))
 }
 
 /// What the fields named `Connection` say.

@@ -6,7 +6,7 @@ mod chunked;
 mod head;
 
 pub(crate) use chunked::{Chunked, Piece, last_chunk};
-pub(crate) use head::{Framing, ResponseHead, parse};
+pub(crate) use head::{Framing, ResponseHead, parse, parse_into};
 
 /// An answer that is not one clear HTTP/1 message, and what is wrong with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -46,6 +46,9 @@ fn an_ambiguous_answer_is_refused() {
         "A: b\r\n c\r\n",
         "A\r\n",
         "A: \0\r\n",
+        "A: b\rc: d\r\n",
+        ": b\r\n",
+        "A b: c\r\n",
     ] {
         let text = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
         assert!(head(&text).is_err(), "{fields:?}");
@@ -54,6 +57,11 @@ fn an_ambiguous_answer_is_refused() {
         "HTTP/2.0 200 OK",
         "HTTP/1.1 99 x",
         "HTTP/1.1 20 OK",
+        "HTTP/1.1 2000 OK",
+        "HTTP/1.1  200 OK",
+        "HTTP/1.2 200 OK",
+        "HTTP/1.1 200 O\0K",
+        "HTTP/1.1 200\r OK",
         "HTTX/1.1 200 OK",
         "GET / HTTP/1.1",
         "hello",
@@ -94,6 +102,18 @@ fn more_fields_than_usual_are_read_up_to_the_limit() {
     let text = |fields: usize| format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(fields));
     assert_eq!(head(&text(200)).unwrap().unwrap().headers.len(), 200);
     assert_eq!(head(&text(201)).unwrap_err(), Malformed("it has too many header fields"));
+}
+
+#[test]
+fn a_head_is_read_as_loosely_as_rfc_9112_lets_it_be_written() {
+    let text = "HTTP/1.0 404\nA:b\nC: \t d e \t\nEmpty:\n\nrest";
+    let mut buffer = BytesMut::from(text);
+    let answer = parse(&mut buffer, &Method::GET, 3).unwrap().unwrap();
+    assert_eq!((answer.status.as_u16(), answer.http10), (404, true));
+    assert_eq!((&answer.headers["a"], &answer.headers["c"]), (&"b".parse().unwrap(), &"d e".parse().unwrap()));
+    assert_eq!(answer.headers["empty"], "");
+    assert_eq!(&buffer[..], b"rest");
+    assert_eq!(head("HTTP/1.1 200 Tr\u{e8}s bien\r\n\r\n").unwrap().unwrap().status.as_u16(), 200);
 }
 
 #[test]
