@@ -61,7 +61,7 @@ pub fn canary(
 
 impl Control {
     /// Returns the run where it is new as a canary.
-    fn set_canary(
+    pub(super) fn set_canary(
         &mut self,
         name: &ServiceName,
         wanted: &request::Canary,

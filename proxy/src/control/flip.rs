@@ -241,18 +241,24 @@ impl Control {
     }
 
     fn clear(&mut self, name: &ServiceName, slot: Slot) -> Result<Slot, AdminError> {
+        let Some(service) = self.services.get(name) else { return Err(unknown(name)) };
+        let was_live = service.was_live(slot);
+        let mut saved = service.saved();
+        saved.generation += 1;
+        match slot {
+            Slot::Blue => saved.blue = None,
+            Slot::Green => saved.green = None,
+        }
+        // For the generation's sake alone nobody is kept from taking away what failed.
+        self.save(&saved).or_else(|error| if was_live { Err(error) } else { Ok(()) })?;
         let Some(service) = self.services.get_mut(name) else { return Err(unknown(name)) };
         service.end_bake();
         service.canary = None;
         let gone = service.slot_mut(slot).take();
         service.next_settings = None;
         service.prepared = None;
-        service.generation += 1;
+        service.generation = saved.generation;
         service.compile();
-        let saved = service.saved();
-        if gone.as_ref().is_some_and(|state| state.was_live) {
-            self.save(&saved)?;
-        }
         if let Some(state) = gone {
             state.run.drain();
         }
@@ -287,10 +293,11 @@ impl Control {
         }
         let next = service.saved_after_flip(to);
         let settings = next.settings.clone();
-        let prepared = service.prepared.take().as_ref() == Some(&next);
+        let prepared = service.prepared.as_ref() == Some(&next);
         let index = self.compile_index(name, Some(&settings))?;
         if !prepared {
             self.store.prepare(&next).map_err(|error| not_saved(&error))?;
+            self.entry(name, config::admin::response::Origin::Admin).prepared = None;
         }
         self.store.commit(name).map_err(|error| not_saved(&error))?;
         let bake = self.services.get(name).and_then(|service| flip_back::begin(service, to, flip, &settings));
@@ -335,6 +342,7 @@ impl Control {
         service.routed = true;
         service.generation = next.generation;
         service.next_settings = None;
+        service.prepared = None;
         service.bake = bake;
         service.compile();
         let old_run = old.and_then(|old| service.slot(old)).map(|state| Arc::clone(&state.run));

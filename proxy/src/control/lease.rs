@@ -45,6 +45,15 @@ impl Holder {
         Ok(id)
     }
 
+    /// Keeps the lease in force, by its holder.
+    pub(crate) fn renew(&mut self, id: &str, now: Instant) -> Result<(), AdminError> {
+        self.check(Some(id), now)?;
+        match &self.0 {
+            Some(lease) if lease.id == id => Ok(()),
+            _ => Err(AdminError::new(ErrorCode::Superseded, "that lease has ended").hint("acquire another one")),
+        }
+    }
+
     /// Refuses whoever doesn't hold the lease that is in force; the holder is heard.
     pub(crate) fn check(&mut self, id: Option<&str>, now: Instant) -> Result<(), AdminError> {
         match &mut self.0 {
@@ -65,5 +74,11 @@ impl Holder {
         if self.0.as_ref().is_some_and(|lease| lease.id == id) {
             self.0 = None;
         }
+    }
+
+    /// Makes it as if its holder was silent for so long.
+    #[cfg(test)]
+    pub(crate) fn age(&mut self, silent: std::time::Duration) {
+        self.0.iter_mut().for_each(|lease| lease.heard -= silent);
     }
 }

@@ -165,6 +165,7 @@ impl Control {
         for saved in restored.services {
             control.restore(saved);
         }
+        control.restore_leases();
         match control.store.journals() {
             Ok((journals, warnings)) => {
                 control.journals = journals;
@@ -179,15 +180,13 @@ impl Control {
     }
 
     fn restore(&mut self, saved: Saved) {
-        let Saved { name, generation, origin, settings, live, blue, green, maintenance } = saved;
+        let Saved { name, generation, origin, settings, routed, live, blue, green, maintenance } = saved;
         let mut service = Service::new(name.clone(), origin, self.workers);
         let now = Instant::now();
         service.generation = generation;
         service.settings = settings;
         service.maintenance = maintenance;
-        service.lease =
-            self.store.read_lease(&service.name).map(|saved| Holder::restored(saved, now)).unwrap_or_default();
-        service.routed = true;
+        service.routed = routed;
         for (slot, saved) in [(Slot::Blue, blue), (Slot::Green, green)] {
             let run = |saved| {
                 let run = Run::of_service(slot, self.workers, Arc::clone(&service.counters));
@@ -200,7 +199,11 @@ impl Control {
         }
         service.live = live.filter(|live| service.slot(*live).is_some());
         service.compile();
-        match self.compile_index(&name, Some(&service.settings)) {
+        let index = match routed {
+            true => self.compile_index(&name, Some(&service.settings)),
+            false => Ok(Arc::clone(&self.index)),
+        };
+        match index {
             Ok(index) => {
                 self.services.insert(name, service);
                 self.index = index;
@@ -211,6 +214,22 @@ impl Control {
                 self.restored_warnings.push(format!("saved state of {name}: {error}"));
                 self.state_lost.push(name.to_string());
             }
+        }
+    }
+
+    /// Takes up the leases that were given before; one of a service that is not there any more is of no use.
+    fn restore_leases(&mut self) {
+        let kept = self.store.leases().and_then(|leases| {
+            for (name, saved) in leases {
+                match self.services.get_mut(&name) {
+                    Some(service) => service.lease = Holder::restored(saved, Instant::now()),
+                    None => self.store.write_lease(&name, None)?,
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = kept {
+            self.restored_warnings.push(format!("the leases could not be read: {error}"));
         }
     }
 
@@ -280,6 +299,7 @@ impl Control {
             .map_or_else(|| Service::new(name.clone(), Origin::Admin, self.workers).saved(), Service::saved);
         saved.generation += 1;
         saved.settings = settings.clone();
+        saved.routed = true;
         self.save(&saved)?;
         let service = self.entry(name, Origin::Admin);
         service.generation = saved.generation;
@@ -325,31 +345,28 @@ impl Control {
     /// Gives, keeps or takes back a service's lease; a service that is yet to be made can be leased too.
     ///
     /// # Errors
-    /// `locked` with who holds it.
+    /// `locked` with who holds it; `superseded` where what is to be renewed has ended.
     pub fn lease(&mut self, name: &ServiceName, lease: request::Lease) -> Result<response::Lease, AdminError> {
         let now = Instant::now();
         let holder = &mut self.entry(name, Origin::Admin).lease;
-        let is_renewal = matches!(lease, request::Lease::Renew { .. });
+        let before = holder.saved();
         let id = match lease {
-            request::Lease::Acquire { who, what } => {
-                holder.acquire(LeaseHolder { who, what, since: now_text() }, now)?
-            }
-            request::Lease::Renew { lease } => {
-                holder.check(Some(&lease), now)?;
-                lease
-            }
+            request::Lease::Acquire { who, what } => holder.acquire(LeaseHolder { who, what, since: now_text() }, now),
+            request::Lease::Renew { lease } => holder.renew(&lease, now).map(|()| lease),
             request::Lease::Release { lease } => {
                 holder.release(&lease);
-                String::new()
+                Ok(String::new())
             }
         };
         let saved = holder.saved();
-        if !is_renewal && let Err(error) = self.store.write_lease(name, saved.as_ref()) {
+        if saved != before
+            && let Err(error) = self.store.write_lease(name, saved.as_ref())
+        {
             // It is in force all the same, until a restart of ours.
             tracing::warn!(%error, service = %name, "the lease could not be kept");
         }
         self.forget_unmade(name);
-        Ok(response::Lease { lease: id, expires_in: config::defaults::LEASE })
+        Ok(response::Lease { lease: id?, expires_in: config::defaults::LEASE })
     }
 
     fn is_lost(&self, name: &ServiceName) -> bool {
@@ -366,6 +383,8 @@ impl Control {
         let unmade = |service: &Service| service.generation == 0 && service.lease.current(Instant::now()).is_none();
         if self.services.get(name).is_some_and(unmade) {
             self.services.remove(name);
+            // One that stays behind is removed at the next start.
+            _ = self.store.write_lease(name, None);
             self.recompile();
         }
     }

@@ -318,6 +318,7 @@ impl Service {
             generation: self.generation,
             origin: self.origin,
             settings: self.settings.clone(),
+            routed: self.routed,
             live: self.live,
             blue: keep(Slot::Blue),
             green: keep(Slot::Green),
@@ -330,6 +331,7 @@ impl Service {
         let mut saved = self.saved();
         saved.generation += 1;
         saved.live = Some(to);
+        saved.routed = true;
         if let Some(settings) = self.next_settings.as_ref().filter(|_| !self.was_live(to)) {
             saved.settings = settings.clone().or(&saved.settings);
         }

@@ -34,6 +34,9 @@ pub struct Saved {
     pub origin: Origin,
     /// Its routes.
     pub settings: ServiceSettings,
+    /// They are in force; not before the first flip of one that was only staged.
+    #[serde(default = "routed")]
+    pub routed: bool,
     /// The slot that takes new requests.
     pub live: Option<Slot>,
     /// `BLUE`.
@@ -43,6 +46,10 @@ pub struct Saved {
     /// Its visitors are shown a page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maintenance: Option<SavedMaintenance>,
+}
+
+fn routed() -> bool {
+    true
 }
 
 /// What is saved of maintenance.
@@ -99,6 +106,9 @@ pub type Journals = BTreeMap<ServiceName, Vec<Entry>>;
 /// The folder of saved state.
 pub struct Store {
     folder: PathBuf,
+    /// Every write is refused, as on a full disk.
+    #[cfg(test)]
+    pub(super) is_full: bool,
 }
 
 impl Store {
@@ -110,21 +120,33 @@ impl Store {
         let folder = dir.join("services");
         fs::create_dir_all(&folder)?;
         let mut restored = Restored::default();
-        let mut names = Vec::new();
+        let (mut names, mut prepared) = (Vec::new(), BTreeMap::new());
         for entry in fs::read_dir(&folder)? {
             let path = entry?.path();
             let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
             match path.extension().and_then(|extension| extension.to_str()) {
                 Some("json" | "prev") if !names.contains(&stem) => names.push(stem),
                 // A flip that was never asked for.
-                Some("next" | "tmp") => fs::remove_file(&path)?,
+                Some("next") => drop(prepared.insert(stem, path)),
+                Some("tmp") => fs::remove_file(&path)?,
                 _ => {}
             }
         }
         names.sort();
         for name in names {
             match read::<Saved>(&folder.join(format!("{name}.json"))) {
-                Ok(saved) => restored.services.push(saved),
+                Ok(mut saved) => {
+                    let given =
+                        prepared.get(&name).and_then(|next| read::<Saved>(next).ok()).map(|next| next.generation);
+                    if let Some(given) = given.filter(|given| *given > saved.generation) {
+                        // Whoever staged was told a generation, and it must not come to mean anything else.
+                        saved.generation = given;
+                        if let Err(error) = write_in_place(&folder, &saved) {
+                            restored.warnings.push(format!("saved state of {name} could not be brought up: {error}"));
+                        }
+                    }
+                    restored.services.push(saved);
+                }
                 Err(why) => match read::<Saved>(&folder.join(format!("{name}.prev"))) {
                     Ok(saved) => {
                         restored
@@ -144,21 +166,42 @@ impl Store {
                 },
             }
         }
-        Ok((Self { folder }, restored))
+        for next in prepared.into_values() {
+            fs::remove_file(next)?;
+        }
+        let store = Self {
+            folder,
+            #[cfg(test)]
+            is_full: false,
+        };
+        Ok((store, restored))
     }
 
     /// Writes and syncs what [`Self::commit`] will put in force, and keeps what is in force as the generation before.
     ///
     /// # Errors
-    /// Where the disk refuses; nothing that is in force has changed.
+    /// Where the disk refuses; nothing that is in force has changed, and what was prepared before still is.
     pub fn prepare(&mut self, saved: &Saved) -> io::Result<()> {
-        let next = self.path(&saved.name, "next");
-        let written = write(&next, saved).and_then(|()| self.keep_previous(&saved.name));
-        if written.is_err() {
+        let written = self.path(&saved.name, "next.tmp");
+        let prepared = self
+            .has_space()
+            .and_then(|()| write(&written, saved))
+            .and_then(|()| self.keep_previous(&saved.name))
+            .and_then(|()| fs::rename(&written, self.path(&saved.name, "next")));
+        if prepared.is_err() {
             // Half a file is of no use to anyone, and on a full disk its place is wanted.
-            _ = fs::remove_file(&next);
+            _ = fs::remove_file(&written);
         }
-        written
+        prepared
+    }
+
+    /// Refuses where a test says that the disk is full.
+    fn has_space(&self) -> io::Result<()> {
+        #[cfg(test)]
+        if self.is_full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
     }
 
     fn keep_previous(&self, name: &ServiceName) -> io::Result<()> {
@@ -212,6 +255,7 @@ impl Store {
     /// # Errors
     /// Where the disk refuses; the one before is still there.
     pub fn write_journal(&self, name: &ServiceName, entries: &[Entry]) -> io::Result<()> {
+        self.has_space()?;
         let next = self.path(name, "journal.tmp");
         write(&next, &entries)?;
         fs::rename(next, self.path(name, "journal"))?;
@@ -244,18 +288,31 @@ impl Store {
     /// synced: with the machine its holder dies too.
     ///
     /// # Errors
-    /// Where the disk refuses.
+    /// Where the disk refuses; no lease is kept then.
     pub fn write_lease(&self, name: &ServiceName, lease: Option<&SavedLease>) -> io::Result<()> {
         let path = self.path(name, "lease");
-        match lease {
-            Some(lease) => fs::write(path, serde_json::to_vec(lease)?),
-            None => remove(&path),
-        }
+        let Some(lease) = lease else { return remove(&path) };
+        let text = serde_json::to_vec(lease)?;
+        self.has_space().and_then(|()| fs::write(&path, text)).inspect_err(|_| {
+            // The one before has ended, and must not come back with a restart of ours.
+            _ = remove(&path);
+        })
     }
 
-    /// Returns a lease that was kept; one that can't be read is none.
-    pub fn read_lease(&self, name: &ServiceName) -> Option<SavedLease> {
-        fs::read(self.path(name, "lease")).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok())
+    /// Returns every lease that was kept; one that can't be read is none.
+    ///
+    /// # Errors
+    /// Where the folder can't be read.
+    pub fn leases(&self) -> io::Result<BTreeMap<ServiceName, SavedLease>> {
+        let mut leases = BTreeMap::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            let name = path.extension().filter(|kind| *kind == "lease").and_then(|_| path.file_stem()?.to_str());
+            let Some(name) = name.and_then(|name| name.parse::<ServiceName>().ok()) else { continue };
+            let saved = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+            saved.map(|saved| leases.insert(name, saved));
+        }
+        Ok(leases)
     }
 
     /// Keeps the log of an instance that failed.
@@ -298,6 +355,14 @@ fn set_aside(folder: &Path, name: &str) -> io::Result<()> {
         _ => {}
     }
     fs::rename(&copied, &current)
+}
+
+/// Writes what is in force anew; the generation before stays.
+fn write_in_place(folder: &Path, saved: &Saved) -> io::Result<()> {
+    let written = folder.join(format!("{}.tmp", saved.name));
+    write(&written, saved)?;
+    fs::rename(written, folder.join(format!("{}.json", saved.name)))?;
+    sync(folder)
 }
 
 fn sync(folder: &Path) -> io::Result<()> {
@@ -352,7 +417,11 @@ mod tests {
             name: "shop".parse().unwrap(),
             generation,
             origin: Origin::Admin,
-            settings: ServiceSettings::default(),
+            settings: ServiceSettings {
+                domains: vec![format!("v{generation}.test").parse().unwrap()],
+                ..ServiceSettings::default()
+            },
+            routed: true,
             live: None,
             blue: None,
             green: None,
@@ -390,7 +459,7 @@ mod tests {
             assert_eq!(restored.warnings.len(), 0);
             store.prepare(&saved(2)).unwrap();
             drop(store);
-            assert_eq!(Store::open(dir.path()).unwrap().1.services, [saved(1)]);
+            assert_eq!(Store::open(dir.path()).unwrap().1.services, [Saved { generation: 2, ..saved(1) }]);
             assert_eq!(fs::read_to_string(dir.path().join("services/shop.bad")).unwrap(), damage(&text));
         }
     }
@@ -424,6 +493,10 @@ mod tests {
         store_two(dir.path());
         let (mut store, _) = Store::open(dir.path()).unwrap();
         store.prepare(&saved(3)).unwrap();
-        assert_eq!(Store::open(dir.path()).unwrap().1.services, [saved(2)]);
+        // Its generation was given out, and is in force from then on.
+        for _ in 0..2 {
+            let expected = Saved { generation: 3, ..saved(2) };
+            assert_eq!(Store::open(dir.path()).unwrap().1.services, [expected]);
+        }
     }
 }

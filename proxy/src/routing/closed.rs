@@ -78,6 +78,11 @@ impl Gate {
         self.bell.notify_waiters();
     }
 
+    /// Tells whether it was opened.
+    pub fn is_open(&self) -> bool {
+        self.is_open.load(Ordering::Acquire)
+    }
+
     /// Returns how many requests wait.
     pub fn waiting(&self) -> usize {
         self.waiting.count()
@@ -98,7 +103,7 @@ impl Gate {
         tokio::pin!(opened);
         // Registered before looking, so that the opening can't fall between the look and the wait.
         opened.as_mut().enable();
-        if self.is_open.load(Ordering::Acquire) {
+        if self.is_open() {
             return true;
         }
         if !self.waiting.enter(self.most) {
