@@ -73,3 +73,45 @@ fn a_request_that_registers_before_it_looks_is_let_go() {
 fn one_that_looks_before_it_registers_could_wait_for_ever() {
     assert!(catch_unwind(|| nobody_is_left_waiting(First::Looks)).is_err());
 }
+
+/// What a resume does first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Resume {
+    Publishes,
+    Opens,
+}
+
+/// A request that was let through a gate looks at the table again, and must not come to the same gate.
+fn who_is_let_go_finds_the_service_open(first: Resume) {
+    loom::model(move || {
+        let (is_gated, is_open) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
+        let visitor = thread::spawn({
+            let (is_gated, is_open) = (is_gated.clone(), is_open.clone());
+            move || {
+                let is_let_go = is_gated.load(Ordering::Acquire) && is_open.load(Ordering::Acquire);
+                assert!(!is_let_go || !is_gated.load(Ordering::Acquire), "it is let go, to the same gate again");
+            }
+        });
+        match first {
+            Resume::Publishes => {
+                is_gated.store(false, Ordering::Release);
+                is_open.store(true, Ordering::Release);
+            }
+            Resume::Opens => {
+                is_open.store(true, Ordering::Release);
+                is_gated.store(false, Ordering::Release);
+            }
+        }
+        visitor.join().unwrap();
+    });
+}
+
+#[test]
+fn a_request_that_a_resume_lets_go_does_not_come_to_the_gate_again() {
+    who_is_let_go_finds_the_service_open(Resume::Publishes);
+}
+
+#[test]
+fn a_resume_that_opens_before_it_publishes_would_send_it_round_and_round() {
+    assert!(catch_unwind(|| who_is_let_go_finds_the_service_open(Resume::Opens)).is_err());
+}

@@ -180,6 +180,86 @@ fn a_bell_rung_on_release_alone_would_leave_a_waiter_waiting() {
     assert!(catch_unwind(|| a_waiter_is_always_told(Bell::OnReleaseAlone)).is_err());
 }
 
+/// The model checker's word, were its operations to order nothing around them.
+struct Loose(AtomicU64);
+
+impl Default for Loose {
+    fn default() -> Self {
+        Self(AtomicU64::new(0))
+    }
+}
+
+impl Atomic for Loose {
+    fn load(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, value: u64) -> u64 {
+        self.0.fetch_add(value, Ordering::Relaxed)
+    }
+
+    fn sub(&self, value: u64) -> u64 {
+        self.0.fetch_sub(value, Ordering::Relaxed)
+    }
+
+    fn set(&self, bits: u64) {
+        self.0.fetch_or(bits, Ordering::Relaxed);
+    }
+
+    fn clear(&self, bits: u64) {
+        self.0.fetch_and(!bits, Ordering::Relaxed);
+    }
+}
+
+/// What a flip does first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flip {
+    Publishes,
+    Marks,
+}
+
+/// Publish against claim: one flip happens, so a request that is refused once finds its slot at the second look.
+fn a_refused_request_finds_the_new_slot<A: Atomic + Send + Sync + 'static>(first: Flip) {
+    loom::model(move || {
+        let table = Arc::new(AtomicUsize::new(0));
+        let runs = Arc::new([InFlight::<A>::new(1), InFlight::<A>::new(1)]);
+        let visitor = thread::spawn({
+            let (table, runs) = (table.clone(), runs.clone());
+            move || {
+                let found = (0..2).map(|_| table.load(Ordering::Acquire)).find(|run| runs[*run].claim(0));
+                let run = found.expect("the request was turned away twice");
+                runs[run].release(0);
+            }
+        });
+        match first {
+            Flip::Publishes => {
+                table.store(1, Ordering::Release);
+                runs[0].drain();
+            }
+            Flip::Marks => {
+                runs[0].drain();
+                table.store(1, Ordering::Release);
+            }
+        }
+        visitor.join().unwrap();
+    });
+}
+
+#[test]
+fn a_request_that_a_flip_turns_away_finds_the_new_slot_at_once() {
+    a_refused_request_finds_the_new_slot::<Word>(Flip::Publishes);
+}
+
+#[test]
+fn a_flip_that_marks_before_it_publishes_would_turn_a_request_away_again() {
+    assert!(catch_unwind(|| a_refused_request_finds_the_new_slot::<Word>(Flip::Marks)).is_err());
+}
+
+#[test]
+fn a_word_that_orders_nothing_would_show_a_refused_request_the_old_table() {
+    assert!(catch_unwind(|| a_refused_request_finds_the_new_slot::<Loose>(Flip::Publishes)).is_err());
+}
+
 /// In the bake a request that the new version failed goes to the run that is gone back to, by the word of its replays or, once
 /// that run is live again, by that of its requests.
 fn a_failed_request_finds_a_way_back(order: Back) {
