@@ -4,6 +4,7 @@
 //! visitors with a verdict, [`eventually()`] waits for what must become true.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod chance;
 mod client;
 mod eventually;
 mod load;
@@ -13,6 +14,7 @@ mod site;
 mod skip;
 mod upstream;
 
+pub use chance::Chance;
 pub use client::{Client, Response, client};
 pub use eventually::eventually;
 pub use load::{Asked, Load, Running, Verdict, load};

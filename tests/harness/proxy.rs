@@ -1,6 +1,7 @@
 //! A real proxy, in this process or as one of its own that can be killed: on a free port, with a state folder and an
 //! admin socket of its own.
 
+use std::io::{ErrorKind, Result};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -187,16 +188,27 @@ impl Proxy {
 
     /// Makes an admin call under `If-Match: *` and waits for the whole answer.
     pub async fn call(&self, method: &str, path: &str, body: Value) -> Answer {
+        self.try_call(method, path, body, None).await.unwrap()
+    }
+
+    /// As [`Proxy::call`], under a lease.
+    ///
+    /// # Errors
+    /// Where no whole answer came.
+    pub async fn try_call(&self, method: &str, path: &str, body: Value, lease: Option<&str>) -> Result<Answer> {
         let body = body.to_string();
+        let lease = lease.map(|lease| format!("Bluegreen-Lease: {lease}\r\n")).unwrap_or_default();
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: admin\r\nIf-Match: *\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nHost: admin\r\nIf-Match: *\r\n{lease}Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        let mut socket = UnixStream::connect(self.admin()).await.unwrap();
-        socket.write_all(request.as_bytes()).await.unwrap();
-        let answer = message::read(&mut socket, &mut Vec::new(), Kind::Answer).await.unwrap().unwrap();
+        let mut socket = UnixStream::connect(self.admin()).await?;
+        socket.write_all(request.as_bytes()).await?;
+        let answer = message::read(&mut socket, &mut Vec::new(), Kind::Answer).await?;
+        let answer = answer.ok_or(ErrorKind::UnexpectedEof)?;
         let documents = serde_json::Deserializer::from_slice(&answer.body).into_iter::<Value>();
-        Answer { status: answer.first_line()[9..12].parse().unwrap(), lines: documents.map(Result::unwrap).collect() }
+        let lines = documents.map(|document| document.map_err(Into::into)).collect::<Result<_>>()?;
+        Ok(Answer { status: answer.first_line()[9..12].parse().unwrap(), lines })
     }
 
     /// Makes an admin call whose answer is text.

@@ -69,6 +69,8 @@ mod stop_first;
 mod switch;
 // Flips under load: no failure, no request twice, no connection lost.
 mod switching;
+// A proxy that is killed at random in random calls.
+mod kills;
 // Options of a service.
 mod options;
 // HTTP/1 on the wire, bytes on both sides.
