@@ -66,6 +66,11 @@ impl Site {
         Self { programs, folder: tempfile::tempdir().unwrap(), address: gateway.local_addr().unwrap(), port }
     }
 
+    /// Returns where applications begin to look for a free port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Returns where its proxy listens.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -74,6 +79,12 @@ impl Site {
     /// Writes a version of the application, and returns what `--image` names it by.
     pub fn version(&self, name: &str, loading: Duration) -> String {
         self.script(name, &format!("exec '{}' {name} {}", self.programs.app, loading.as_millis()))
+    }
+
+    /// As [`Site::version`], of an application that notes each request's id in a file that others write too.
+    pub fn version_with_ledger(&self, name: &str, loading: Duration, ledger: &Path) -> String {
+        let (app, loading) = (self.programs.app, loading.as_millis());
+        self.script(name, &format!("exec '{app}' {name} {loading} '{}'", ledger.display()))
     }
 
     /// Writes a program, and returns what `--image` names it by.
@@ -136,8 +147,13 @@ impl Site {
 
     /// Returns the status of the service `shop`.
     pub async fn shop(&self) -> Value {
+        self.status("shop").await
+    }
+
+    /// Returns the status of a service.
+    pub async fn status(&self, service: &str) -> Value {
         let mut command = Command::new(self.programs.bgctl);
-        command.args(["--engine", "process", "--json", "status", "shop"]).stdin(Stdio::null());
+        command.args(["--engine", "process", "--json", "status", service]).stdin(Stdio::null());
         command.env("XDG_STATE_HOME", self.folder.path()).env_remove("XDG_RUNTIME_DIR").env_remove("BG_GATEWAY");
         let output = timeout(PATIENCE, command.output()).await.unwrap().unwrap();
         let status: Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -1,6 +1,9 @@
 //! A fake application on raw sockets, which behaves and misbehaves as the test asks.
 
+use std::fs::{File, OpenOptions};
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -92,6 +95,7 @@ struct State {
     /// What it does with requests for one target.
     special: Mutex<Option<(String, Behaviour)>>,
     seen: Mutex<Vec<Seen>>,
+    ledger: Mutex<Option<File>>,
     connections: AtomicUsize,
     open: AtomicUsize,
     /// Requests that arrived whole and whose answers' last bytes are not yet being written.
@@ -112,6 +116,7 @@ pub async fn upstream_at(address: SocketAddr, version: &str) -> Upstream {
         behaviour: Mutex::new(Behaviour::Answer),
         special: Mutex::default(),
         seen: Mutex::default(),
+        ledger: Mutex::default(),
         connections: AtomicUsize::new(0),
         open: AtomicUsize::new(0),
         unanswered: AtomicUsize::new(0),
@@ -135,6 +140,15 @@ impl Upstream {
     /// Returns where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Notes the id and the method of each request whose head has come, a line each, at the end of a file that outlives it.
+    ///
+    /// # Errors
+    /// Where the file can't be written.
+    pub fn keep_ledger(&self, path: &Path) -> std::io::Result<()> {
+        *self.state.ledger.lock().unwrap() = Some(OpenOptions::new().create(true).append(true).open(path)?);
+        Ok(())
     }
 
     /// Changes what it does with requests from now on.
@@ -224,6 +238,7 @@ async fn serve_requests(reader: &mut OwnedReadHalf, writer: &mut OwnedWriteHalf,
     let mut is_first = true;
     // What the other side does to the connection is for the test's client to judge.
     while let Ok(Some(mut request)) = message::read_head(reader, &mut buffer).await {
+        state.write_ledger(&request);
         let target = request.first_line().split(' ').nth(1).unwrap_or_default();
         let special =
             state.special.lock().unwrap().clone().filter(|(of, _)| of == target).map(|(_, behaviour)| behaviour);
@@ -281,6 +296,15 @@ async fn gone(reader: &OwnedReadHalf) {
 impl State {
     fn seen_count(&self) -> usize {
         self.seen.lock().unwrap().len()
+    }
+
+    fn write_ledger(&self, request: &Message) {
+        let (ledger, id) = (self.ledger.lock().unwrap(), request.field("x-load-id"));
+        if let (Some(mut ledger), Some(id)) = (ledger.as_ref(), id) {
+            let method = request.first_line().split(' ').next().unwrap_or_default();
+            // One write, so that lines of several applications don't mix.
+            ledger.write_all(format!("{id} {method}\n").as_bytes()).unwrap();
+        }
     }
 
     fn note(&self, request: &Message) {

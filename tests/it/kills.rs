@@ -45,7 +45,8 @@ struct Version {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Known {
     is_made: bool,
-    is_saved: bool,
+    /// The slots on the disk, where it is there: of them only those that were live, as they were at the last change.
+    saved: Option<BTreeMap<&'static str, Version>>,
     live: Option<&'static str>,
     slots: BTreeMap<&'static str, Version>,
     maintenance: bool,
@@ -59,18 +60,16 @@ impl Known {
     fn after(&self, call: &Call) -> Self {
         let mut next = self.clone();
         match call {
-            Call::Put => (next.is_made, next.is_saved) = (true, true),
+            Call::Put => next.is_made = true,
             Call::Stage { slot, endpoints } => {
                 next.is_made = true;
                 next.slots.insert(slot, Version { endpoints: endpoints.clone(), was_live: false });
             }
             Call::Clear(slot) => {
                 next.slots.remove(slot);
-                next.is_saved = true;
             }
             Call::Flip { to, .. } => {
                 next.live = Some(to);
-                next.is_saved = true;
                 next.slots.entry(to).and_modify(|version| version.was_live = true);
             }
             Call::Endpoints(endpoints) => {
@@ -78,7 +77,7 @@ impl Known {
                     version.endpoints.clone_from(endpoints);
                 }
             }
-            Call::Maintenance(on) => (next.maintenance, next.is_saved) = (*on, true),
+            Call::Maintenance(on) => next.maintenance = *on,
             Call::Acquire => next.is_leased = true,
             Call::Release => next.is_leased = false,
             Call::Begin(id) => {
@@ -87,15 +86,20 @@ impl Known {
             }
             Call::End(_) => next.journal.iter_mut().take(1).for_each(|(_, is_open)| *is_open = false),
             Call::Step(_) | Call::Canary(_) | Call::Pause | Call::Resume => {}
-            Call::Delete => next = Self::default(),
+            Call::Delete => return Self::default(),
+        }
+        if let Call::Put | Call::Clear(_) | Call::Flip { .. } | Call::Endpoints(_) | Call::Maintenance(_) = call {
+            let mut saved = next.slots.clone();
+            saved.retain(|_, version| version.was_live);
+            next.saved = Some(saved);
         }
         next
     }
 
     /// What is left of it by a restart: a slot that was only staged is not.
     fn restarted(mut self) -> Self {
-        self.slots.retain(|_, version| version.was_live);
-        self.is_made = self.is_saved;
+        self.is_made = self.saved.is_some();
+        self.slots = self.saved.clone().unwrap_or_default();
         self.is_leased &= self.is_made;
         self
     }
@@ -292,7 +296,7 @@ impl Shop {
         let shop = services.iter().find(|service| service["name"] == "shop" && service["generation"] != 0);
         let history = self.proxy.call("GET", &format!("{SHOP}/history"), json!({})).await;
         let seen = seen(shop, &history.lines[0]);
-        let is_it = |known: &&Known| Known { is_saved: false, ..(*known).clone() } == fill(&seen, known);
+        let is_it = |known: &&Known| **known == fill(&seen, known);
         let Some(found) = may_be.iter().find(is_it) else {
             panic!("it is {seen:#?}\nand not one of {may_be:#?}\n{told}");
         };
@@ -344,7 +348,7 @@ fn seen(shop: Option<&Value>, history: &Value) -> Known {
     });
     Known {
         is_made: true,
-        is_saved: false,
+        saved: None,
         live: SLOTS.into_iter().find(|slot| shop["live"] == *slot),
         slots: slots.collect(),
         maintenance: !shop["maintenance"].is_null(),
@@ -355,7 +359,7 @@ fn seen(shop: Option<&Value>, history: &Value) -> Known {
 
 /// Takes from what is known what the proxy does not say.
 fn fill(seen: &Known, known: &Known) -> Known {
-    let mut filled = seen.clone();
+    let mut filled = Known { saved: known.saved.clone(), ..seen.clone() };
     for (slot, version) in &mut filled.slots {
         version.was_live = known.slots.get(slot).is_some_and(|known| known.was_live);
     }

@@ -9,6 +9,8 @@ mod canary;
 mod clients;
 // A service that is closed on purpose: pause and maintenance.
 mod closed;
+// Two services under load while a schedule kills whatever there is.
+mod chaos;
 // `bgctl demo` to its verdict, good and bad.
 mod demo;
 // `bluegreen.toml` describes a deployment.

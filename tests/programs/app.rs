@@ -1,4 +1,5 @@
-//! The fake application as a program: `app VERSION LOADING-MS` answers 503 while it loads, on `PORT` of 127.0.0.1.
+//! The fake application as a program: `app VERSION LOADING-MS [LEDGER]` answers 503 while it loads, on `PORT` of 127.0.0.1,
+//! and notes each request in the ledger.
 
 use std::io::Write;
 use std::net::Ipv4Addr;
@@ -14,6 +15,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let port: u16 = std::env::var("PORT")?.parse()?;
     let app = upstream_at((Ipv4Addr::LOCALHOST, port).into(), &version).await;
     app.behave(Behaviour::Status(503));
+    if let Some(ledger) = args.next() {
+        app.keep_ledger(ledger.as_ref())?;
+    }
     writeln!(std::io::stdout(), "{version} loads")?;
     tokio::time::sleep(loading).await;
     app.behave(Behaviour::Answer);
