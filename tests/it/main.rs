@@ -73,6 +73,8 @@ mod switch;
 mod switching;
 // A proxy that is killed at random in random calls.
 mod kills;
+// What is live and not there.
+mod lost;
 // Options of a service.
 mod options;
 // HTTP/1 on the wire, bytes on both sides.

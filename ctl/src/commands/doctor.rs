@@ -3,6 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
+use super::missing;
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::engine::docker::{Finding, Verdict};
@@ -39,6 +40,15 @@ impl Doctor {
 }
 
 async fn look(engine: &Engine, context: &Context<'_>) -> Vec<Finding> {
+    let mut findings = look_at_host(engine, context).await;
+    // A proxy that does not answer is among the findings already.
+    if let Ok(missing) = missing::ask(engine, context).await {
+        findings.extend(missing.into_iter().map(|found| Finding::bad("live slot", found.words).mend(found.mend)));
+    }
+    findings
+}
+
+async fn look_at_host(engine: &Engine, context: &Context<'_>) -> Vec<Finding> {
     match engine {
         Engine::Docker(docker) => docker.survey().await,
         Engine::Process(_) => vec![match context.admin().await {

@@ -21,6 +21,7 @@ pub mod init;
 pub mod logs;
 pub mod maintenance;
 pub mod man;
+mod missing;
 pub mod options;
 pub(crate) mod order;
 pub mod pause;

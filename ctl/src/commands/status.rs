@@ -4,7 +4,7 @@ use ::config::admin::response::{ServiceStatus, SlotState, SlotStatus};
 use ::config::name::{ServiceName, Slot};
 use clap::Args;
 
-use super::no_such_service;
+use super::{missing, no_such_service};
 use crate::context::Context;
 use crate::error::{Error, ExitCode};
 use crate::ui::Table;
@@ -28,6 +28,8 @@ impl Status {
         if let Some(engine) = context.slots_engine().await? {
             // The proxy has answered; what the engine would say of itself is an extra.
             status.warnings.extend(engine.warnings().await.unwrap_or_default());
+            let missing = missing::look(engine, &status.services).await.unwrap_or_default();
+            status.warnings.extend(missing.iter().map(ToString::to_string));
         }
         if context.ui.tone().json {
             let mut document = serde_json::to_value(&status).expect("a status is JSON");

@@ -21,6 +21,8 @@ use crate::engine::{AdminStream, EngineError, Gateway, GatewaySpec, LogRange};
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a proxy that was told to end may drain, and a little more, before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(35);
+/// A killed proxy needs no longer to be gone.
+const LAST_MOMENTS: Duration = Duration::from_secs(1);
 /// How long an instance may take to end when all is taken down.
 const INSTANCE_GRACE: Duration = crate::engine::STOP_GRACE;
 /// The pauses between two looks at a socket that is not there yet.
@@ -46,10 +48,16 @@ impl Process {
         self.folders.make()?;
         let _lock = self.lock()?;
         if let Some(stream) = self.connect_admin().await? {
-            let addresses = listeners(stream).await?;
-            return Ok(Gateway { changed: false, done: Vec::new(), warnings: Vec::new(), addresses });
+            match listeners(stream).await {
+                Ok(addresses) => {
+                    return Ok(Gateway { changed: false, done: Vec::new(), warnings: Vec::new(), addresses });
+                }
+                Err(error) if !self.has_ended().await? => return Err(error),
+                // It was killed, and had not yet let go of its socket.
+                Err(_) => {}
+            }
         }
-        self.refuse_deaf_proxy()?;
+        self.refuse_deaf_proxy().await?;
         let binary = find_proxy(spec.proxy_binary.as_deref())?;
         let addresses = self.start_proxy(&binary, &listen).await?;
         let done = vec![format!("started {} (log: {})", binary.display(), self.folders.proxy_log().display())];
@@ -124,8 +132,21 @@ impl Process {
         }
     }
 
+    /// Tells whether the proxy of the record is gone; one that is about to end is given a moment.
+    async fn has_ended(&self) -> Result<bool, EngineError> {
+        let Some(proxy) = record::read::<Identity>(&self.folders.proxy_record())? else { return Ok(true) };
+        let deadline = Instant::now() + LAST_MOMENTS;
+        while proxy.is_alive() && Instant::now() < deadline {
+            tokio::time::sleep(FIRST_PAUSE).await;
+        }
+        Ok(!proxy.is_alive())
+    }
+
     /// A second proxy would only fail at the lock of the state folder; the pid helps more than that would.
-    fn refuse_deaf_proxy(&self) -> Result<(), EngineError> {
+    async fn refuse_deaf_proxy(&self) -> Result<(), EngineError> {
+        if self.has_ended().await? {
+            return Ok(());
+        }
         match record::read::<Identity>(&self.folders.proxy_record())? {
             Some(proxy) if proxy.is_alive() => Err(EngineError::NoProxy(format!(
                 "the proxy runs ({proxy}) but its admin socket {} does not answer\nhint: `bgctl down --engine process` ends it",
