@@ -37,7 +37,19 @@ fn assert_said(ended: &Ended, code: i32, words: &[&str]) {
     assert_eq!(ended.report()["exit_code"], code, "{ended:?}");
 }
 
-/// The whole life of a service under load: not one request fails, whatever becomes of the versions.
+/// S10: a switch that cut an answer is done, and says so, and is no plain success.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_switch_that_cut_an_answer_ends_with_7() {
+    let site = site_with_v1().await;
+    let mut patient = client(site.address()).await.unwrap();
+    patient.send("GET /slow/20000 HTTP/1.1\r\nHost: shop.test\r\n\r\n").await.unwrap();
+    eventually("it is under way", async || (site.shop().await["slots"]["blue"]["in_flight"] == 1).then_some(())).await;
+    let v2 = site.switch(&site.version("v2", QUICK), &["--drain", "200ms"]).end().await;
+    assert_said(&v2, 7, &["LIVE: shop on GREEN"]);
+    assert_eq!(v2.report()["requests"]["cut"], 1, "{v2:?}");
+    assert_eq!(answered(&site).await, "v2");
+}
+
 /// A dry run changes nothing: not even the proxy is started that a switch would need.
 #[tokio::test]
 async fn a_dry_run_starts_nothing_and_needs_no_proxy() {
@@ -51,6 +63,7 @@ async fn a_dry_run_starts_nothing_and_needs_no_proxy() {
     assert!(missing.talk.contains("a dry run fetches none"), "{}", missing.talk);
 }
 
+/// The whole life of a service under load: not one request fails, whatever becomes of the versions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn versions_come_fail_and_go_back_under_load_without_a_failed_request() {
     let site = site_with_v1().await;

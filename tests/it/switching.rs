@@ -79,6 +79,39 @@ async fn drained_is_said_when_the_slow_answer_has_ended_and_not_before() {
     running.stop().await.assert_none_failed();
 }
 
+/// S10: what is counted of a switch is what the applications and the visitors saw of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_counted_of_a_switch_is_what_the_applications_saw() {
+    let (blue, green) = (upstream("blue").await, upstream("green").await);
+    let proxy = proxy();
+    proxy.serve("shop", blue.address()).await;
+    let mut visitor = client(proxy.address()).await.unwrap();
+    let mut ask = async |times: usize| {
+        for _ in 0..times {
+            assert_eq!(visitor.get("shop.test", "/").await.unwrap().unwrap().status, 200);
+        }
+    };
+    // Before the switch: not its affair.
+    ask(5).await;
+    proxy.stage("shop", green.address()).await;
+    ask(7).await;
+    let mut patient = client(proxy.address()).await.unwrap();
+    patient.send("GET /slow/20000 HTTP/1.1\r\nHost: shop.test\r\n\r\n").await.unwrap();
+    eventually("it is under way", async || (blue.unanswered() == 1).then_some(())).await;
+    let flipped = proxy.call("POST", "/v1/services/shop/flip", json!({ "drain": "100ms" })).await;
+    assert_eq!(flipped.status, 200, "{flipped:?}");
+    ask(4).await;
+    let drained = proxy.drain("shop").await;
+    let counts = &drained["counts"];
+    let visits = |app: &Upstream| app.seen().iter().filter(|seen| !seen.head.contains("bgproxy-health")).count();
+    assert_eq!((visits(&blue), visits(&green)), (5 + 7 + 1, 4));
+    let count = |what: &str| counts[what].as_u64().unwrap();
+    assert_eq!((count("old"), count("new"), count("cut")), (7, 4, 1), "{drained}");
+    assert_eq!((count("held"), count("retried"), count("failed")), (0, 0, 0), "{drained}");
+    let answer = patient.answer().await;
+    assert!(!matches!(&answer, Ok(Some(answer)) if answer.status == 200), "{answer:?}");
+}
+
 /// S8: what is not healthy is not flipped to, and the reason is said.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slot_that_is_not_healthy_is_refused_with_the_reason_and_the_old_one_serves_on() {

@@ -214,6 +214,38 @@ fn no_banned_crate_is_locked() {
     }
 }
 
+/// The promises, and how many there are of each kind: while switching, and when something breaks.
+const PROMISES: [(&str, u32); 2] = [("S", 10), ("F", 17)];
+
+#[test]
+fn every_promise_has_tests_that_exist() {
+    let page = read("docs/testing.md");
+    let mut tests = BTreeSet::new();
+    for folder in ["tests/it", "proxy/src", "config/src", "ctl/src"] {
+        for (path, text) in sources(folder) {
+            let module = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            // The attributes of a test stand before its name, and between two of them there is a name or an empty line.
+            for part in text.split("#[test]").chain(text.split("#[tokio::test")).skip(1) {
+                let name = part.split("fn ").nth(1).and_then(|rest| rest.split('(').next());
+                tests.extend(name.map(|name| format!("{module}::{name}")));
+            }
+        }
+    }
+    assert!(tests.len() > 300, "the tests were not understood: {tests:?}");
+    for (kind, count) in PROMISES {
+        for number in 1..=count {
+            let row = format!("| {kind}{number} | ");
+            let row = page.lines().find_map(|line| line.strip_prefix(&row));
+            let row = row.unwrap_or_else(|| panic!("docs/testing.md has no row for {kind}{number}"));
+            let named: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
+            assert!(!named.is_empty(), "docs/testing.md names no test for {kind}{number}");
+            for test in named {
+                assert!(tests.contains(test), "docs/testing.md names `{test}` for {kind}{number}, which is not there");
+            }
+        }
+    }
+}
+
 #[test]
 fn documents_link_to_files_that_exist() {
     let mut pages: Vec<PathBuf> =
