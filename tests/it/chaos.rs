@@ -18,14 +18,14 @@ use tokio::task::JoinSet;
 
 use crate::programs::PROGRAMS;
 
-const SERVICES: [&str; 2] = ["shop", "calm"];
+pub(crate) const SERVICES: [&str; 2] = ["shop", "calm"];
 /// What the bodies of POSTs have, so that they don't fit into one write.
 const BODY_BYTES: usize = 100_000;
 const BAKE: &str = "1s";
 
 /// What a visitor does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Visitor {
+pub(crate) enum Visitor {
     KeepAlive,
     Fresh,
     Slow,
@@ -34,7 +34,7 @@ enum Visitor {
 
 /// A request, and what became of it.
 #[derive(Debug)]
-struct Asked {
+pub(crate) struct Asked {
     id: String,
     service: &'static str,
     visitor: Visitor,
@@ -44,14 +44,14 @@ struct Asked {
 }
 
 /// Why requests may fail for a while.
-struct Window {
+pub(crate) struct Window {
     /// None: every service.
-    service: Option<&'static str>,
+    pub(crate) service: Option<&'static str>,
     /// Requests that may be repeated are answered all the same.
-    posts_alone: bool,
-    from: Instant,
-    to: Instant,
-    why: String,
+    pub(crate) posts_alone: bool,
+    pub(crate) from: Instant,
+    pub(crate) to: Instant,
+    pub(crate) why: String,
 }
 
 impl Window {
@@ -78,10 +78,33 @@ fn span(began: Instant, from: Instant, to: Instant) -> String {
 
 /// What visitors share.
 #[derive(Default)]
-struct Crowd {
+pub(crate) struct Crowd {
     stop: AtomicBool,
     next: AtomicU64,
     asked: Mutex<Vec<Asked>>,
+}
+
+impl Crowd {
+    /// Sends visitors of each kind to both services.
+    pub(crate) fn come(address: SocketAddr) -> (Arc<Self>, JoinSet<()>) {
+        let crowd = Arc::new(Self::default());
+        let mut visitors = JoinSet::new();
+        for service in SERVICES {
+            for visitor in [Visitor::KeepAlive, Visitor::KeepAlive, Visitor::Fresh, Visitor::Slow, Visitor::Post] {
+                visitors.spawn(visit(Arc::clone(&crowd), address, service, visitor));
+            }
+        }
+        (crowd, visitors)
+    }
+
+    /// Lets them go home, and returns what became of each request.
+    pub(crate) async fn leave(&self, mut visitors: JoinSet<()>) -> Vec<Asked> {
+        self.stop.store(true, Ordering::Relaxed);
+        while let Some(ended) = visitors.join_next().await {
+            ended.unwrap();
+        }
+        std::mem::take(&mut *self.asked.lock().unwrap())
+    }
 }
 
 async fn visit(crowd: Arc<Crowd>, address: SocketAddr, service: &'static str, visitor: Visitor) {
@@ -355,44 +378,39 @@ async fn in_chaos_no_request_fails_that_a_process_could_have_answered_and_none_i
     let folder = tempfile::tempdir().unwrap();
     let ledger = folder.path().join("ledger");
     let mut chaos = Chaos::new(seed, &ledger).await;
-    let crowd = Arc::new(Crowd::default());
-    let mut visitors = JoinSet::new();
-    for service in SERVICES {
-        for visitor in [Visitor::KeepAlive, Visitor::KeepAlive, Visitor::Fresh, Visitor::Slow, Visitor::Post] {
-            visitors.spawn(visit(Arc::clone(&crowd), chaos.site.address(), service, visitor));
-        }
-    }
+    let (crowd, visitors) = Crowd::come(chaos.site.address());
     let (began, mut steps) = (Instant::now(), 0);
     while began.elapsed() < lasts {
         chaos.step().await;
         steps += 1;
     }
-    crowd.stop.store(true, Ordering::Relaxed);
-    while let Some(ended) = visitors.join_next().await {
-        ended.unwrap();
-    }
-    let asked = std::mem::take(&mut *crowd.asked.lock().unwrap());
+    let asked = crowd.leave(visitors).await;
+    let sums = judge(&asked, &chaos.windows, &ledger, (chaos.began, &chaos.told));
+    measured("chaos", &format!("BG_SEED={seed}: {steps} events, {sums}"));
+}
+
+/// Ends the test unless every request that a process could have answered was, and none that may not be repeated arrived twice.
+/// Returns what was counted, in words.
+pub(crate) fn judge(asked: &[Asked], windows: &[Window], ledger: &Path, told: (Instant, &[String])) -> String {
+    let (began, told) = (told.0, told.1.join("\n"));
     let failed: Vec<&Asked> = asked.iter().filter(|asked| asked.failed.is_some()).collect();
     let unexcused: Vec<String> = failed
         .iter()
-        .filter(|asked| !chaos.windows.iter().any(|window| window.excuses(asked)))
-        .map(|asked| format!("{}: {asked:?}", span(chaos.began, asked.began, asked.ended)))
+        .filter(|asked| !windows.iter().any(|window| window.excuses(asked)))
+        .map(|asked| format!("{}: {asked:?}", span(began, asked.began, asked.ended)))
         .collect();
-    let windows: Vec<String> = chaos.windows.iter().map(|window| window.told(chaos.began)).collect();
-    assert!(unexcused.is_empty(), "{unexcused:#?}\n{}\n{windows:#?}", chaos.told.join("\n"));
-    let posts = posts(&ledger);
+    let windows: Vec<String> = windows.iter().map(|window| window.told(began)).collect();
+    assert!(unexcused.is_empty(), "{unexcused:#?}\n{told}\n{windows:#?}");
+    let posts = posts(ledger);
     let twice: Vec<_> = posts.iter().filter(|(_, times)| **times > 1).collect();
-    assert!(twice.is_empty(), "sent twice: {twice:?}\n{}", chaos.told.join("\n"));
+    assert!(twice.is_empty(), "sent twice: {twice:?}\n{told}");
     let answered = asked.iter().filter(|asked| asked.failed.is_none() && asked.visitor == Visitor::Post);
     let unknown: Vec<&str> = answered.map(|asked| asked.id.as_str()).filter(|id| !posts.contains_key(*id)).collect();
     assert!(unknown.is_empty(), "answered by nobody: {unknown:?}");
-    measured(
-        "chaos",
-        &format!(
-            "BG_SEED={seed}: {steps} events, {} requests, {} of them lost where no process could have answered, {} POSTs, none twice",
-            asked.len(),
-            failed.len(),
-            posts.len()
-        ),
-    );
+    format!(
+        "{} requests, {} of them lost where no process could have answered, {} POSTs, none twice",
+        asked.len(),
+        failed.len(),
+        posts.len()
+    )
 }

@@ -153,6 +153,17 @@ pub(crate) fn skip<T>(test: &str, why: &str) -> Option<T> {
     None
 }
 
+/// Returns an image with Python and the usual libraries; `None`, with a word on why, where it can't be made.
+pub(crate) fn python_base(test: &str) -> Option<&'static str> {
+    const BASE: &str = "bluegreen-test/python-base:bookworm";
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("images/python-base.sh");
+    let made = Command::new(script).arg(BASE).output().unwrap();
+    if !made.status.success() {
+        return skip(test, &format!("no base image: {}", String::from_utf8_lossy(&made.stderr).trim()));
+    }
+    Some(BASE)
+}
+
 /// One build of the recipe's uptimer.
 pub(crate) struct Uptimer {
     pub(crate) version: u32,
@@ -165,18 +176,14 @@ pub(crate) struct Uptimer {
 impl TestGateway {
     /// Builds the uptimer's image for this gateway; `None`, with a word on why, where there is no Python to build it on.
     pub(crate) fn build(&self, test: &str, uptimer: &Uptimer) -> Option<String> {
-        const BASE: &str = "bluegreen-test/python-base:bookworm";
+        let base = python_base(test)?;
         let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-        let made = Command::new(root.join("images/python-base.sh")).arg(BASE).output().unwrap();
-        if !made.status.success() {
-            return skip(test, &format!("no base image: {}", String::from_utf8_lossy(&made.stderr).trim()));
-        }
         let image = format!("{}:v{}", self.named("uptimer"), uptimer.version);
         let folder = root.join("../examples/uptimer");
         // BuildKit is a plug-in that may be missing; the old builder is in every engine.
         let built = Command::new("docker")
             .env("DOCKER_BUILDKIT", "0")
-            .args(["build", "-q", "-t", &image, "--build-arg", &format!("BASE={BASE}")])
+            .args(["build", "-q", "-t", &image, "--build-arg", &format!("BASE={base}")])
             .args(["--build-arg", &format!("VERSION={}", uptimer.version)])
             .args(["--build-arg", &format!("LOADING={}", uptimer.loading)])
             .args(["--build-arg", &format!("FAIL={}", uptimer.fail)])

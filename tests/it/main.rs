@@ -19,6 +19,8 @@ mod described;
 mod docker_engine;
 // Holding against resuming in the model checker.
 mod gate_model;
+// The same chaos with containers, and restarts of the daemon.
+mod docker_chaos;
 // What a test needs of a real engine.
 mod docker_host;
 // Pushes and deployments to another host, and what keeps from it.

@@ -1,4 +1,5 @@
 //! The fake application as a program: `app VERSION LOADING-MS [LEDGER]` answers 503 while it loads, on `PORT` of 127.0.0.1,
+//! or of the address that `BIND` names,
 //! and notes each request in the ledger.
 
 use std::io::Write;
@@ -13,7 +14,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let version = args.next().ok_or("no version")?;
     let loading = Duration::from_millis(args.next().ok_or("no time")?.parse()?);
     let port: u16 = std::env::var("PORT")?.parse()?;
-    let app = upstream_at((Ipv4Addr::LOCALHOST, port).into(), &version).await;
+    let address = std::env::var("BIND").map_or(Ok(Ipv4Addr::LOCALHOST), |address| address.parse())?;
+    let app = upstream_at((address, port).into(), &version).await;
     app.behave(Behaviour::Status(503));
     if let Some(ledger) = args.next() {
         app.keep_ledger(ledger.as_ref())?;
