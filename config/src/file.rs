@@ -84,11 +84,9 @@ pub struct Log {
     /// Where access lines go.
     pub access_file: Option<Text>,
     /// Query parameters whose values are not written.
-    #[serde(default)]
-    pub access_redact: Vec<Text>,
+    pub access_redact: Option<Vec<Text>>,
     /// Paths whose requests are not written.
-    #[serde(default)]
-    pub access_exclude: Vec<Text>,
+    pub access_exclude: Option<Vec<Text>>,
     /// One of so many requests is written.
     pub access_one_in: Option<Number>,
 }

@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Limits, Listen};
+use crate::model::{AccessFormat, Limits, Listen};
+use crate::settings::ProxySettings;
 
 fn problems(text: &str) -> Vec<String> {
     parse(&Source::new("bgproxy.toml", text)).unwrap_err().iter().map(ToString::to_string).collect()
@@ -82,10 +83,28 @@ fn an_unknown_key_is_told_at_its_place() {
 #[test]
 fn private_stands_for_every_private_network() {
     let model = parse(&Source::new("f", "trusted_proxies = [\"private\", \"203.0.113.7\"]")).unwrap();
-    let trusts =
-        |ip: &str| model.trusted_proxies.iter().any(|net| net.contains(&ip.parse::<std::net::IpAddr>().unwrap()));
+    let networks = crate::network::expand(&model.trusted_proxies);
+    let trusts = |ip: &str| networks.iter().any(|net| net.contains(&ip.parse::<std::net::IpAddr>().unwrap()));
     assert!(trusts("10.1.2.3") && trusts("fd00::1") && trusts("::1") && trusts("203.0.113.7"));
     assert!(!trusts("203.0.113.8") && !trusts("172.32.0.1") && !trusts("2001:db8::1"));
+}
+
+#[test]
+fn what_the_file_leaves_open_is_taken_from_the_table_and_what_it_says_is_its_own() {
+    let model = parse(&Source::new("f", "[limits]\nidle_timeout = \"5s\"\nheader_fields = 20\n")).unwrap();
+    let table: ProxySettings = serde_json::from_str(
+        r#"{"trusted_proxies":["cloudflare"],"limits":{"idle_timeout":"9s","header_timeout":"3s"},"log":{"access":"json"}}"#,
+    )
+    .unwrap();
+    let both = model.with(&table);
+    let time = |seconds| std::time::Duration::from_secs(seconds);
+    assert_eq!(
+        (both.limits.idle_timeout, both.limits.header_timeout, both.limits.header_fields),
+        (time(5), time(3), 20)
+    );
+    assert_eq!((both.log.access.format, both.trusted_proxies.len()), (AccessFormat::Json, 1));
+    assert_eq!(both.with(&ProxySettings::default()), model, "without the table it is the file alone");
+    assert_eq!(Model::default().with(&Model::default().in_force()), Model::default());
 }
 
 /// Texts near to the real thing: its own lines, shuffled, cut and mixed with noise.

@@ -5,12 +5,14 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::IpNet;
-
 use crate::admin::request::ServiceSettings;
 use crate::health::HealthCheck;
 use crate::name::{EndpointAddr, PathPrefix, ServiceName};
+use crate::network::Network;
+use crate::settings::{LimitSettings, LogSettings, ProxySettings};
 use crate::{defaults, paths};
+
+pub use crate::settings::AccessFormat;
 
 /// What `bgproxy.toml` means; the default is what no file at all means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,15 +26,17 @@ pub struct Model {
     /// Worker threads.
     pub workers: Workers,
     /// Networks whose `X-Forwarded-*` and `Forwarded` are believed.
-    pub trusted_proxies: Vec<IpNet>,
+    pub trusted_proxies: Vec<Network>,
     /// Networks whose connections begin with a PROXY header.
-    pub proxy_protocol: Vec<IpNet>,
+    pub proxy_protocol: Vec<Network>,
     /// Where the metrics are served besides the admin socket.
     pub metrics: Option<SocketAddr>,
     /// Limits and time-outs.
     pub limits: Limits,
     /// What is logged, and where.
     pub log: Log,
+    /// What the file itself says of all that changes while the proxy runs; the fields above are what it means.
+    pub settings: ProxySettings,
     /// The file's services, in the order of their names.
     pub services: Vec<FileService>,
 }
@@ -49,7 +53,69 @@ impl Default for Model {
             metrics: None,
             limits: Limits::default(),
             log: Log::default(),
+            settings: ProxySettings::default(),
             services: Vec::new(),
+        }
+    }
+}
+
+impl Model {
+    /// Returns the configuration with what the file leaves open taken from a table, and the default where neither says it.
+    #[must_use]
+    pub fn with(&self, table: &ProxySettings) -> Self {
+        let ProxySettings { trusted_proxies, proxy_protocol, limits, log } = self.settings.clone().or(table);
+        let (default, access) = (Limits::default(), Access::default());
+        Self {
+            trusted_proxies: trusted_proxies.unwrap_or_default(),
+            proxy_protocol: proxy_protocol.unwrap_or_default(),
+            limits: Limits {
+                connections: limits.connections.unwrap_or(default.connections),
+                connections_per_address: limits.connections_per_address,
+                header_timeout: limits.header_timeout.unwrap_or(default.header_timeout),
+                idle_timeout: limits.idle_timeout.unwrap_or(default.idle_timeout),
+                body_idle_timeout: limits.body_idle_timeout.unwrap_or(default.body_idle_timeout),
+                connect_timeout: limits.connect_timeout.unwrap_or(default.connect_timeout),
+                response_timeout: limits.response_timeout.unwrap_or(default.response_timeout),
+                shutdown_timeout: limits.shutdown_timeout.unwrap_or(default.shutdown_timeout),
+                ..self.limits.clone()
+            },
+            log: Log {
+                access: Access {
+                    format: log.access.unwrap_or_default(),
+                    file: log.access_file,
+                    redact: log.access_redact.unwrap_or_default(),
+                    exclude: log.access_exclude.unwrap_or_default(),
+                    one_in: log.access_one_in.unwrap_or(access.one_in),
+                },
+                ..self.log.clone()
+            },
+            ..self.clone()
+        }
+    }
+
+    /// Returns what is in force of all that changes while the proxy runs; open is left what has no default.
+    pub fn in_force(&self) -> ProxySettings {
+        let (limits, access) = (&self.limits, &self.log.access);
+        ProxySettings {
+            trusted_proxies: Some(self.trusted_proxies.clone()),
+            proxy_protocol: Some(self.proxy_protocol.clone()),
+            limits: LimitSettings {
+                connections: Some(limits.connections),
+                connections_per_address: limits.connections_per_address,
+                header_timeout: Some(limits.header_timeout),
+                idle_timeout: Some(limits.idle_timeout),
+                body_idle_timeout: Some(limits.body_idle_timeout),
+                connect_timeout: Some(limits.connect_timeout),
+                response_timeout: Some(limits.response_timeout),
+                shutdown_timeout: Some(limits.shutdown_timeout),
+            },
+            log: LogSettings {
+                access: Some(access.format),
+                access_file: access.file.clone(),
+                access_redact: Some(access.redact.clone()),
+                access_exclude: Some(access.exclude.clone()),
+                access_one_in: Some(access.one_in),
+            },
         }
     }
 }
@@ -176,18 +242,6 @@ impl Default for Access {
     fn default() -> Self {
         Self { format: AccessFormat::default(), file: None, redact: Vec::new(), exclude: Vec::new(), one_in: 1 }
     }
-}
-
-/// What is written of each request.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum AccessFormat {
-    /// Nothing.
-    #[default]
-    Off,
-    /// The line that Apache and nginx call `combined`.
-    Combined,
-    /// One JSON object a line.
-    Json,
 }
 
 /// How much the proxy says of itself.

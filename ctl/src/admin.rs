@@ -12,6 +12,7 @@ use config::admin::request::{
 use config::admin::response::{self, Flipped, Paused, ServiceStatus, Status, Version};
 use config::admin::{AdminError, BODY_BYTES, Call, ErrorCode, Event, LEASE_HEADER, Verb};
 use config::name::ServiceName;
+use config::settings::ProxySettings;
 use http::{Request, Response, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -254,6 +255,26 @@ impl Client {
             Err(Error::Refused(refusal)) if refusal.code == ErrorCode::UnknownService => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Returns the proxy's own settings; `None` where it is of a build that takes none.
+    ///
+    /// # Errors
+    /// As of every call.
+    pub async fn proxy(&mut self) -> Result<Option<response::Proxy>, Error> {
+        match self.answer(Call::Proxy, None, None::<&()>).await {
+            Ok(proxy) => Ok(Some(proxy)),
+            Err(Error::Refused(refusal)) if refusal.code == ErrorCode::NoSuchCall => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts the proxy's own settings in force, in the place of those before.
+    ///
+    /// # Errors
+    /// As of every call.
+    pub async fn put_proxy(&mut self, at: Match, settings: &ProxySettings) -> Result<(), Error> {
+        self.request(Call::PutProxy, Some(at), Some(settings)).await?.collect_answer().await.map(drop)
     }
 
     /// Follows what happens in the proxy.

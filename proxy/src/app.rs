@@ -11,7 +11,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use config::error::Problem;
-use config::model::{Access, Listen, Model};
+use config::model::{Listen, Model};
+use config::settings::ProxySettings;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use tokio::sync::{mpsc, watch as stages};
@@ -145,7 +146,7 @@ impl App {
         let addresses = sockets.iter().filter_map(|group| group.first()?.local_addr().ok()).collect();
         let made = make_folder(admin.parent().unwrap_or(Path::new(""))).and_then(|()| AdminSocket::bind(&admin));
         let admin_socket = made.map_err(|source| StartError::Admin { path: admin.clone(), source })?;
-        let access = open_access_log(&model.log.access)?;
+        let access = open_access_log(&model, &state.1.proxy.settings)?;
         let metrics = model.metrics.map(bind_metrics).transpose()?;
         Ok(Bound {
             addresses,
@@ -324,10 +325,20 @@ fn open_state(folder: &Path) -> Result<(File, (Store, Restored)), StartError> {
     Ok((lock, Store::open(folder).map_err(failed)?))
 }
 
-fn open_access_log(access: &Access) -> Result<AccessLog, StartError> {
-    let path = access.file.clone();
-    AccessLog::start(path.clone())
-        .map_err(|source| StartError::AccessLog { path: path.unwrap_or_else(|| "stdout".into()), source })
+fn open_access_log(model: &Model, table: &ProxySettings) -> Result<AccessLog, StartError> {
+    let path = model.with(table).log.access.file;
+    let is_files = path == model.log.access.file;
+    match AccessLog::start(path.clone()) {
+        // What was asked for some time ago keeps no proxy from starting.
+        Err(error) if !is_files => {
+            let path = path.unwrap_or_default();
+            tracing::warn!(%error, path = %path.display(), "the access log can't be opened; its lines go to stdout");
+            AccessLog::start(None).map_err(|source| StartError::AccessLog { path: "stdout".into(), source })
+        }
+        started => {
+            started.map_err(|source| StartError::AccessLog { path: path.unwrap_or_else(|| "stdout".into()), source })
+        }
+    }
 }
 
 /// Makes a folder that only we can read, where there is none.

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc, watch as stages};
 
 use crate::admin::scrape;
 use crate::admin::server::{self, Context};
-use crate::control::reload::{ConfigFile, Order, Reloader, settings};
+use crate::control::reload::{ConfigFile, Configure, Order, Reloader, settings};
 use crate::control::store::{Restored, Store};
 use crate::control::{self, Control, Handle, Reports};
 use crate::telemetry::access_log::Lines;
@@ -57,11 +57,12 @@ pub(crate) fn run(setup: Setup) -> io::Result<()> {
         } = setup;
         let listener = tokio::net::UnixListener::from_std(listener)?;
         let (mut control, live) = Control::open(state.0, state.1, workers);
+        let in_force = model.with(control.proxy_settings());
         let (resolver, resolves) = mpsc::unbounded_channel();
         let (suspects, suspected) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             live,
-            settings: stages::Sender::new(settings(&model)),
+            settings: stages::Sender::new(settings(&in_force)),
             cut: stages::Sender::new(Vec::new()),
             leaving: stages::Sender::new(Vec::new()),
             resolver,
@@ -94,6 +95,11 @@ pub(crate) fn run(setup: Setup) -> io::Result<()> {
                     let problems = reloader.reload();
                     // Whoever asked may have gone.
                     drop(reply.map(|reply| reply.send(problems)));
+                }
+                Order::Tell(reply) => drop(reply.send(reloader.tell())),
+                Order::Configure(order) => {
+                    let Configure { settings, if_match, reply } = *order;
+                    drop(reply.send(reloader.configure(settings, if_match)));
                 }
                 Order::Stop => break,
             }

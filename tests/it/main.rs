@@ -11,6 +11,8 @@ mod clients;
 mod closed;
 // Two services under load while a schedule kills whatever there is.
 mod chaos;
+// The proxy's own settings, by the admin API and by `bluegreen.toml`.
+mod configured;
 // `bgctl demo` to its verdict, good and bad.
 mod demo;
 // `bluegreen.toml` describes a deployment.

@@ -184,6 +184,8 @@ fn every_admin_call_and_error_code_is_documented() {
         Call::Log(service.clone()),
         Call::Put(service.clone()),
         Call::Delete(service.clone()),
+        Call::Proxy,
+        Call::PutProxy,
         Call::Reload,
         Call::Events,
         Call::Metrics,

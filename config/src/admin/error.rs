@@ -16,7 +16,7 @@ pub enum ErrorCode {
     RouteTaken,
     /// 409: `If-Match` names another generation than the present one.
     Stale,
-    /// 409: the service belongs to the file, or to the admin API, and the other wanted to change it.
+    /// 409: the service, or the setting, belongs to the file, or to the admin API, and the other wanted to change it.
     OtherOrigin,
     /// 409: the slot has no endpoints.
     EmptySlot,

@@ -170,6 +170,11 @@ pub enum Event {
         /// The service.
         service: ServiceName,
     },
+    /// The proxy's own settings changed.
+    Configured {
+        /// Their generation now.
+        generation: u64,
+    },
     /// The configuration file was read again.
     Reloaded {
         /// Empty where it was applied; else why the old one stays.

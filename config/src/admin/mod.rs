@@ -41,6 +41,10 @@ pub enum Call {
     Delete(ServiceName),
     /// `POST /v1/services/NAME/VERB`.
     Act(ServiceName, Verb),
+    /// `GET /v1/proxy`: [`response::Proxy`].
+    Proxy,
+    /// `PUT /v1/proxy` with [`ProxySettings`](crate::settings::ProxySettings): the proxy's own settings, as a whole.
+    PutProxy,
     /// `POST /v1/reload`: reads `bgproxy.toml` again.
     Reload,
     /// `GET /v1/events`: a stream of [`Event`], one a line.
@@ -120,9 +124,10 @@ impl Call {
             | Self::Service(_)
             | Self::History(_)
             | Self::Log(_)
+            | Self::Proxy
             | Self::Events
             | Self::Metrics => "GET",
-            Self::Put(_) => "PUT",
+            Self::Put(_) | Self::PutProxy => "PUT",
             Self::Delete(_) => "DELETE",
             Self::Act(..) | Self::Reload => "POST",
         }
@@ -138,6 +143,7 @@ impl Call {
             Self::History(name) => format!("/v1/services/{name}/history"),
             Self::Log(name) => format!("/v1/services/{name}/log"),
             Self::Act(name, verb) => format!("/v1/services/{name}/{}", verb.as_str()),
+            Self::Proxy | Self::PutProxy => "/v1/proxy".to_owned(),
             Self::Reload => "/v1/reload".to_owned(),
             Self::Events => "/v1/events".to_owned(),
             Self::Metrics => "/metrics".to_owned(),
@@ -169,6 +175,8 @@ impl Call {
                 let verb = Verb::ALL.into_iter().find(|known| known.as_str() == *verb).ok_or_else(unknown)?;
                 Ok(Self::Act(name(service)?, verb))
             }
+            ("GET", ["v1", "proxy"]) => Ok(Self::Proxy),
+            ("PUT", ["v1", "proxy"]) => Ok(Self::PutProxy),
             ("POST", ["v1", "reload"]) => Ok(Self::Reload),
             ("GET", ["v1", "events"]) => Ok(Self::Events),
             ("GET", ["metrics"]) => Ok(Self::Metrics),
@@ -193,6 +201,8 @@ mod tests {
             Call::Log(shop.clone()),
             Call::Put(shop.clone()),
             Call::Delete(shop.clone()),
+            Call::Proxy,
+            Call::PutProxy,
             Call::Reload,
             Call::Events,
             Call::Metrics,

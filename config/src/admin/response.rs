@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::request::ServiceSettings;
 use crate::name::{EndpointAddr, ServiceName, Slot};
+use crate::settings::ProxySettings;
 
 /// What answers on the socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,6 +128,19 @@ pub struct BakeStatus {
     /// How much of it is left.
     #[serde(with = "crate::duration")]
     pub left: Duration,
+}
+
+/// The proxy's own settings, those that change while it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proxy {
+    /// Counts the changes by the admin API.
+    pub generation: u64,
+    /// What the admin API has set.
+    pub settings: ProxySettings,
+    /// The keys that stand in `bgproxy.toml`, which are changed there alone.
+    pub file: Vec<String>,
+    /// All that is in force.
+    pub in_force: ProxySettings,
 }
 
 /// Who made a service.

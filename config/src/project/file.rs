@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Visitor};
 use serde_spanned::Spanned;
 
-use crate::file::{Number, Options, Text};
+use crate::file::{Limits, Log, Number, Options, Text};
 
 /// The whole file.
 #[derive(Debug, Default, serde::Deserialize)]
@@ -14,9 +14,27 @@ use crate::file::{Number, Options, Text};
 pub struct File {
     /// The Docker host.
     pub host: Option<Text>,
+    /// The proxy's own settings.
+    pub proxy: Option<Proxy>,
     /// Services, by name.
     #[serde(default)]
     pub services: BTreeMap<Text, Service>,
+}
+
+/// `[proxy]`: of the proxy's own file what changes while it runs.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Proxy {
+    /// Networks whose forwarded headers are believed.
+    pub trusted_proxies: Option<Vec<Text>>,
+    /// Networks whose connections begin with a PROXY header.
+    pub proxy_protocol: Option<Vec<Text>>,
+    /// Limits and time-outs; those that need a restart were refused before.
+    #[serde(default)]
+    pub limits: Limits,
+    /// The access log; what needs a restart was refused before.
+    #[serde(default)]
+    pub log: Log,
 }
 
 /// The host alone, whatever else the file says.

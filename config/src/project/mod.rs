@@ -21,6 +21,8 @@ use crate::validate::{self, Judge};
 pub const FILE: &str = "bluegreen.toml";
 
 const HINT: &str = "docs/bluegreen-toml.md lists every key";
+const RESTART_HINT: &str =
+    "it stands in the proxy's own bgproxy.toml; in a container `bgctl up --publish` says where the proxy is reached";
 
 /// Returns the project in a file; `judge` knows what is written in docker's own words.
 ///
@@ -56,14 +58,20 @@ pub fn parse(source: &Source, judge: Judge<'_>) -> Result<Project, Vec<Problem>>
     let mut table = DeTable::parse(source.text()).map_err(|error| vec![syntax(source, &error)])?;
     let mut problems = Vec::new();
     let mut keys = Keys { source, problems: &mut problems };
-    keys.table(table.get_mut(), schema::TOP, &["services"]);
-    if let Some(DeValue::Table(services)) = table.get_mut().get_mut("services").map(Spanned::get_mut) {
+    keys.table(table.get_mut(), schema::TOP, &["proxy", "services"], &[]);
+    if let Some(proxy) = inner(table.get_mut(), "proxy") {
+        keys.table(proxy, schema::PROXY, &["limits", "log"], schema::RESTART);
+        for (name, known, restart) in
+            [("limits", schema::LIMITS, schema::RESTART_LIMITS), ("log", schema::LOG, schema::RESTART_LOG)]
+        {
+            inner(proxy, name).into_iter().for_each(|table| keys.table(table, known, &[], restart));
+        }
+    }
+    if let Some(services) = inner(table.get_mut(), "services") {
         for (_, service) in services.iter_mut() {
             let DeValue::Table(service) = service.get_mut() else { continue };
-            keys.table(service, schema::SERVICE, &["options"]);
-            if let Some(DeValue::Table(options)) = service.get_mut("options").map(Spanned::get_mut) {
-                keys.table(options, schema::OPTIONS, &[]);
-            }
+            keys.table(service, schema::SERVICE, &["options"], &[]);
+            inner(service, "options").into_iter().for_each(|table| keys.table(table, schema::OPTIONS, &[], &[]));
         }
     }
     match file::File::deserialize(toml::Deserializer::from(table)) {
@@ -72,6 +80,14 @@ pub fn parse(source: &Source, judge: Judge<'_>) -> Result<Project, Vec<Problem>>
             problems.push(syntax(source, &error));
             Err(problems)
         }
+    }
+}
+
+/// Returns a table within a table, where it is one.
+fn inner<'t, 'i>(table: &'t mut DeTable<'i>, name: &str) -> Option<&'t mut DeTable<'i>> {
+    match table.get_mut(name).map(Spanned::get_mut) {
+        Some(DeValue::Table(inner)) => Some(inner),
+        _ => None,
     }
 }
 
@@ -86,18 +102,20 @@ struct Keys<'a> {
 }
 
 impl Keys<'_> {
-    fn table(&mut self, table: &mut DeTable<'_>, keys: &[Key], tables: &[&str]) {
+    /// `restart` are keys that the proxy's own file has beside these.
+    fn table(&mut self, table: &mut DeTable<'_>, keys: &[Key], tables: &[&str], restart: &[&str]) {
         let mut unknown = Vec::new();
         for name in table.keys() {
             let text: &str = name.get_ref();
             if keys.iter().any(|key| key.name == text) || tables.contains(&text) {
                 continue;
             }
-            let hint = match nearest(text, keys) {
-                Some(key) => format!("write `{key}`"),
-                None => HINT.to_owned(),
+            let (what, hint) = if restart.contains(&text) {
+                (format!("`{text}` needs a restart of the proxy, so it can't be sent to one"), RESTART_HINT.to_owned())
+            } else {
+                let hint = nearest(text, keys).map_or_else(|| HINT.to_owned(), |key| format!("write `{key}`"));
+                (format!("there is no key `{}`", text.chars().take(80).collect::<String>()), hint)
             };
-            let what = format!("there is no key `{}`", text.chars().take(80).collect::<String>());
             self.problems.push(self.source.problem(name.span(), what).hint(hint));
             unknown.push(text.to_owned());
         }

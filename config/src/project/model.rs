@@ -5,12 +5,15 @@ use std::time::Duration;
 use crate::health::StatusRange;
 use crate::name::{HostPattern, PathPrefix, ServiceName};
 use crate::options::ServiceOptions;
+use crate::settings::ProxySettings;
 
 /// The whole file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Project {
     /// The Docker host.
     pub host: Option<String>,
+    /// The proxy's own settings; where absent the present ones stay, and what the table leaves out has its default.
+    pub proxy: Option<ProxySettings>,
     /// The services, in the order of their names.
     pub services: Vec<Service>,
 }

@@ -53,9 +53,48 @@ const fn key(name: &'static str, takes: Takes, about: &'static str) -> Key {
     Key { name, takes, about }
 }
 
-/// The keys of the file itself, `services` aside.
+/// The keys of the file itself, `proxy` and `services` aside.
 pub const TOP: &[Key] =
     &[key("host", Text, "the Docker host: an ssh name, user@host, or a URL (ssh:// unix:// tcp://)")];
+
+/// The keys of `[proxy]`, its tables aside.
+pub const PROXY: &[Key] = &[
+    key(
+        "trusted_proxies",
+        Texts,
+        "networks whose X-Forwarded-* and Forwarded are believed: 10.0.0.0/8, private, cloudflare",
+    ),
+    key("proxy_protocol", Texts, "networks of load balancers whose connections begin with a PROXY header"),
+];
+
+/// The keys of `[proxy.limits]`.
+pub const LIMITS: &[Key] = &[
+    key("connections", Whole(1, 1_000_000), "client connections at once"),
+    key("connections_per_address", Whole(1, 1_000_000), "those of one client address"),
+    key("header_timeout", Time, "the complete head of a request, from its first byte"),
+    key("idle_timeout", Time, "a client connection without a request"),
+    key("body_idle_timeout", Time, "a body in which nothing moves"),
+    key("connect_timeout", Time, "connecting to an application"),
+    key("response_timeout", Time, "from the whole request sent to the head of the answer"),
+    key("shutdown_timeout", Time, "how long SIGTERM waits for requests in flight"),
+];
+
+/// The keys of `[proxy.log]`.
+pub const LOG: &[Key] = &[
+    key("access", Word(&["off", "combined", "json"]), "a line for each request at its end"),
+    key("access_file", Text, "the file of the proxy's host that the lines go to, instead of its stdout"),
+    key("access_redact", Texts, "query parameters whose values are not written"),
+    key("access_exclude", Texts, "path prefixes whose requests are not written"),
+    key("access_one_in", Whole(1, 1_000_000), "one of so many requests is written"),
+];
+
+/// The keys of `bgproxy.toml` that no table here has: the proxy takes them when it starts.
+pub const RESTART: &[&str] = &["listen", "admin", "state", "workers", "metrics"];
+/// The same of its `[limits]`.
+pub const RESTART_LIMITS: &[&str] =
+    &["header_bytes", "header_fields", "target_bytes", "upstream_idle", "upstream_idle_connections"];
+/// The same of its `[log]`.
+pub const RESTART_LOG: &[&str] = &["level", "format"];
 
 /// The keys of `[services.NAME]`, `options` aside.
 pub const SERVICE: &[Key] = &[
@@ -137,6 +176,10 @@ pub fn schema() -> Value {
         "additionalProperties": table("a service: what is left out stays as it runs", &service),
     });
     top.insert("services".to_owned(), services);
+    let mut proxy = properties(PROXY);
+    proxy.insert("limits".to_owned(), table("limits and time-outs", &properties(LIMITS)));
+    proxy.insert("log".to_owned(), table("the access log", &properties(LOG)));
+    top.insert("proxy".to_owned(), table("the proxy's own settings: what is left out has its default", &proxy));
     let mut schema = table("how the services of a project are deployed", &top);
     schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
     schema["title"] = json!("bluegreen.toml");

@@ -22,7 +22,8 @@ fn the_examples_load_and_the_full_one_has_every_key() {
         assert!(!project.services.is_empty(), "{name}");
     }
     let full = include_str!("../../../examples/bluegreen.toml");
-    for key in schema::TOP.iter().chain(schema::SERVICE).chain(schema::OPTIONS) {
+    let tables = [schema::TOP, schema::PROXY, schema::LIMITS, schema::LOG, schema::SERVICE, schema::OPTIONS];
+    for key in tables.into_iter().flatten() {
         let is_there = full.contains(&format!("\n{} = ", key.name)) || full.contains(&format!(".{}]", key.name));
         assert!(is_there, "examples/bluegreen.toml lacks `{}`", key.name);
     }
@@ -34,10 +35,14 @@ fn every_key_is_in_the_schema_and_on_its_page_and_the_parser_knows_no_other() {
     let reference = include_str!("../../../docs/config-reference.md");
     let schema = schema::schema();
     let service = &schema["properties"]["services"]["additionalProperties"];
+    let proxy = &schema["properties"]["proxy"]["properties"];
     for (keys, found, text) in [
         (schema::TOP, &schema["properties"], page),
         (schema::SERVICE, &service["properties"], page),
         (schema::OPTIONS, &service["properties"]["options"]["properties"], reference),
+        (schema::PROXY, proxy, reference),
+        (schema::LIMITS, &proxy["limits"]["properties"], reference),
+        (schema::LOG, &proxy["log"]["properties"], reference),
     ] {
         for key in keys {
             assert_eq!(found[key.name]["description"], key.about, "{}", key.name);
@@ -60,7 +65,13 @@ fn every_key_is_in_the_schema_and_on_its_page_and_the_parser_knows_no_other() {
         fields.sort();
         fields
     };
-    assert_eq!(sorted(fields::<file::File>()), names(schema::TOP, &["services"]));
+    assert_eq!(sorted(fields::<file::File>()), names(schema::TOP, &["proxy", "services"]));
+    assert_eq!(sorted(fields::<file::Proxy>()), names(schema::PROXY, &["limits", "log"]));
+    assert_eq!(sorted(fields::<crate::file::Limits>()), names(schema::LIMITS, schema::RESTART_LIMITS));
+    assert_eq!(sorted(fields::<crate::file::Log>()), names(schema::LOG, schema::RESTART_LOG));
+    // The proxy's own file has the same at its top, but for its services.
+    let top = [schema::RESTART, &["limits", "log", "services"]].concat();
+    assert_eq!(sorted(fields::<crate::file::File>()), names(schema::PROXY, &top));
     assert_eq!(sorted(fields::<file::Service>()), names(schema::SERVICE, &["options"]));
     assert_eq!(sorted(fields::<crate::file::Options>()), names(schema::OPTIONS, &[]));
 }
@@ -81,6 +92,33 @@ fn every_problem_has_its_place() {
         "bluegreen.toml:11:17: `1x` is not a size",
         "bluegreen.toml:12:9: `burst` has no rate",
         "bluegreen.toml:13:1: there is no key `colour` (docs/bluegreen-toml.md",
+    ];
+    assert_eq!(problems.len(), wanted.len(), "{problems:#?}");
+    for (problem, wanted) in problems.iter().zip(wanted) {
+        assert!(problem.starts_with(wanted), "{problem}");
+    }
+}
+
+#[test]
+fn the_proxys_settings_are_read_and_what_needs_a_restart_is_told_so_at_its_place() {
+    let text = "[proxy]\ntrusted_proxies = [\"cloudflare\"]\n[proxy.limits]\nidle_timeout = \"9s\"\n\
+        [proxy.log]\naccess = \"json\"\n";
+    let settings = read(text).unwrap().proxy.unwrap();
+    let keys: Vec<String> = settings.keys().into_keys().collect();
+    assert_eq!(keys, ["limits.idle_timeout", "log.access", "trusted_proxies"]);
+    assert_eq!(read("host = \"h\"").unwrap().proxy, None, "without the table what is in force stays");
+    let problems = problems(
+        "[proxy]\nlisten = [\"0.0.0.0:80\"]\ntrusted_proxies = [\"10.0.0.0/33\"]\n[proxy.limits]\nconnections = 0\n\
+         header_bytes = 9000\n[proxy.log]\naccess = \"apache\"\nlevel = \"debug\"\nacces = \"json\"\n",
+    );
+    let wanted = [
+        "bluegreen.toml:2:1: `listen` needs a restart of the proxy",
+        "bluegreen.toml:3:20: `10.0.0.0/33` is not a network",
+        "bluegreen.toml:5:15: `connections` is 0",
+        "bluegreen.toml:6:1: `header_bytes` needs a restart",
+        "bluegreen.toml:8:10: `apache` is no access (one of off, combined, json)",
+        "bluegreen.toml:9:1: `level` needs a restart",
+        "bluegreen.toml:10:1: there is no key `acces`",
     ];
     assert_eq!(problems.len(), wanted.len(), "{problems:#?}");
     for (problem, wanted) in problems.iter().zip(wanted) {

@@ -9,11 +9,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use ipnet::IpNet;
-
 use crate::error::{Problem, Source};
 use crate::file::{self, File, Number, Text};
-use crate::model::{Access, AccessFormat, FileService, Limits, Listen, Log, LogFormat, LogLevel, Model, Workers};
+use crate::model::{FileService, Limits, Listen, LogFormat, LogLevel, Model, Workers};
+use crate::network::Network;
+use crate::settings::{AccessFormat, CONNECTIONS, LONGEST, LimitSettings, LogSettings, ONE_IN, ProxySettings};
 use crate::{duration, paths};
 
 mod options;
@@ -22,65 +22,45 @@ mod service;
 
 pub use self::project::{Judge, project};
 
-/// What `private` stands for: the networks that no visitor from outside can have.
-const PRIVATE: [&str; 8] = [
-    "10.0.0.0/8",
-    "172.16.0.0/12",
-    "192.168.0.0/16",
-    "127.0.0.0/8",
-    "169.254.0.0/16",
-    "::1/128",
-    "fc00::/7",
-    "fe80::/10",
-];
-/// What `cloudflare` stands for: the networks that Cloudflare publishes at cloudflare.com/ips, as of 2026-11. They have not
-/// changed since 2021; where they do, the new ones can be listed beside the word.
-const CLOUDFLARE: [&str; 22] = [
-    "173.245.48.0/20",
-    "103.21.244.0/22",
-    "103.22.200.0/22",
-    "103.31.4.0/22",
-    "141.101.64.0/18",
-    "108.162.192.0/18",
-    "190.93.240.0/20",
-    "188.114.96.0/20",
-    "197.234.240.0/22",
-    "198.41.128.0/17",
-    "162.158.0.0/15",
-    "104.16.0.0/13",
-    "104.24.0.0/14",
-    "172.64.0.0/13",
-    "131.0.72.0/22",
-    "2400:cb00::/32",
-    "2606:4700::/32",
-    "2803:f800::/32",
-    "2405:b500::/32",
-    "2405:8100::/32",
-    "2a06:98c0::/29",
-    "2c0f:f248::/32",
-];
-/// Longer than anybody waits; keeps sums of instants far from their end.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
-
 /// Returns the model that a file means.
 ///
 /// # Errors
 /// Every problem of the file, in its order.
 pub fn validate(file: File, source: &Source) -> Result<Model, Vec<Problem>> {
     let mut check = Check { source, problems: Vec::new() };
-    let model = Model {
+    let hot = Hot { trusted_proxies: file.trusted_proxies, proxy_protocol: file.proxy_protocol };
+    let (limits, level, format) = (check.restart_limits(&file.limits), file.log.level.clone(), file.log.format.clone());
+    let mut model = Model {
         listen: check.listen(file.listen),
         admin: check.path("admin", file.admin, paths::ADMIN_SOCKET),
         state: check.path("state", file.state, paths::STATE_DIR),
         workers: check.workers(file.workers),
-        trusted_proxies: check.networks(file.trusted_proxies.unwrap_or_default()),
-        proxy_protocol: check.networks(file.proxy_protocol.unwrap_or_default()),
         metrics: file.metrics.and_then(|text| check.word(&text, "write an IP address and a port: 127.0.0.1:9100")),
-        limits: check.limits(file.limits),
-        log: check.log(file.log),
+        settings: check.proxy_settings(hot, file.limits, file.log),
+        limits,
         services: check.services(file.services),
+        ..Model::default()
     };
+    model.log.level = check.choice(
+        "level",
+        level,
+        &[
+            ("error", LogLevel::Error),
+            ("warn", LogLevel::Warn),
+            ("info", LogLevel::Info),
+            ("debug", LogLevel::Debug),
+            ("trace", LogLevel::Trace),
+        ],
+    );
+    model.log.format = check.choice("format", format, &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+    let model = model.with(&ProxySettings::default());
     check.end(model)
+}
+
+/// What of the top level changes while the proxy runs.
+struct Hot {
+    trusted_proxies: Option<Vec<Text>>,
+    proxy_protocol: Option<Vec<Text>>,
 }
 
 /// A route of the file, as the second service that claims it sees it: domain and path as text.
@@ -146,55 +126,68 @@ impl Check<'_> {
         count.and_then(NonZeroUsize::new).map_or(Workers::PerCore, Workers::Count)
     }
 
-    fn networks(&mut self, texts: Vec<Text>) -> Vec<IpNet> {
-        let mut networks = Vec::new();
-        for text in texts {
-            let word = text.get_ref().as_str();
-            if word == "private" {
-                networks.extend(PRIVATE.iter().filter_map(|network| network.parse::<IpNet>().ok()));
-            } else if word == "cloudflare" {
-                networks.extend(CLOUDFLARE.iter().filter_map(|network| network.parse::<IpNet>().ok()));
-            } else if let Ok(network) = word.parse::<IpNet>() {
-                networks.push(network.trunc());
-            } else if let Ok(address) = word.parse::<std::net::IpAddr>() {
-                networks.push(address.into());
-            } else {
-                let what = format!("`{}` is not a network", shorten(word));
-                self.refuse(
-                    text.span(),
-                    what,
-                    "write 10.0.0.0/8, 2001:db8::/32, a single address, private, or cloudflare",
-                );
-            }
+    /// What changes while the proxy runs, in either file.
+    fn proxy_settings(&mut self, hot: Hot, limits: file::Limits, log: file::Log) -> ProxySettings {
+        ProxySettings {
+            trusted_proxies: hot.trusted_proxies.map(|texts| self.networks(&texts)),
+            proxy_protocol: hot.proxy_protocol.map(|texts| self.networks(&texts)),
+            limits: self.limits(limits),
+            log: self.access_log(log),
         }
-        networks
     }
 
-    fn limits(&mut self, file: file::Limits) -> Limits {
+    fn networks(&mut self, texts: &[Text]) -> Vec<Network> {
+        let hint = "write 10.0.0.0/8, 2001:db8::/32, a single address, private, or cloudflare";
+        texts.iter().filter_map(|text| self.word(text, hint)).collect()
+    }
+
+    fn limits(&mut self, file: file::Limits) -> LimitSettings {
         let default = Limits::default();
+        let mut time =
+            |key: &str, text: Option<Text>, default| text.map(|text| self.duration(key, Some(text), default));
+        let header_timeout = time("header_timeout", file.header_timeout, default.header_timeout);
+        let idle_timeout = time("idle_timeout", file.idle_timeout, default.idle_timeout);
+        let body_idle_timeout = time("body_idle_timeout", file.body_idle_timeout, default.body_idle_timeout);
+        let connect_timeout = time("connect_timeout", file.connect_timeout, default.connect_timeout);
+        let response_timeout = time("response_timeout", file.response_timeout, default.response_timeout);
+        let shutdown_timeout = time("shutdown_timeout", file.shutdown_timeout, default.shutdown_timeout);
+        let mut count =
+            |key: &str, number: Option<Number>| number.map(|number| self.number(key, Some(number), 1, CONNECTIONS));
+        LimitSettings {
+            connections: count("connections", file.connections),
+            connections_per_address: count("connections_per_address", file.connections_per_address),
+            header_timeout,
+            idle_timeout,
+            body_idle_timeout,
+            connect_timeout,
+            response_timeout,
+            shutdown_timeout,
+        }
+    }
+
+    /// The limits that are given to each worker's parser and pool when it starts.
+    fn restart_limits(&mut self, file: &file::Limits) -> Limits {
+        let default = Limits::default();
+        let (fields, idle) = (file.header_fields.clone(), file.upstream_idle.clone());
         Limits {
-            connections: self.number("connections", file.connections, default.connections, 1..=1_000_000),
-            connections_per_address: file
-                .connections_per_address
-                .map(|number| self.number("connections_per_address", Some(number), 1, 1..=1_000_000)),
-            header_timeout: self.duration("header_timeout", file.header_timeout, default.header_timeout),
-            idle_timeout: self.duration("idle_timeout", file.idle_timeout, default.idle_timeout),
-            body_idle_timeout: self.duration("body_idle_timeout", file.body_idle_timeout, default.body_idle_timeout),
-            connect_timeout: self.duration("connect_timeout", file.connect_timeout, default.connect_timeout),
-            response_timeout: self.duration("response_timeout", file.response_timeout, default.response_timeout),
             // The server's buffer has 8 KiB at least; beyond 1 MiB a client could buy memory with one request.
-            header_bytes: self.number("header_bytes", file.header_bytes, default.header_bytes, 8192..=1024 * 1024),
-            header_fields: self.number("header_fields", file.header_fields, default.header_fields, 16..=4096),
+            header_bytes: self.number(
+                "header_bytes",
+                file.header_bytes.clone(),
+                default.header_bytes,
+                8192..=1024 * 1024,
+            ),
+            header_fields: self.number("header_fields", fields, default.header_fields, 16..=4096),
             // The longest target that the HTTP library takes is 65,534 bytes.
-            target_bytes: self.number("target_bytes", file.target_bytes, default.target_bytes, 256..=65_534),
-            upstream_idle: self.duration("upstream_idle", file.upstream_idle, default.upstream_idle),
+            target_bytes: self.number("target_bytes", file.target_bytes.clone(), default.target_bytes, 256..=65_534),
+            upstream_idle: self.duration("upstream_idle", idle, default.upstream_idle),
             upstream_idle_connections: self.number(
                 "upstream_idle_connections",
-                file.upstream_idle_connections,
+                file.upstream_idle_connections.clone(),
                 default.upstream_idle_connections,
                 0..=65_535,
             ),
-            shutdown_timeout: self.duration("shutdown_timeout", file.shutdown_timeout, default.shutdown_timeout),
+            ..default
         }
     }
 
@@ -230,31 +223,18 @@ impl Check<'_> {
         default
     }
 
-    fn log(&mut self, file: file::Log) -> Log {
-        Log {
-            level: self.choice(
-                "level",
-                file.level,
-                &[
-                    ("error", LogLevel::Error),
-                    ("warn", LogLevel::Warn),
-                    ("info", LogLevel::Info),
-                    ("debug", LogLevel::Debug),
-                    ("trace", LogLevel::Trace),
-                ],
-            ),
-            format: self.choice("format", file.format, &[("text", LogFormat::Text), ("json", LogFormat::Json)]),
-            access: Access {
-                format: self.choice(
-                    "access",
-                    file.access,
-                    &[("off", AccessFormat::Off), ("combined", AccessFormat::Combined), ("json", AccessFormat::Json)],
-                ),
-                file: file.access_file.map(|text| self.path("access_file", Some(text), "")),
-                redact: file.access_redact.into_iter().map(Text::into_inner).collect(),
-                exclude: file.access_exclude.iter().filter_map(|text| self.word(text, "")).collect(),
-                one_in: u32::try_from(self.number("access_one_in", file.access_one_in, 1, 1..=1_000_000)).unwrap_or(1),
-            },
+    fn access_log(&mut self, file: file::Log) -> LogSettings {
+        let formats = [("off", AccessFormat::Off), ("combined", AccessFormat::Combined), ("json", AccessFormat::Json)];
+        let texts = |texts: Vec<Text>| texts.into_iter().map(Text::into_inner).collect();
+        let one_in = file.access_one_in.map(|number| self.number("access_one_in", Some(number), 1, ONE_IN));
+        LogSettings {
+            access: file.access.map(|text| self.choice("access", Some(text), &formats)),
+            access_file: file.access_file.map(|text| self.path("access_file", Some(text), "")),
+            access_redact: file.access_redact.map(texts),
+            access_exclude: file
+                .access_exclude
+                .map(|texts| texts.iter().filter_map(|text| self.word(text, "")).collect()),
+            access_one_in: one_in.and_then(|number| number.try_into().ok()),
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_spanned::Spanned;
 
 use super::service::{Reached, is_probe_path};
-use super::{Check, Routes, shorten};
+use super::{Check, Hot, Routes, shorten};
 use crate::defaults;
 use crate::duration;
 use crate::error::{Problem, Source};
@@ -40,7 +40,11 @@ pub fn project(
     }
     valid.sort_by(|a, b| a.name.cmp(&b.name));
     let host = file.host.and_then(|text| check.filled("host", text));
-    check.end(Project { host, services: valid })
+    let proxy = file.proxy.map(|table| {
+        let hot = Hot { trusted_proxies: table.trusted_proxies, proxy_protocol: table.proxy_protocol };
+        check.proxy_settings(hot, table.limits, table.log)
+    });
+    check.end(Project { host, proxy, services: valid })
 }
 
 impl Check<'_> {

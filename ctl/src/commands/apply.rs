@@ -10,8 +10,9 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::known;
+use super::changes::{self, Changes, words};
 use super::order::{Lock, lock};
+use super::{known, proxy_table};
 use crate::admin::{Client, Match};
 use crate::commands::described::{self, Described, unnamed};
 use crate::context::Context;
@@ -28,12 +29,13 @@ pub struct Apply {
     lock_wait: Duration,
 }
 
-/// What became of one service.
+/// What became of one service, or of the proxy itself.
 #[derive(Serialize)]
 struct Applied {
-    service: ServiceName,
+    /// None: the proxy's own settings.
+    service: Option<ServiceName>,
     /// What was and what is, by key; empty where nothing had to change.
-    changed: BTreeMap<String, [Value; 2]>,
+    changed: Changes,
 }
 
 impl Apply {
@@ -44,7 +46,8 @@ impl Apply {
             .into_iter()
             .filter(|service| self.service.as_ref().is_none_or(|one| *one == service.name))
             .collect();
-        if wanted.is_empty() {
+        let table = project.proxy.filter(|_| self.service.is_none());
+        if wanted.is_empty() && table.is_none() {
             return Err(unnamed(&file, self.service.as_ref()));
         }
         context.say_target(&format!("apply {}", file.display())).await?;
@@ -56,6 +59,11 @@ impl Apply {
                 .map_err(|error| error.hint(format!("`{}` makes it", context.line("switch", name))))?;
         }
         let mut applied = Vec::new();
+        if let Some(table) = table {
+            let changed = proxy_table::send(&mut client, &table).await?;
+            show(context, "proxy", &changed);
+            applied.push(Applied { service: None, changed });
+        }
         for wanted in wanted {
             let name = wanted.name.clone();
             let what = format!("apply {}", file.display());
@@ -64,8 +72,8 @@ impl Apply {
             // A lease that can't be given back ends by itself.
             let _gone = client.release().await;
             let changed = changed?;
-            show(context, &name, &changed);
-            applied.push(Applied { service: name, changed });
+            show(context, name.as_str(), &changed);
+            applied.push(Applied { service: Some(name), changed });
         }
         if context.ui.tone().json {
             context.ui.document(&applied);
@@ -74,7 +82,7 @@ impl Apply {
     }
 }
 
-async fn apply(client: &mut Client, wanted: Service) -> Result<BTreeMap<String, [Value; 2]>, Error> {
+async fn apply(client: &mut Client, wanted: Service) -> Result<Changes, Error> {
     let name = &wanted.name.clone();
     let service = known(client, name).await?;
     let mut settings = Settings { routes: service.settings.clone(), ..Settings::default() };
@@ -88,7 +96,7 @@ async fn apply(client: &mut Client, wanted: Service) -> Result<BTreeMap<String, 
 }
 
 /// Returns the keys in which two settings differ, with both values.
-fn difference(before: &ServiceSettings, after: &ServiceSettings) -> BTreeMap<String, [Value; 2]> {
+fn difference(before: &ServiceSettings, after: &ServiceSettings) -> Changes {
     let keys = |settings: &ServiceSettings| {
         let mut settings = settings.clone();
         // Options that nobody ever gave are the defaults.
@@ -106,16 +114,10 @@ fn difference(before: &ServiceSettings, after: &ServiceSettings) -> BTreeMap<Str
         }
         keys
     };
-    let (mut old, new) = (keys(before), keys(after));
-    new.into_iter()
-        .filter_map(|(key, after)| {
-            let before = old.remove(&key).unwrap_or_default();
-            (before != after).then_some((key, [before, after]))
-        })
-        .collect()
+    changes::between(keys(before), keys(after))
 }
 
-fn show(context: &Context<'_>, name: &ServiceName, changed: &BTreeMap<String, [Value; 2]>) {
+fn show(context: &Context<'_>, name: &str, changed: &Changes) {
     if context.ui.tone().json {
         return;
     }
@@ -124,20 +126,6 @@ fn show(context: &Context<'_>, name: &ServiceName, changed: &BTreeMap<String, [V
     }
     for (key, [before, after]) in changed {
         context.ui.data(&format!("{name}: {key}: {} -> {}", words(before), words(after)));
-    }
-}
-
-/// A value as people write it.
-pub(crate) fn words(value: &Value) -> String {
-    match value {
-        Value::Null => "none".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(list) if list.is_empty() => "none".to_owned(),
-        Value::Array(list) => list.iter().map(words).collect::<Vec<_>>().join(", "),
-        // Pages of HTML are told by their names.
-        Value::Object(pages) if pages.is_empty() => "none".to_owned(),
-        Value::Object(pages) => pages.keys().cloned().collect::<Vec<_>>().join(", "),
-        other => other.to_string(),
     }
 }
 

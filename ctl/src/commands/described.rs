@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use ::config::error::Problem;
 use ::config::name::ServiceName;
 use ::config::project::{self, Deployment, Project, Service};
+use ::config::settings::ProxySettings;
 use clap::ValueEnum;
 
 use crate::commands::options::{Rollout, Run};
@@ -17,6 +18,14 @@ use crate::global::{EngineKind, Global};
 pub(crate) struct Described {
     pub(crate) file: PathBuf,
     pub(crate) project: Project,
+}
+
+/// What a file says that names a service.
+pub(crate) struct OfService {
+    pub(crate) file: PathBuf,
+    pub(crate) service: Service,
+    /// The proxy's own settings, where it has the table.
+    pub(crate) proxy: Option<ProxySettings>,
 }
 
 impl Described {
@@ -41,14 +50,14 @@ impl Described {
         })
     }
 
-    /// Returns what the file says of a service; a file that was named must say something.
+    /// Returns what the file says of a service, and of the proxy; a file that was named must say something.
     ///
     /// # Errors
     /// Every problem of the file, and a named file without the service.
-    pub(crate) fn service(context: &Context<'_>, name: &ServiceName) -> Result<Option<(PathBuf, Service)>, Error> {
+    pub(crate) fn service(context: &Context<'_>, name: &ServiceName) -> Result<Option<OfService>, Error> {
         let Some(Self { file, project }) = Self::find(context)? else { return Ok(None) };
         match project.services.into_iter().find(|service| service.name == *name) {
-            Some(service) => Ok(Some((file, service))),
+            Some(service) => Ok(Some(OfService { file, service, proxy: project.proxy })),
             None if context.global.file.is_none() => Ok(None),
             None => Err(unnamed(&file, Some(name))),
         }

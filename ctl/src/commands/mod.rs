@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod canary;
+mod changes;
 pub mod check;
 pub mod completions;
 mod compose;
@@ -26,6 +27,7 @@ pub mod options;
 pub(crate) mod order;
 pub mod pause;
 pub mod plan;
+pub(crate) mod proxy_table;
 pub mod prune;
 pub mod push;
 pub mod recover;

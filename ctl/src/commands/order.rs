@@ -8,9 +8,9 @@ use ::config::name::ServiceName;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::known;
+use super::{known, proxy_table};
 use crate::admin::{self, Client};
-use crate::commands::described::{self, Described};
+use crate::commands::described::{self, Described, OfService};
 use crate::commands::options::Run;
 use crate::context::{Context, who};
 use crate::deploy::execute::{Candidate, Rollout};
@@ -74,12 +74,14 @@ pub(crate) async fn try_switch(context: &Context<'_>, order: Order) -> Result<Op
     let Order { service: name, mut image, is_pushed, mut options } = order;
     let described = Described::service(context, &name)?;
     context.say_target(&format!("switch {name}")).await?;
-    if let Some((file, service)) = described {
+    let mut table = None;
+    if let Some(OfService { file, service, proxy }) = described {
         context.ui.say(&format!("{name} is described in {}", file.display()));
         if !options.go_on {
             image = image.or_else(|| service.image.clone());
         }
         options = options.over(described::options(service));
+        table = proxy;
     }
     if options.go_on {
         // What is staged was described when it was staged; it is run so, whatever the file says by now.
@@ -92,6 +94,10 @@ pub(crate) async fn try_switch(context: &Context<'_>, order: Order) -> Result<Op
     let engine = context.engine().await?;
     let interrupt = &context.interrupt;
     let mut client = interrupt.beside(context.admin_or_up()).await??;
+    // A table that would be refused is better refused before anything is done.
+    if let Some(table) = &table {
+        proxy_table::admit(&mut client, table).await?;
+    }
     // Pulling takes as long as it takes, so it is done before the lock is held.
     let reference = match image {
         Some(image) => image,
@@ -163,6 +169,10 @@ pub(crate) async fn try_switch(context: &Context<'_>, order: Order) -> Result<Op
     .await;
     // A lease that can't be given back ends by itself.
     let _gone = client.release().await;
+    // Behind the switch, as one that fails changes nothing.
+    if let (Ok(Some(_)), Some(table)) = (&report, &table) {
+        proxy_table::send_after(context, &mut client, table).await;
+    }
     report
 }
 

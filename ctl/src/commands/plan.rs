@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use ::config::name::{ServiceName, Slot};
 use ::config::project;
+use ::config::settings::ProxySettings;
 use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::apply::words;
+use super::changes::{Changes, words};
 use super::order::image_of;
+use super::proxy_table;
 use crate::commands::described::{self, Described, unnamed};
 use crate::context::Context;
 use crate::deploy::plan::Situation;
@@ -35,7 +37,7 @@ struct Change {
     /// The slot that is live now; none where the service would be made.
     live: Option<Slot>,
     /// What is and what would be, by the file's keys; what may be a secret is masked.
-    changed: BTreeMap<String, [Value; 2]>,
+    changed: Changes,
 }
 
 impl Plan {
@@ -43,7 +45,8 @@ impl Plan {
         let Described { file, project } = Described::needed(context)?;
         let mut wanted = project.services;
         wanted.retain(|service| self.service.as_ref().is_none_or(|one| *one == service.name));
-        if wanted.is_empty() {
+        let table = project.proxy.filter(|_| self.service.is_none());
+        if wanted.is_empty() && table.is_none() {
             return Err(unnamed(&file, self.service.as_ref()));
         }
         context.ui.say(&format!("{} against what runs at {}", file.display(), context.target().await?));
@@ -51,6 +54,14 @@ impl Plan {
             Ok(client) => Some(client),
             Err(error) if error.kind == Kind::NoProxy && context.global.admin.is_none() => None,
             Err(error) => return Err(error),
+        };
+        let proxy = match (table, &mut client) {
+            (None, _) => None,
+            (Some(table), Some(client)) => {
+                let present = proxy_table::admit(client, &table).await?;
+                Some(proxy_table::changes(&present.settings, &table))
+            }
+            (Some(table), None) => Some(proxy_table::changes(&ProxySettings::default(), &table)),
         };
         let mut changes = Vec::new();
         for wanted in wanted {
@@ -70,8 +81,14 @@ impl Plan {
             changes.push(Change { service: name, live, changed });
         }
         if context.ui.tone().json {
-            context.ui.document(&serde_json::json!({ "services": changes }));
+            let proxy = proxy.map(|changed| serde_json::json!({ "changed": changed }));
+            context.ui.document(&serde_json::json!({ "proxy": proxy, "services": changes }));
         } else {
+            if let Some(changed) = proxy {
+                let nothing = if changed.is_empty() { "nothing to change" } else { "its own settings" };
+                context.ui.data(&format!("the proxy: {nothing}"));
+                show(context, &changed);
+            }
             changes.iter().for_each(|change| change.show(context));
         }
         Ok(ExitCode::DONE)
@@ -86,14 +103,18 @@ impl Change {
             Some(slot) if changed.is_empty() => format!("{service}: nothing to change, live on {slot}"),
             Some(slot) => format!("{service}: live on {slot}"),
         });
-        for (key, [before, after]) in changed {
-            let masked = if *before == MASK && *after == MASK { " (another value)" } else { "" };
-            context.ui.data(&match (is_nothing(before), is_nothing(after)) {
-                (true, _) => format!("  + {key}: {}", words(after)),
-                (_, true) => format!("  - {key}: {}", words(before)),
-                _ => format!("  ~ {key}: {} -> {}{masked}", words(before), words(after)),
-            });
-        }
+        show(context, changed);
+    }
+}
+
+fn show(context: &Context<'_>, changed: &Changes) {
+    for (key, [before, after]) in changed {
+        let masked = if *before == MASK && *after == MASK { " (another value)" } else { "" };
+        context.ui.data(&match (is_nothing(before), is_nothing(after)) {
+            (true, _) => format!("  + {key}: {}", words(after)),
+            (_, true) => format!("  - {key}: {}", words(before)),
+            _ => format!("  ~ {key}: {} -> {}{masked}", words(before), words(after)),
+        });
     }
 }
 
@@ -104,18 +125,14 @@ fn is_nothing(value: &Value) -> bool {
 }
 
 /// Returns what a deployment of a service would change, by the file's keys.
-fn changes_of(
-    wanted: project::Service,
-    present: Settings,
-    image: Option<String>,
-) -> Result<BTreeMap<String, [Value; 2]>, Error> {
+fn changes_of(wanted: project::Service, present: Settings, image: Option<String>) -> Result<Changes, Error> {
     let mut next = present.clone();
     let next_image = wanted.image.clone().or_else(|| image.clone());
     described::options(wanted).apply(&mut next)?;
     let (mut before, mut after) = (keys(present), keys(next));
     before.insert("image".to_owned(), image.into());
     after.insert("image".to_owned(), next_image.into());
-    let mut changed = BTreeMap::new();
+    let mut changed = Changes::new();
     for (key, after) in after {
         let before = before.remove(&key).unwrap_or_default();
         if before != after {

@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{OnceCell, mpsc, oneshot};
 
 use super::stream::{self, EventBody};
-use crate::control::reload::Order;
+use crate::control::reload::{Configure, Order};
 use crate::control::{self, Change, Counted, Handle, IfMatch};
 use crate::telemetry::count::Count;
 use crate::telemetry::metrics::{self, ProxyMetrics, SlotMetrics};
@@ -81,11 +81,21 @@ async fn answer_call(context: &Context, request: Request<Incoming>) -> Result<An
         }
         Call::Act(name, verb) => act(context, &name, verb, &head.headers, &body).await,
         Call::Reload => {
-            let (reply, problems) = oneshot::channel();
-            let gone = || AdminError::new(ErrorCode::Internal, "the proxy is ending");
-            context.orders.send(Order::Reload(Some(reply))).map_err(|_| gone())?;
-            let problems = problems.await.map_err(|_| gone())?;
+            let problems = context.order(|reply| Order::Reload(Some(reply))).await?;
             json(None, &Event::Reloaded { problems })
+        }
+        Call::Proxy => {
+            let proxy = context.order(Order::Tell).await?;
+            json(Some(proxy.generation), &proxy)
+        }
+        Call::PutProxy => {
+            let Change { if_match, .. } = change(&head.headers)?;
+            let settings = parse(&body).map_err(|error| {
+                error.hint("what needs a restart, such as `listen`, stands in bgproxy.toml; docs/admin-protocol.md lists the rest")
+            })?;
+            let configure = |reply| Order::Configure(Box::new(Configure { settings, if_match, reply }));
+            let proxy = context.order(configure).await??;
+            json(Some(proxy.generation), &proxy)
         }
         Call::Events => Ok(events(stream::follow(handle.events.subscribe()))),
         Call::Metrics => Ok(respond(StatusCode::OK, Some("text/plain; version=0.0.4"), context.metrics().into())),
@@ -145,6 +155,14 @@ async fn act(
 }
 
 impl Context {
+    /// Asks whoever applies the configuration, and waits for the reply.
+    async fn order<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, AdminError> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || AdminError::new(ErrorCode::Internal, "the proxy is ending");
+        self.orders.send(order(reply)).map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())
+    }
+
     fn status(&self, version: Version) -> Status {
         let (state_lost, warnings, services) =
             self.handle.with(|control| (control.state_lost(), control.warnings(), control.services()));

@@ -6,6 +6,7 @@ mod bake;
 mod canary;
 mod closing;
 mod draining;
+mod durable;
 mod endpoints;
 mod flip;
 mod flip_back;
@@ -13,6 +14,7 @@ mod journal;
 mod judge;
 mod lease;
 mod progress;
+mod proxy;
 pub(crate) mod reload;
 mod service;
 pub mod store;
@@ -40,7 +42,7 @@ pub use flip::{delete, drain, flip, rollback, stage};
 pub(crate) use flip_back::suspect;
 use lease::Holder;
 use service::{Service, SlotRun};
-use store::{Restored, Saved, Store};
+use store::{Restored, Saved, SavedProxy, Store};
 use tokio::sync::mpsc;
 pub(crate) use watching::Probed;
 
@@ -82,6 +84,10 @@ pub struct Control {
     state_lost: Vec<String>,
     restored_warnings: Vec<String>,
     config_problems: Vec<String>,
+    /// What the admin API set of the proxy itself.
+    proxy: SavedProxy,
+    /// What of it the file has its own word on.
+    overruled: Vec<String>,
     journals: BTreeMap<ServiceName, Vec<Entry>>,
     /// What happened and was not told yet.
     news: Vec<Event>,
@@ -158,6 +164,8 @@ impl Control {
             state_lost: restored.lost,
             restored_warnings: restored.warnings,
             config_problems: Vec::new(),
+            proxy: restored.proxy,
+            overruled: Vec::new(),
             journals: BTreeMap::new(),
             news: Vec::new(),
             watching: HashSet::new(),
@@ -271,7 +279,10 @@ impl Control {
 
     /// Returns what someone should look at.
     pub fn warnings(&self) -> Vec<String> {
-        self.restored_warnings.iter().chain(&self.config_problems).cloned().collect()
+        let overruled = self.overruled.iter();
+        let overruled =
+            overruled.map(|key| format!("{key} was set by the admin API; what bgproxy.toml says is in force"));
+        self.restored_warnings.iter().chain(&self.config_problems).cloned().chain(overruled).collect()
     }
 
     /// Notes why the configuration file is refused; nothing where it is in force.

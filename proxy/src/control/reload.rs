@@ -5,15 +5,18 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use config::admin::{AdminError, ErrorCode, response};
 use config::diff::Diff;
 use config::error::Problem;
 use config::load::{self, Presence};
 use config::model::{Log, Model};
+use config::network::expand;
 use config::paths;
+use config::settings::ProxySettings;
 use config::watch::{self, Watch};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Handle, flip};
+use super::{Handle, IfMatch, flip};
 use crate::headers::Trust;
 use crate::telemetry::access_log::Target;
 use crate::worker::{Settings, Shared};
@@ -22,8 +25,20 @@ use crate::worker::{Settings, Shared};
 pub(crate) enum Order {
     /// Read the configuration again; the reply takes its problems.
     Reload(Option<oneshot::Sender<Vec<String>>>),
+    /// Tell the proxy's own settings.
+    Tell(oneshot::Sender<response::Proxy>),
+    /// Put the proxy's own settings in the place of those that the admin API set before.
+    Configure(Box<Configure>),
     /// End.
     Stop,
+}
+
+/// New settings of the proxy itself, by the admin API.
+pub(crate) struct Configure {
+    pub(crate) settings: ProxySettings,
+    pub(crate) if_match: IfMatch,
+    /// Takes what is in force then, or why nothing changed.
+    pub(crate) reply: oneshot::Sender<Result<response::Proxy, AdminError>>,
 }
 
 /// The configuration file, and what sees it change.
@@ -57,8 +72,8 @@ impl ConfigFile {
 pub(crate) fn settings(model: &Model) -> Settings {
     Settings {
         limits: model.limits.clone(),
-        trust: Trust::new(&model.trusted_proxies),
-        balancers: Trust::new(&model.proxy_protocol),
+        trust: Trust::new(&expand(&model.trusted_proxies)),
+        balancers: Trust::new(&expand(&model.proxy_protocol)),
         access: Arc::new(model.log.access.clone()),
     }
 }
@@ -67,7 +82,7 @@ pub(crate) fn settings(model: &Model) -> Settings {
 pub(crate) struct Reloader {
     /// The file.
     pub(crate) config: Option<ConfigFile>,
-    /// What is in force.
+    /// What it says, as far as that is in force.
     pub(crate) model: Model,
     /// Where its services go.
     pub(crate) handle: Rc<Handle>,
@@ -85,7 +100,55 @@ impl Reloader {
         if let Some(warning) = self.config.as_ref().and_then(|config| config.watch.warning()) {
             tracing::warn!("{warning}");
         }
-        self.handle.with(|control| control.set_config_problems(problems));
+        self.handle.with(|control| {
+            control.compare_with(&self.model);
+            control.set_config_problems(problems);
+        });
+    }
+
+    /// Returns the proxy's own settings.
+    pub(crate) fn tell(&self) -> response::Proxy {
+        self.handle.with(|control| control.proxy(&self.model))
+    }
+
+    /// Puts settings in force, in the place of those that the admin API set before, and saves them.
+    ///
+    /// # Errors
+    /// Why they are refused; nothing has changed.
+    pub(crate) fn configure(
+        &mut self,
+        settings: ProxySettings,
+        if_match: IfMatch,
+    ) -> Result<response::Proxy, AdminError> {
+        self.handle.with(|control| control.admit_proxy(&settings, if_match, &self.model))?;
+        let next = self.model.with(&settings);
+        let target = self.target(&next).map_err(|wrong| AdminError::new(ErrorCode::BadRequest, wrong))?;
+        self.handle.with(|control| control.put_proxy(settings))?;
+        self.enforce(&next, target);
+        tracing::info!("the proxy's own settings were changed by the admin API");
+        Ok(self.tell())
+    }
+
+    /// Returns what is in force: the file, and what the admin API set besides.
+    fn in_force(&self) -> Model {
+        self.handle.with(|control| self.model.with(control.proxy_settings()))
+    }
+
+    /// Opens the file of another access log than the one in force.
+    fn target(&self, next: &Model) -> Result<Option<Target>, String> {
+        let file = &next.log.access.file;
+        if *file == self.in_force().log.access.file {
+            return Ok(None);
+        }
+        Target::open(file.clone()).map(Some).map_err(|error| {
+            let file = file.clone().unwrap_or_default();
+            format!("the access log {} can't be opened: {error}", file.display())
+        })
+    }
+
+    fn enforce(&self, next: &Model, target: Option<Target>) {
+        target.into_iter().for_each(|target| self.shared.access.write_to(target));
+        self.shared.settings.send_replace(settings(next));
     }
 
     /// Reads the file again and applies it; returns why the old one stays, empty where it was applied.
@@ -105,21 +168,17 @@ impl Reloader {
     /// Returns the problems; where there is one, the limits of the old file stay too.
     fn apply(&mut self, model: Model) -> Vec<String> {
         let diff = Diff::between(&self.model, &model);
-        let file = &model.log.access.file;
-        let target = match (*file != self.model.log.access.file).then(|| Target::open(file.clone())).transpose() {
+        let next = self.handle.with(|control| model.with(control.proxy_settings()));
+        let target = match self.target(&next) {
             Ok(target) => target,
-            Err(error) => {
-                let file = file.clone().unwrap_or_default();
-                return vec![format!("the access log {} can't be opened: {error}", file.display())];
-            }
+            Err(problem) => return vec![problem],
         };
         let problems = flip::apply_file(&self.handle, &model.services);
         // One service's fault does not keep the others from being applied.
         if !problems.is_empty() {
             return problems;
         }
-        target.into_iter().for_each(|target| self.shared.access.write_to(target));
-        self.shared.settings.send_replace(settings(&model));
+        self.enforce(&next, target);
         tracing::info!(applied = diff.live.join(" "), "the configuration was read again");
         if !diff.restart.is_empty() {
             tracing::warn!(keys = diff.restart.join(" "), "in force only after a restart");
@@ -129,6 +188,7 @@ impl Reloader {
         let (workers, metrics) = (self.model.workers, self.model.metrics);
         let log = Log { access: model.log.access.clone(), ..self.model.log.clone() };
         self.model = Model { listen, admin, state, workers, metrics, log, ..model };
+        self.handle.with(|control| control.compare_with(&self.model));
         Vec::new()
     }
 }

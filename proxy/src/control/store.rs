@@ -1,13 +1,11 @@
-//! Saved state: one file a service, written whole, synced, renamed; the generation before is kept beside it.
+//! Saved state: one file a service, `services/NAME`, and `proxy` with what the admin API set of the proxy itself.
 //!
-//! `NAME.json` is in force, `NAME.prev` was before it, `NAME.next` is what a flip will rename into place, `NAME.bad` could
-//! not be read at a start, `NAME.journal` is its history, `NAME.log` what its last failed version wrote, `NAME.lease` who
-//! may change it. Each but the last two begins with
-//! a line that carries the format's version and a checksum, so that a torn or newer file is told from a good one.
+//! Each is [`durable`], and so is `NAME.journal`, a service's history. Beside them are `NAME.log`, what its last failed version
+//! wrote, and `NAME.lease`, who may change it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use config::admin::journal::Entry;
@@ -15,13 +13,14 @@ use config::admin::request::ServiceSettings;
 use config::admin::response::{LeaseHolder, Origin};
 use config::health::HealthCheck;
 use config::name::{EndpointAddr, ServiceName, Slot};
+use config::settings::ProxySettings;
 use ipnet::IpNet;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-const MAGIC: &str = "bluegreen-state";
-const FORMAT: u32 = 1;
+use super::durable;
+
+/// The stem of the proxy's own file.
+const PROXY: &str = "proxy";
 
 /// What is saved of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,11 +88,22 @@ pub struct SavedSlot {
     pub since: String,
 }
 
+/// What is saved of the proxy itself: what the admin API set.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedProxy {
+    /// Counts its changes.
+    pub generation: u64,
+    /// Its settings.
+    pub settings: ProxySettings,
+}
+
 /// What was found at the start.
 #[derive(Debug, Default)]
 pub struct Restored {
     /// Services that could be read.
     pub services: Vec<Saved>,
+    /// What was set of the proxy itself.
+    pub proxy: SavedProxy,
     /// Services of which no generation could be read.
     pub lost: Vec<String>,
     /// What someone should know.
@@ -105,6 +115,9 @@ pub type Journals = BTreeMap<ServiceName, Vec<Entry>>;
 
 /// The folder of saved state.
 pub struct Store {
+    /// Of all of it.
+    root: PathBuf,
+    /// Of the services.
     folder: PathBuf,
     /// Every write is refused, as on a full disk.
     #[cfg(test)]
@@ -134,47 +147,60 @@ impl Store {
         }
         names.sort();
         for name in names {
-            match read::<Saved>(&folder.join(format!("{name}.json"))) {
-                Ok(mut saved) => {
-                    let given =
-                        prepared.get(&name).and_then(|next| read::<Saved>(next).ok()).map(|next| next.generation);
-                    if let Some(given) = given.filter(|given| *given > saved.generation) {
-                        // Whoever staged was told a generation, and it must not come to mean anything else.
-                        saved.generation = given;
-                        if let Err(error) = write_in_place(&folder, &saved) {
-                            restored.warnings.push(format!("saved state of {name} could not be brought up: {error}"));
-                        }
-                    }
-                    restored.services.push(saved);
+            let (saved, warnings) = durable::restore::<Saved>(&folder, &name, &format!("saved state of {name}"));
+            let is_current = warnings.is_empty();
+            restored.warnings.extend(warnings);
+            let Some(mut saved) = saved else {
+                restored.lost.push(name);
+                continue;
+            };
+            let prepared = prepared.get(&name).filter(|_| is_current);
+            let given = prepared.and_then(|next| durable::read::<Saved>(next).ok()).map(|next| next.generation);
+            if let Some(given) = given.filter(|given| *given > saved.generation) {
+                // Whoever staged was told a generation, and it must not come to mean anything else.
+                saved.generation = given;
+                if let Err(error) = durable::write_in_place(&folder, &name, &saved) {
+                    restored.warnings.push(format!("saved state of {name} could not be brought up: {error}"));
                 }
-                Err(why) => match read::<Saved>(&folder.join(format!("{name}.prev"))) {
-                    Ok(saved) => {
-                        restored
-                            .warnings
-                            .push(format!("saved state of {name}: {why}; the generation before it is in force"));
-                        restored.services.push(saved);
-                        if let Err(error) = set_aside(&folder, &name) {
-                            restored.warnings.push(format!("saved state of {name} could not be mended: {error}"));
-                        }
-                    }
-                    Err(before) => {
-                        restored
-                            .warnings
-                            .push(format!("saved state of {name}: {why}; the generation before it: {before}"));
-                        restored.lost.push(name);
-                    }
-                },
             }
+            restored.services.push(saved);
         }
         for next in prepared.into_values() {
             fs::remove_file(next)?;
         }
         let store = Self {
+            root: dir.to_owned(),
             folder,
             #[cfg(test)]
             is_full: false,
         };
+        store.restore_proxy(&mut restored)?;
         Ok((store, restored))
+    }
+
+    /// What can't be read is a loss of settings, not of a service, so it is told and the defaults are in force.
+    fn restore_proxy(&self, restored: &mut Restored) -> io::Result<()> {
+        let file = |kind| self.root.join(format!("{PROXY}.{kind}"));
+        for left in ["next", "next.tmp", "tmp"] {
+            durable::remove(&file(left))?;
+        }
+        if ["json", "prev"].into_iter().any(|kind| file(kind).exists()) {
+            let (saved, warnings) = durable::restore(&self.root, PROXY, "the proxy's own settings");
+            restored.warnings.extend(warnings);
+            restored.proxy = saved.unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Saves what the admin API set of the proxy itself.
+    ///
+    /// # Errors
+    /// Where the disk refuses; nothing has changed.
+    pub fn save_proxy(&mut self, saved: &SavedProxy) -> io::Result<()> {
+        self.has_space()?;
+        durable::prepare(&self.root, PROXY, saved)?;
+        durable::commit(&self.root, PROXY)?;
+        durable::sync(&self.root)
     }
 
     /// Writes and syncs what [`Self::commit`] will put in force, and keeps what is in force as the generation before.
@@ -182,17 +208,8 @@ impl Store {
     /// # Errors
     /// Where the disk refuses; nothing that is in force has changed, and what was prepared before still is.
     pub fn prepare(&mut self, saved: &Saved) -> io::Result<()> {
-        let written = self.path(&saved.name, "next.tmp");
-        let prepared = self
-            .has_space()
-            .and_then(|()| write(&written, saved))
-            .and_then(|()| self.keep_previous(&saved.name))
-            .and_then(|()| fs::rename(&written, self.path(&saved.name, "next")));
-        if prepared.is_err() {
-            // Half a file is of no use to anyone, and on a full disk its place is wanted.
-            _ = fs::remove_file(&written);
-        }
-        prepared
+        self.has_space()?;
+        durable::prepare(&self.folder, saved.name.as_str(), saved)
     }
 
     /// Refuses where a test says that the disk is full.
@@ -204,24 +221,12 @@ impl Store {
         Ok(())
     }
 
-    fn keep_previous(&self, name: &ServiceName) -> io::Result<()> {
-        let (current, kept) = (self.path(name, "json"), self.path(name, "tmp"));
-        remove(&kept)?;
-        match fs::hard_link(&current, &kept) {
-            Ok(()) => fs::rename(&kept, self.path(name, "prev"))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
-        }
-        // Where both names were one file already, a rename leaves both (rename(2)).
-        remove(&kept)
-    }
-
     /// Puts in force what was prepared: one rename.
     ///
     /// # Errors
     /// Where the disk refuses; nothing has changed.
     pub fn commit(&mut self, name: &ServiceName) -> io::Result<()> {
-        fs::rename(self.path(name, "next"), self.path(name, "json"))
+        durable::commit(&self.folder, name.as_str())
     }
 
     /// Syncs the folder, so that the rename outlives a power cut.
@@ -229,13 +234,13 @@ impl Store {
     /// # Errors
     /// Where the disk refuses.
     pub fn sync(&self) -> io::Result<()> {
-        sync(&self.folder)
+        durable::sync(&self.folder)
     }
 
     /// Does the same on a thread that may wait for the disk.
     pub fn sync_apart(&self) -> impl Future<Output = io::Result<()>> + use<> {
         let folder = self.folder.clone();
-        let syncing = tokio::task::spawn_blocking(move || sync(&folder));
+        let syncing = tokio::task::spawn_blocking(move || durable::sync(&folder));
         async { syncing.await? }
     }
 
@@ -245,7 +250,7 @@ impl Store {
     /// Where the disk refuses.
     pub fn remove(&mut self, name: &ServiceName) -> io::Result<()> {
         for kind in ["next", "prev", "bad", "journal", "log", "lease", "json"] {
-            remove(&self.path(name, kind))?;
+            durable::remove(&self.path(name, kind))?;
         }
         self.sync()
     }
@@ -257,7 +262,7 @@ impl Store {
     pub fn write_journal(&self, name: &ServiceName, entries: &[Entry]) -> io::Result<()> {
         self.has_space()?;
         let next = self.path(name, "journal.tmp");
-        write(&next, &entries)?;
+        durable::write(&next, &entries)?;
         fs::rename(next, self.path(name, "journal"))?;
         self.sync()
     }
@@ -273,7 +278,7 @@ impl Store {
             let is_journal = path.extension().is_some_and(|extension| extension == "journal");
             let Some(stem) = path.file_stem().and_then(|stem| stem.to_str()).filter(|_| is_journal) else { continue };
             let Ok(name) = stem.parse::<ServiceName>() else { continue };
-            match read(&path) {
+            match durable::read(&path) {
                 Ok(entries) => drop(journals.insert(name, entries)),
                 Err(why) => {
                     warnings.push(format!("the history of {name} could not be read: {why}"));
@@ -291,11 +296,11 @@ impl Store {
     /// Where the disk refuses; no lease is kept then.
     pub fn write_lease(&self, name: &ServiceName, lease: Option<&SavedLease>) -> io::Result<()> {
         let path = self.path(name, "lease");
-        let Some(lease) = lease else { return remove(&path) };
+        let Some(lease) = lease else { return durable::remove(&path) };
         let text = serde_json::to_vec(lease)?;
         self.has_space().and_then(|()| fs::write(&path, text)).inspect_err(|_| {
             // The one before has ended, and must not come back with a restart of ours.
-            _ = remove(&path);
+            _ = durable::remove(&path);
         })
     }
 
@@ -340,72 +345,6 @@ impl Store {
     fn path(&self, name: &ServiceName, kind: &str) -> PathBuf {
         self.folder.join(format!("{name}.{kind}"))
     }
-}
-
-/// Puts the generation before in the place of an unreadable one, which is kept as `NAME.bad`: else the next change would
-/// keep the unreadable one as the generation before, and lose the good one.
-fn set_aside(folder: &Path, name: &str) -> io::Result<()> {
-    let [current, previous, copied, bad] =
-        ["json", "prev", "tmp", "bad"].map(|kind| folder.join(format!("{name}.{kind}")));
-    // A copy, for what befalls one file should not befall both.
-    fs::copy(&previous, &copied)?;
-    File::open(&copied)?.sync_all()?;
-    match fs::rename(&current, &bad) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    fs::rename(&copied, &current)
-}
-
-/// Writes what is in force anew; the generation before stays.
-fn write_in_place(folder: &Path, saved: &Saved) -> io::Result<()> {
-    let written = folder.join(format!("{}.tmp", saved.name));
-    write(&written, saved)?;
-    fs::rename(written, folder.join(format!("{}.json", saved.name)))?;
-    sync(folder)
-}
-
-fn sync(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
-}
-
-/// Removes a file that may not be there.
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-fn checksum(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn write(path: &Path, saved: &impl Serialize) -> io::Result<()> {
-    let text = serde_json::to_string_pretty(saved)?;
-    let mut file = File::create(path)?;
-    write!(file, "{MAGIC} {FORMAT} {}\n{text}\n", checksum(&text))?;
-    file.sync_all()
-}
-
-fn read<T: DeserializeOwned>(path: &Path) -> Result<T, String> {
-    let bytes = fs::read(path).map_err(|error| error.to_string())?;
-    let text = String::from_utf8(bytes).map_err(|_| "it is not text".to_owned())?;
-    let (first, rest) = text.split_once('\n').ok_or("it is cut short")?;
-    let mut words = first.split(' ');
-    if words.next() != Some(MAGIC) {
-        return Err("it is not saved state".to_owned());
-    }
-    match words.next().and_then(|format| format.parse::<u32>().ok()) {
-        Some(FORMAT) => {}
-        Some(newer) if newer > FORMAT => return Err(format!("it is from a newer version (format {newer})")),
-        _ => return Err("its format is unknown".to_owned()),
-    }
-    let text = rest.strip_suffix('\n').ok_or("it is cut short")?;
-    if words.next() != Some(checksum(text).as_str()) {
-        return Err("its checksum is wrong".to_owned());
-    }
-    serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -485,6 +424,37 @@ mod tests {
             fs::write(dir.path().join(format!("services/shop.{kind}")), "x").unwrap();
         }
         assert_eq!(Store::open(dir.path()).unwrap().1.lost, ["shop"]);
+    }
+
+    #[test]
+    fn the_proxys_own_settings_outlive_a_garbled_file_and_lost_ones_are_told_and_no_service_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let set = |generation, access: &str| SavedProxy {
+            generation,
+            settings: serde_json::from_str(&format!(r#"{{"log":{{"access":"{access}"}}}}"#)).unwrap(),
+        };
+        store_two(dir.path());
+        let (mut store, restored) = Store::open(dir.path()).unwrap();
+        assert_eq!((restored.proxy, restored.warnings.len()), (SavedProxy::default(), 0));
+        for (generation, access) in [(1, "json"), (2, "combined")] {
+            store.save_proxy(&set(generation, access)).unwrap();
+        }
+        assert_eq!(Store::open(dir.path()).unwrap().1.proxy, set(2, "combined"));
+        let file = dir.path().join("proxy.json");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.replace("combined", "json")).unwrap();
+        let (_, restored) = Store::open(dir.path()).unwrap();
+        assert_eq!((restored.proxy, restored.warnings.len()), (set(1, "json"), 1));
+        // Half of what was to come is not in force, nor in the way.
+        fs::write(dir.path().join("proxy.next"), "x").unwrap();
+        for kind in ["json", "prev"] {
+            fs::write(dir.path().join(format!("proxy.{kind}")), "x").unwrap();
+        }
+        let (mut store, restored) = Store::open(dir.path()).unwrap();
+        assert_eq!((restored.proxy, restored.warnings.len()), (SavedProxy::default(), 1));
+        assert!(restored.lost.is_empty() && restored.services == [saved(2)] && !dir.path().join("proxy.next").exists());
+        store.save_proxy(&set(1, "off")).unwrap();
+        assert_eq!(Store::open(dir.path()).unwrap().1.proxy, set(1, "off"));
     }
 
     #[test]
