@@ -226,6 +226,24 @@ impl Started {
         }
     }
 
+    /// Waits for a line on stdout that has these words.
+    ///
+    /// # Panics
+    /// Where the command ends without it.
+    pub async fn until_line(&mut self, words: &str) -> Value {
+        let wait = async {
+            while let Some(line) = self.stdout.next_line().await.unwrap() {
+                let value: Value = serde_json::from_str(&line).unwrap();
+                self.events.push(value.clone());
+                if line.contains(words) {
+                    return value;
+                }
+            }
+            panic!("it ended without `{words}`: {:?}", self.events);
+        };
+        timeout(PATIENCE, wait).await.unwrap()
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         let id = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)).unwrap();

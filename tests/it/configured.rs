@@ -181,3 +181,71 @@ async fn the_table_of_the_project_is_planned_applied_and_deployed() {
     let schema = run(&["schema"]).await;
     assert!(schema.events[0]["properties"]["proxy"]["properties"]["log"]["properties"]["access"].is_object());
 }
+
+/// The access log of a proxy that bgctl runs: switched on by the table, shown whole or a service's own, followed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_access_log_is_switched_on_by_the_table_and_shown_by_service() {
+    let (site, app) = (Site::new(PROGRAMS), upstream("v1").await);
+    site.up().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bluegreen.toml");
+    for name in ["shop", "blog"] {
+        let (host, to) = (format!("{name}.test"), app.address().to_string());
+        let routed = site.bgctl(&["route", name, "--to", &to, "--domain", &host, "--bake", "0s"]).await;
+        assert_eq!(routed.code, Some(0), "{}", routed.talk);
+    }
+    let off = site.bgctl(&["logs", "--access"]).await;
+    assert_eq!(off.code, Some(1));
+    assert!(off.talk.contains("the access log is off") && off.talk.contains("access = \"json\""), "{}", off.talk);
+
+    let apply = async |form: &str| {
+        fs::write(&path, format!("[proxy.log]\naccess = \"{form}\"\n")).unwrap();
+        let applied = site.bgctl(&["--file", path.to_str().unwrap(), "apply"]).await;
+        assert_eq!(applied.code, Some(0), "{}", applied.talk);
+    };
+    apply("json").await;
+    let ask = async |host: &str, target: &str| {
+        client(site.address()).await.unwrap().get(host, target).await.unwrap().unwrap();
+    };
+    let shown = async |words: &[&str]| {
+        let ended = site.bgctl(&[&["logs", "--access"], words].concat()).await;
+        assert_eq!(ended.code, Some(0), "{}", ended.talk);
+        ended.events.iter().map(|event| event["line"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    // The workers learn of it soon.
+    eventually("the log is on", async || {
+        ask("shop.test", "/knock").await;
+        shown(&[]).await.iter().any(|line| line.contains("/knock")).then_some(())
+    })
+    .await;
+    for target in ["/1", "/2"] {
+        ask("shop.test", target).await;
+    }
+    ask("blog.test", "/3").await;
+    eventually("all are logged", async || {
+        let lines = shown(&[]).await.concat();
+        ["/1\"", "/2\"", "/3\""].iter().all(|target| lines.contains(target)).then_some(())
+    })
+    .await;
+    let of_shop = shown(&["shop"]).await;
+    assert!(of_shop.iter().all(|line| line.contains("\"service\":\"shop\"")), "{of_shop:?}");
+    let last = shown(&["blog", "-n", "1"]).await;
+    assert!(last.len() == 1 && last[0].contains("\"/3\""), "what is not the service's doesn't count: {last:?}");
+    let mut following = site.start(&["logs", "blog", "--access", "-f", "-n", "1"]);
+    following.until_line("/3").await;
+    ask("shop.test", "/4").await;
+    ask("blog.test", "/5").await;
+    following.until_line("/5").await;
+    following.signal(rustix::process::Signal::INT);
+    let events = following.end().await.events;
+    assert_eq!(events.len(), 2, "{events:?}");
+    // The proxy's own log is another.
+    let own = site.bgctl(&["logs", "--proxy"]).await;
+    assert!(own.events.iter().all(|event| !event["line"].as_str().unwrap().contains("/3")), "{own:?}");
+
+    apply("combined").await;
+    let combined = site.bgctl(&["logs", "shop", "--access"]).await;
+    assert_eq!(combined.code, Some(1));
+    assert!(combined.talk.contains("don't say whose they are"), "{}", combined.talk);
+    assert_eq!(site.bgctl(&["logs", "nobody", "--access"]).await.code, Some(1));
+}

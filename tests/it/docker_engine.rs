@@ -13,7 +13,7 @@ use ctl::engine::{
     Engine, EngineError, Exit, GatewaySpec, Happening, Image, InstanceSpec, LogRange, Pull, Restart, RunSettings,
 };
 use serde_json::json;
-use tests::Started;
+use tests::{Started, client, eventually};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::docker_host::{TestGateway, docker, gateway, inspect};
@@ -308,6 +308,38 @@ async fn another_build_is_left_alone_until_it_is_asked_for() {
     assert!(words.contains("The old proxy serves again"), "{words}");
     assert_eq!(gateway.inspect("reverse-proxy")["Id"], second);
     assert_eq!(gateway.inspect("reverse-proxy")["State"]["Running"], true);
+}
+
+/// What the proxy writes of requests is told from its own log by the engine, and gone on with where it was left off.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_access_log_is_read_apart_from_the_proxys_own_and_followed() {
+    let Some(gateway) = gateway("the_access_log_is_read_apart").await else { return };
+    gateway.engine.up(&gateway.spec()).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bluegreen.toml");
+    fs::write(&file, "[proxy.log]\naccess = \"json\"\n").unwrap();
+    let applied = gateway.bgctl(&["--file", file.to_str().unwrap(), "apply"]).await;
+    assert_eq!(applied.code, Some(0), "{}", applied.talk);
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], gateway.port));
+    let ask = async |target: &str| client(address).await.unwrap().get("nobody.test", target).await.unwrap().unwrap();
+    eventually("three lines are there", async || {
+        ask("/knock").await;
+        let lines = gateway.bgctl(&["logs", "--access"]).await.events;
+        (lines.len() > 2 && lines.iter().all(|line| line.to_string().contains("/knock"))).then_some(())
+    })
+    .await;
+    let mut following = gateway.start(&["logs", "--access", "-f", "-n", "2"]);
+    following.until_line("/knock").await;
+    for number in 0..5 {
+        ask(&format!("/after/{number}")).await;
+        following.until_line(&format!("/after/{number}")).await;
+    }
+    following.signal(rustix::process::Signal::INT);
+    let lines = following.end().await.events;
+    let of = |word: &str| lines.iter().filter(|line| line.to_string().contains(word)).count();
+    assert_eq!((lines.len(), of("/knock"), of("/after/")), (7, 2, 5), "{lines:?}");
+    let own = gateway.bgctl(&["logs", "--proxy"]).await.events;
+    assert!(own.iter().any(|line| line.to_string().contains("serving")), "{own:?}");
 }
 
 #[tokio::test]

@@ -5,10 +5,12 @@
 
 pub mod docker;
 pub mod process;
+mod wanted;
 
 use std::time::Duration;
 
 pub use self::docker::judge;
+pub use self::wanted::IsWanted;
 use config::name::{EndpointAddr, ServiceName, Slot};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -476,5 +478,18 @@ impl Engine {
     /// Where the engine can't be reached, or there is no proxy.
     pub async fn proxy_logs(&self, range: LogRange, line: &mut (dyn FnMut(&str) + Send)) -> Result<(), EngineError> {
         dispatch!(self, engine => engine.proxy_logs(range, line).await)
+    }
+
+    /// The same for the lines of the proxy's access log that are wanted; a tail counts these alone.
+    ///
+    /// # Errors
+    /// Where the engine can't be reached, or there is no proxy.
+    pub async fn access_log(
+        &self,
+        range: LogRange,
+        is_wanted: IsWanted<'_>,
+        line: &mut (dyn FnMut(&str) + Send),
+    ) -> Result<(), EngineError> {
+        dispatch!(self, engine => engine.access_log(range, is_wanted, line).await)
     }
 }

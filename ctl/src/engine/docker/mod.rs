@@ -45,7 +45,8 @@ use self::names::Names;
 use self::place::Place;
 pub use self::survey::{Finding, Verdict};
 use super::{
-    AdminStream, EngineError, Gateway, GatewaySpec, Happening, Image, Instance, InstanceSpec, LogRange, Pull, Restart,
+    AdminStream, EngineError, Gateway, GatewaySpec, Happening, Image, Instance, InstanceSpec, IsWanted, LogRange, Pull,
+    Restart,
 };
 
 /// The log driver where journald can't be used: it rotates, which `json-file` does not.
@@ -161,9 +162,25 @@ impl Docker {
         range: LogRange,
         line: &mut (dyn FnMut(&str) + Send),
     ) -> Result<(), EngineError> {
+        let name = self.logging_proxy().await?;
+        self.read_log(&name, range, line).await
+    }
+
+    pub(super) async fn access_log(
+        &self,
+        range: LogRange,
+        is_wanted: IsWanted<'_>,
+        line: &mut (dyn FnMut(&str) + Send),
+    ) -> Result<(), EngineError> {
+        let name = self.logging_proxy().await?;
+        self.read_output(&name, range, is_wanted, line).await
+    }
+
+    /// Returns the container whose log is the proxy's.
+    async fn logging_proxy(&self) -> Result<String, EngineError> {
         let name = self.names.proxy();
         match self.inspect(&name).await? {
-            Some(_) => self.read_log(&name, range, line).await,
+            Some(_) => Ok(name),
             None => Err(EngineError::NoProxy(format!(
                 "there is no proxy on {}\nhint: `bgctl up{}` makes it",
                 self.target(),

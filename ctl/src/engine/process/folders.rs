@@ -124,6 +124,11 @@ impl Folders {
         self.state.join("bgproxy.log")
     }
 
+    /// What it writes of requests.
+    pub(super) fn access_log(&self) -> PathBuf {
+        self.state.join("access.log")
+    }
+
     /// Held while the gateway is brought up or taken down.
     pub(super) fn lock(&self) -> PathBuf {
         self.state.join("lock")

@@ -15,7 +15,8 @@ use super::exit::reap;
 use super::folders::at;
 use super::identity::Identity;
 use super::{Process, log, program, record};
-use crate::engine::{AdminStream, EngineError, Gateway, GatewaySpec, LogRange};
+use crate::engine::wanted::Wanted;
+use crate::engine::{AdminStream, EngineError, Gateway, GatewaySpec, IsWanted, LogRange};
 
 /// How long a new proxy may take until its admin socket answers: it restores its state first.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -103,22 +104,51 @@ impl Process {
         line: &mut (dyn FnMut(&str) + Send),
     ) -> Result<(), EngineError> {
         let path = self.folders.proxy_log();
-        let proxy: Option<Identity> = record::read(&self.folders.proxy_record())?;
-        let runs = move || proxy.as_ref().is_some_and(Identity::is_alive);
         let read = async {
             let mut reader = log::read(&path, range.tail, line).await?;
             if range.follow {
-                reader.follow(&runs, line).await?;
+                reader.follow(&self.proxy_runs()?, line).await?;
             }
             reader.finish(line);
-            Ok::<(), std::io::Error>(())
+            Ok(())
         };
-        match read.await {
+        self.had_proxy(&path, read.await)
+    }
+
+    /// Hands over the wanted lines of the file that is the proxy's standard output.
+    pub(super) async fn read_access_log(
+        &self,
+        range: LogRange,
+        is_wanted: IsWanted<'_>,
+        line: &mut (dyn FnMut(&str) + Send),
+    ) -> Result<(), EngineError> {
+        let path = self.folders.access_log();
+        let mut wanted = Wanted::new(is_wanted, range.tail);
+        let read = async {
+            let mut reader = log::read(&path, None, &mut |text| wanted.take(text, line)).await?;
+            wanted.release(line);
+            if range.follow {
+                reader.follow(&self.proxy_runs()?, &mut |text| wanted.take(text, line)).await?;
+            }
+            Ok(())
+        };
+        self.had_proxy(&path, read.await)
+    }
+
+    /// Returns what tells whether the proxy still runs.
+    fn proxy_runs(&self) -> std::io::Result<impl Fn() -> bool + Send + Sync + use<>> {
+        let proxy: Option<Identity> = record::read(&self.folders.proxy_record()).map_err(std::io::Error::other)?;
+        Ok(move || proxy.as_ref().is_some_and(Identity::is_alive))
+    }
+
+    fn had_proxy(&self, path: &Path, read: std::io::Result<()>) -> Result<(), EngineError> {
+        match read {
             Ok(()) => Ok(()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(EngineError::NoProxy(
-                "no proxy was ever started here\nhint: `bgctl up --engine process` starts one".to_owned(),
-            )),
-            Err(error) => Err(at(&path, &error)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(EngineError::NoProxy(format!(
+                "{} is not there: no proxy was started here since\nhint: `bgctl up --engine process` starts one",
+                path.display()
+            ))),
+            Err(error) => Err(at(path, &error)),
         }
     }
 
@@ -162,8 +192,10 @@ impl Process {
         command.args(listen.iter().flat_map(|address| ["--listen", address]));
         command.arg("--admin").arg(self.folders.socket()).arg("--state").arg(self.folders.proxy_state());
         command.current_dir("/");
-        let child = program::detach(&mut command, &log)
-            .and_then(Command::spawn)
+        // What it says of itself goes to stderr, and what it says of requests to stdout.
+        let requests = File::options().create(true).append(true).open(self.folders.access_log());
+        let child = requests
+            .and_then(|requests| program::detach(&mut command, &log)?.stdout(requests).spawn())
             .map_err(|error| EngineError::NoProxy(format!("start {}: {error}", binary.display())))?;
         let identity = Identity::of(child.id());
         let saved = identity.as_ref().map_or(Ok(()), |proxy| record::write(&self.folders.proxy_record(), proxy));

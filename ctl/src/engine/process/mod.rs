@@ -30,7 +30,8 @@ use self::exit::End;
 use self::folders::Folders;
 use self::record::Records;
 use super::{
-    AdminStream, EngineError, Gateway, GatewaySpec, Happening, Image, Instance, InstanceSpec, LogRange, Pull, Restart,
+    AdminStream, EngineError, Gateway, GatewaySpec, Happening, Image, Instance, InstanceSpec, IsWanted, LogRange, Pull,
+    Restart,
 };
 
 /// The engine.
@@ -127,6 +128,15 @@ impl Process {
         line: &mut (dyn FnMut(&str) + Send),
     ) -> Result<(), EngineError> {
         self.read_log(instance, range, line).await
+    }
+
+    pub(super) async fn access_log(
+        &self,
+        range: LogRange,
+        is_wanted: IsWanted<'_>,
+        line: &mut (dyn FnMut(&str) + Send),
+    ) -> Result<(), EngineError> {
+        self.read_access_log(range, is_wanted, line).await
     }
 
     pub(super) async fn proxy_logs(
