@@ -213,6 +213,18 @@ async fn an_answer_that_breaks_off_is_a_reset_stream_and_a_broken_head_a_502() {
 
 /// A flood of streams that are reset at once ends its own connection and nothing else (CVE-2023-44487).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn interim_answers_of_the_application_end_here() {
+    let (proxy, app) = site().await;
+    let (sender, _connection) = connect(&proxy).await;
+    app.behave(Behaviour::Raw(
+        "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    ));
+    for _ in 0..2 {
+        assert_eq!(get(&sender, "/").await, (200, "ok".to_owned()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_resets_ends_its_own_connection_alone() {
     let (proxy, _app) = site().await;
     let (good, _connection) = connect(&proxy).await;

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use tests::{Behaviour, Client, Proxy, Response, Upstream, client, eventually, proxy, upstream};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 /// A proxy with one service in front of a fake application.
 async fn site() -> (Proxy, Upstream) {
@@ -236,6 +238,26 @@ async fn a_half_closed_client_gets_its_answer() {
     assert_eq!((answer.status, answer.text().as_str()), (200, "v1"));
 }
 
+/// Whether it waits or has gone can't be told from its FIN; nobody who has gone may keep an application busy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_half_closed_client_that_is_given_nothing_counts_as_gone_soon_and_one_that_is_given_something_does_not() {
+    let (proxy, app) = site().await;
+    let mut visitor = client(proxy.address()).await.unwrap();
+    visitor.send("GET /slow/60000 HTTP/1.1\r\nHost: shop.test\r\n\r\n").await.unwrap();
+    eventually("it is under way", async || (app.unanswered() == 1).then_some(())).await;
+    let open = app.open_connections();
+    visitor.finish().await.unwrap();
+    let began = std::time::Instant::now();
+    assert_eq!(visitor.rest().await.unwrap(), b"");
+    assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
+    eventually("its connection to the application ends", async || (app.open_connections() < open).then_some(())).await;
+    // A stream that goes on is followed to its end, though its client has closed its own side long ago.
+    let mut visitor = client(proxy.address()).await.unwrap();
+    visitor.send("GET /stream/30/100 HTTP/1.1\r\nHost: shop.test\r\n\r\n").await.unwrap();
+    visitor.finish().await.unwrap();
+    assert_eq!(visitor.answer().await.unwrap().unwrap().status, 200);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_request_of_a_client_that_leaves_ends_within_about_a_second() {
     let (proxy, app) = site().await;
@@ -261,6 +283,51 @@ async fn an_early_answer_reaches_a_client_that_still_uploads() {
         let answer = upload(&mut visitor, 4_000_000).await;
         assert_eq!(answer.status, 413);
     }
+}
+
+/// An answer that is longer than all buffers between, to a client that neither ends its upload nor reads at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_early_answer_is_sent_to_its_end_to_a_client_that_reads_late() {
+    const LENGTH: usize = 12_000_000;
+    let application = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = application.local_addr().unwrap();
+    let serving = tokio::spawn(async move {
+        while let Ok((mut socket, _)) = application.accept().await {
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.windows(4).any(|end| end == b"\r\n\r\n")
+                    && socket.read_buf(&mut head).await.is_ok_and(|n| n > 0)
+                {}
+                let length = if head.starts_with(b"POST") { LENGTH } else { 0 };
+                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+                socket.write_all(&[answer.as_bytes(), &vec![b'x'; length]].concat()).await.unwrap_or_default();
+                // Of the upload nothing is wanted, and it is not refused either.
+                std::future::pending::<()>().await;
+            });
+        }
+    });
+    let proxy = proxy();
+    proxy.serve("shop", address).await;
+    for fields in ["", "Connection: close\r\n"] {
+        let mut visitor = client(proxy.address()).await.unwrap();
+        let head = format!("POST / HTTP/1.1\r\nHost: shop.test\r\n{fields}Content-Length: 1000000\r\n\r\nbegun");
+        visitor.send(head).await.unwrap();
+        // When nothing moves any more, all that is left waits for this client.
+        let sent = async || {
+            let metrics = proxy.text("/metrics").await;
+            let line = metrics.lines().find(|line| line.starts_with("bgproxy_response_bytes_total{service=\"shop\""));
+            line.and_then(|line| line.rsplit(' ').next()).unwrap_or_default().to_owned()
+        };
+        let mut last = String::new();
+        eventually("nothing moves", async || {
+            let now = sent().await;
+            (std::mem::replace(&mut last, now.clone()) == now).then_some(())
+        })
+        .await;
+        let answer = visitor.answer().await.unwrap().unwrap();
+        assert_eq!((answer.status, answer.text().len()), (200, LENGTH), "{fields}");
+    }
+    serving.abort();
 }
 
 /// Uploads as a browser does: writes until the end or an error, and reads the answer whatever happened.
@@ -357,6 +424,27 @@ async fn answers_without_bodies_keep_the_connection_in_step() {
     let answer = visitor.get("shop.test", "/").await.unwrap().unwrap();
     assert_eq!((answer.status, answer.text().as_str()), (200, "ok"));
     assert_eq!(answer.fields("set-cookie"), ["a=1", "b=2; c"]);
+}
+
+/// Interim answers are dropped, whatever they say, up to a number that is sane; the final one is what the client gets.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn interim_answers_end_here_and_are_bounded_in_number() {
+    let (proxy, app) = site().await;
+    let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nContent-Length: 7\r\n\r\n";
+    let processing = "HTTP/1.1 102 Processing\r\n\r\n";
+    let last = "HTTP/1.1 200 OK\r\nX: 1\r\nContent-Length: 2\r\n\r\nok";
+    let mut visitor = client(proxy.address()).await.unwrap();
+    app.behave(Behaviour::Raw(format!("{}{processing}{last}", hints.repeat(15)).leak()));
+    for _ in 0..2 {
+        let answer = visitor.get("shop.test", "/").await.unwrap().unwrap();
+        assert_eq!((answer.status, answer.text().as_str(), answer.closes()), (200, "ok", false));
+        assert_eq!((answer.field("link"), answer.field("x")), (None, Some("1")));
+    }
+    app.behave(Behaviour::Raw(format!("{}{last}", hints.repeat(17)).leak()));
+    assert_eq!(visitor.get("shop.test", "/").await.unwrap().unwrap().status, 502);
+    // None that is the last is an answer.
+    app.behave(Behaviour::Raw(hints));
+    assert_eq!(visitor.get("shop.test", "/").await.unwrap().unwrap().status, 502);
 }
 
 /// F11 and S2: an idle connection that the application has just closed.
