@@ -387,7 +387,12 @@ fn by_worker(sockets: Vec<Vec<TcpListener>>, workers: usize) -> Vec<Vec<TcpListe
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::os::unix::net::UnixStream;
+
     use super::*;
+    use crate::telemetry::panics;
 
     fn options(folder: &Path) -> Options {
         Options {
@@ -416,5 +421,57 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let options = Options { listen: vec![taken.local_addr().unwrap()], ..options(folder.path()) };
         assert!(matches!(App::bind(options).err(), Some(StartError::Listen { .. })));
+    }
+
+    /// Sends a request and returns all that comes until the other side closes.
+    fn ask(mut socket: impl Read + Write, request: &str) -> String {
+        socket.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    #[test]
+    fn a_panic_ends_its_request_alone_and_is_counted() {
+        panics::tell();
+        let folder = tempfile::tempdir().unwrap();
+        let app = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = app.local_addr().unwrap();
+        let running = App::bind(Options { workers: 1, ..options(folder.path()) }).unwrap().start().unwrap();
+        let admin = |method: &str, path: &str, body: &str| {
+            let length = body.len();
+            let head = format!(
+                "{method} {path} HTTP/1.1\r\nHost: a\r\nIf-Match: *\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+            );
+            ask(UnixStream::connect(running.admin()).unwrap(), &(head + body))
+        };
+        for (name, endpoint) in [("shop", endpoint.to_string()), ("bad", "unix:/panics.sock".to_owned())] {
+            let stage = format!(
+                r#"{{"endpoints":["{endpoint}"],"health":{{"enabled":false}},"settings":{{"domains":["{name}.test"]}}}}"#
+            );
+            admin("POST", &format!("/v1/services/{name}/stage"), &stage);
+            let flipped = admin("POST", &format!("/v1/services/{name}/flip"), "");
+            assert!(flipped.starts_with("HTTP/1.1 200"), "{flipped}");
+        }
+        let visit = || TcpStream::connect(running.addresses()[0]).unwrap();
+        let get = |host: &str| format!("GET / HTTP/1.1\r\nHost: {host}.test\r\nConnection: close\r\n\r\n");
+        // A request of another connection of the same worker is under way meanwhile.
+        let mut other = visit();
+        other.write_all(get("shop").as_bytes()).unwrap();
+        let (mut asked, _) = app.accept().unwrap();
+        for count in 1..=2 {
+            let answer = ask(visit(), &get("bad"));
+            assert!(answer.starts_with("HTTP/1.1 500 ") && answer.contains("connection: close"), "{answer}");
+            let metrics = admin("GET", "/metrics", "");
+            assert!(metrics.contains(&format!("\nbgproxy_panics_total {count}\n")), "{metrics}");
+        }
+        let status = |name: &str| admin("GET", &format!("/v1/services/{name}"), "");
+        // Its claim was given back, and the other's is still there.
+        assert!(!status("bad").contains("\"in_flight\":1"), "{}", status("bad"));
+        assert!(status("shop").contains("\"in_flight\":1"), "{}", status("shop"));
+        asked.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").unwrap();
+        let answer = ask(other, "");
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok"), "{answer}");
+        running.shutdown(Duration::from_secs(5));
     }
 }

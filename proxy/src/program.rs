@@ -15,6 +15,7 @@ use crate::admin::relay;
 use crate::app::{App, Bound, Options, StartError};
 use crate::args::{self, Args, Command, Serve};
 use crate::holder;
+use crate::telemetry::panics;
 
 /// `bgproxy relay` found no proxy.
 const NO_PROXY: u8 = 2;
@@ -56,6 +57,7 @@ fn serve(serve: &Serve) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     start_log(&model.log);
+    panics::tell();
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
     match runtime.and_then(|runtime| runtime.block_on(serve_until_told(serve.options(&model)))) {

@@ -50,6 +50,18 @@ pub(crate) fn error(
     response
 }
 
+/// Answers a request in which we panicked: what is known of it is lost.
+pub(crate) fn panicked() -> Response<AnswerBody> {
+    let status = StatusCode::INTERNAL_SERVER_ERROR;
+    let mut response = Response::new(AnswerBody::bytes(html(status, "The proxy failed; try again")));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 /// Answers a health check from outside for a service that is closed on purpose: whoever balances load in front of us must
 /// not take the whole host out for it.
 pub(crate) fn healthy(request_id: &HeaderValue) -> Response<AnswerBody> {

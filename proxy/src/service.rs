@@ -12,6 +12,8 @@ use hyper::body::Incoming;
 use crate::answer::AnswerBody;
 use crate::client::{BodyWatch, Client};
 use crate::handler::{self, Arrived};
+use crate::respond;
+use crate::telemetry::panics;
 use crate::upstream::request_body::RequestBody;
 use crate::worker::Worker;
 
@@ -40,9 +42,9 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         let client = Rc::clone(&self.client);
         let worker = Rc::clone(&self.worker);
         Box::pin(async move {
-            let response = handler::handle(&worker, &client, &mut arrived, serving).await;
+            let answered = panics::contained(handler::handle(&worker, &client, &mut arrived, serving)).await;
             worker.scratch.keep_fields(arrived.head.headers);
-            Ok(response)
+            Ok(answered.unwrap_or_else(|_| respond::panicked()))
         })
     }
 }

@@ -26,6 +26,7 @@ use crate::control::reload::{Configure, Order};
 use crate::control::{self, Change, Counted, Handle, IfMatch};
 use crate::telemetry::count::Count;
 use crate::telemetry::metrics::{self, ProxyMetrics, SlotMetrics};
+use crate::telemetry::panics;
 use crate::worker::Shared;
 
 type Answer = Response<Either<Full<Bytes>, EventBody>>;
@@ -208,6 +209,7 @@ impl Context {
             received: self.requests(),
             refused: self.shared.crowd.refused(),
             log_dropped: self.shared.access.dropped(),
+            panics: panics::count(),
             flips: counted.iter().map(|counted| (counted.name.to_string(), counted.flips)).collect(),
             drains: counted.iter().map(|counted| (counted.name.to_string(), counted.drains)).collect(),
         };

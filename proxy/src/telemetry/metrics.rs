@@ -40,6 +40,8 @@ pub(crate) struct ProxyMetrics {
     pub(crate) refused: u64,
     /// Lines of the access log that were dropped.
     pub(crate) log_dropped: u64,
+    /// Panics.
+    pub(crate) panics: u64,
     /// Flips of each service.
     pub(crate) flips: Vec<(String, u64)>,
     /// Drains of each that ended.
@@ -57,6 +59,8 @@ pub(crate) fn render(proxy: &ProxyMetrics, slots: &[SlotMetrics]) -> String {
     family(out, "bgproxy_connections", "gauge", "Client connections open now.").value("", proxy.connections);
     family(out, "bgproxy_connections_refused_total", "counter", "Connections beyond those that one address may have.")
         .value("", proxy.refused);
+    family(out, "bgproxy_panics_total", "counter", "Panics: each ended one request, and each is a fault of bgproxy.")
+        .value("", proxy.panics);
     family(out, "bgproxy_requests_received_total", "counter", "Requests whose heads came.").value("", proxy.received);
     family(out, "bgproxy_access_log_dropped_total", "counter", "Lines of the access log that were dropped.")
         .value("", proxy.log_dropped);

@@ -4,4 +4,5 @@ pub(crate) mod access_log;
 pub(crate) mod count;
 pub mod counters;
 pub(crate) mod metrics;
+pub(crate) mod panics;
 pub(crate) mod record;
