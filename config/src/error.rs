@@ -1,6 +1,7 @@
 //! What is wrong with a file, where, and what to do about it.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, ErrorKind, Read as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -27,14 +28,6 @@ impl Source {
     /// Returns the whole text.
     pub fn text(&self) -> &str {
         &self.text
-    }
-
-    /// Reads another file that this one names; a relative path begins in this one's folder.
-    ///
-    /// # Errors
-    /// Where it can't be read, is not text, or is longer than [`FILE_BYTES`].
-    pub fn read_named(&self, path: &str) -> io::Result<String> {
-        read(&self.beside(Path::new(path)))
     }
 
     /// Returns the path that one in this file means: a relative one begins in its folder.
@@ -86,6 +79,13 @@ pub(crate) fn read(path: &Path) -> io::Result<String> {
         return Err(io::Error::new(ErrorKind::FileTooLarge, "it is longer than 1 MiB"));
     }
     Ok(text)
+}
+
+/// Returns what tells one content of a file from another.
+pub(crate) fn fingerprint(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Where a problem stands.

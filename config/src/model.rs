@@ -39,6 +39,8 @@ pub struct Model {
     pub settings: ProxySettings,
     /// The file's services, in the order of their names.
     pub services: Vec<FileService>,
+    /// The files that it names and that were read with it, and what tells their contents from others.
+    pub files: Vec<(PathBuf, u64)>,
 }
 
 impl Default for Model {
@@ -55,6 +57,7 @@ impl Default for Model {
             log: Log::default(),
             settings: ProxySettings::default(),
             services: Vec::new(),
+            files: Vec::new(),
         }
     }
 }

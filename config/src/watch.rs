@@ -1,14 +1,18 @@
-//! Tells when a file's content changes, however it was written: in place, by a rename, or by a swapped symbolic link.
+//! Tells when the content of a file, or of those that it names, changes, however it was written: in place, by a rename, or by a
+//! swapped symbolic link.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
 /// Editors write a file in several steps; the last one is a moment ago when this has passed.
 const DEBOUNCE: Duration = Duration::from_millis(200);
+/// A folder in which somebody writes all the time is looked at all the same.
+const LONGEST_DEBOUNCE: Duration = Duration::from_secs(2);
 /// How often the file is read where the kernel tells nothing of it.
 const POLL: Duration = Duration::from_secs(1);
 /// How often it is read besides: some file systems accept a watch and never report.
@@ -23,11 +27,28 @@ enum Signal {
 pub struct Watch {
     stop: Sender<Signal>,
     // Unregisters itself when dropped.
-    _watcher: Option<RecommendedWatcher>,
+    watcher: Option<RecommendedWatcher>,
     warning: Option<String>,
+    named: Arc<Mutex<Named>>,
 }
 
+/// Files that the watched one names, each with what tells its content from others; `None`: it can't be read.
+type Named = Vec<(PathBuf, Option<u64>)>;
+
 impl Watch {
+    /// Watches these files too from now on, and no others: those that the file names, with the contents that were read.
+    pub fn also(&mut self, files: &[(PathBuf, u64)]) {
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        *named = files.iter().map(|(path, content)| (path.clone(), Some(*content))).collect();
+        drop(named);
+        for folder in files.iter().map(|(path, _)| folder(path)) {
+            // Where the kernel tells nothing of it, it is read every few seconds.
+            self.watcher.iter_mut().for_each(|watcher| drop(watcher.watch(&folder, RecursiveMode::NonRecursive)));
+        }
+        // One that changed since it was read is not told by the kernel any more.
+        drop(self.stop.send(Signal::Event));
+    }
+
     /// Returns why changes are noticed late or never, where that is so; for the log and the status.
     pub fn warning(&self) -> Option<&str> {
         self.warning.as_deref()
@@ -64,17 +85,31 @@ pub fn watch(path: &Path, changed: impl Fn() + Send + 'static) -> std::io::Resul
     let every = if watcher.is_some() && warning.is_none() { POLL_BESIDES } else { POLL };
     let path = path.to_owned();
     let seen = crate::error::read(&path).ok();
+    let named = Arc::new(Mutex::new(Named::new()));
+    let also = Arc::clone(&named);
     thread::Builder::new().name("config-watch".to_owned()).spawn(move || {
         let mut seen = seen;
         while wait(&receiver, every) {
             let now = crate::error::read(&path).ok();
-            if now != seen {
-                seen = now;
+            let is_other = now != seen;
+            seen = now;
+            // Both are looked at, or the one would be told for the other later.
+            if is_other | have_changed(&also) {
                 changed();
             }
         }
     })?;
-    Ok(Watch { stop: sender, _watcher: watcher, warning })
+    Ok(Watch { stop: sender, watcher, warning, named })
+}
+
+/// Looks at the files that the watched one names.
+fn have_changed(named: &Mutex<Named>) -> bool {
+    let mut named = named.lock().unwrap_or_else(PoisonError::into_inner);
+    named.iter_mut().fold(false, |has_changed, (path, seen)| {
+        let now = crate::error::read(path).ok().as_deref().map(crate::error::fingerprint);
+        let before = std::mem::replace(seen, now);
+        has_changed | (before != now)
+    })
 }
 
 /// Waits until the file should be read again; false when the watch was dropped.
@@ -84,13 +119,15 @@ fn wait(signals: &Receiver<Signal>, every: Duration) -> bool {
         Err(RecvTimeoutError::Disconnected) | Ok(Signal::Stop) => return false,
         Ok(Signal::Event) => {}
     }
-    loop {
+    let until = Instant::now() + LONGEST_DEBOUNCE;
+    while Instant::now() < until {
         match signals.recv_timeout(DEBOUNCE) {
             Err(RecvTimeoutError::Timeout) => return true,
             Err(RecvTimeoutError::Disconnected) | Ok(Signal::Stop) => return false,
             Ok(Signal::Event) => {}
         }
     }
+    true
 }
 
 fn register(path: &Path, signals: Sender<Signal>) -> notify::Result<RecommendedWatcher> {
@@ -176,5 +213,40 @@ mod tests {
         std::fs::write(&path, "workers = 2").unwrap();
         changes.recv_timeout(PATIENCE).unwrap();
         assert_eq!(changes.recv_timeout(DEBOUNCE * 3), Err(RecvTimeoutError::Timeout), "told twice");
+    }
+
+    #[test]
+    fn files_that_it_names_are_told_wherever_they_are_and_no_longer_once_it_names_others() {
+        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let page = elsewhere.path().join("502.html");
+        std::fs::write(&page, "one").unwrap();
+        let (mut watch, changes) = watched(&folder.path().join("bgproxy.toml"));
+        // It was changed between its reading and now.
+        watch.also(&[(page.clone(), crate::error::fingerprint("zero"))]);
+        changes.recv_timeout(PATIENCE).unwrap();
+        std::fs::write(&page, "two").unwrap();
+        changes.recv_timeout(PATIENCE).unwrap();
+        std::fs::remove_file(&page).unwrap();
+        changes.recv_timeout(PATIENCE).unwrap();
+        watch.also(&[]);
+        std::fs::write(&page, "three").unwrap();
+        assert_eq!(changes.recv_timeout(DEBOUNCE * 3), Err(RecvTimeoutError::Timeout));
+    }
+
+    #[test]
+    fn a_change_is_told_though_somebody_writes_in_the_folder_all_the_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, log) = (folder.path().join("bgproxy.toml"), folder.path().join("access.log"));
+        let (_watch, changes) = watched(&path);
+        let (stop, stopped) = mpsc::channel::<()>();
+        let writer = thread::spawn(move || {
+            while stopped.recv_timeout(DEBOUNCE / 4) == Err(RecvTimeoutError::Timeout) {
+                std::fs::write(&log, "a line").unwrap();
+            }
+        });
+        std::fs::write(&path, "workers = 1").unwrap();
+        changes.recv_timeout(POLL_BESIDES - Duration::from_secs(1)).unwrap();
+        drop(stop);
+        writer.join().unwrap();
     }
 }

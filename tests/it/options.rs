@@ -129,6 +129,9 @@ async fn the_file_sets_options_and_a_change_of_it_is_in_force_at_once() {
         send(&proxy, format!("POST / HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 2048\r\n\r\n{body}")).await
     };
     assert_eq!(ask().await.text(), "our own page");
+    // A page by itself too.
+    std::fs::write(&page, "another page").unwrap();
+    eventually("the new page is shown", async || (ask().await.text() == "another page").then_some(())).await;
     proxy.rewrite_config(&config("1x"));
     eventually("the bad file is told", async || {
         let status = proxy.call("GET", "/v1/status", json!({})).await;

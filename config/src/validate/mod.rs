@@ -27,7 +27,7 @@ pub use self::project::{Judge, project};
 /// # Errors
 /// Every problem of the file, in its order.
 pub fn validate(file: File, source: &Source) -> Result<Model, Vec<Problem>> {
-    let mut check = Check { source, problems: Vec::new() };
+    let mut check = Check { source, problems: Vec::new(), files: Vec::new() };
     let hot = Hot { trusted_proxies: file.trusted_proxies, proxy_protocol: file.proxy_protocol };
     let (limits, level, format) = (check.restart_limits(&file.limits), file.log.level.clone(), file.log.format.clone());
     let mut model = Model {
@@ -53,7 +53,8 @@ pub fn validate(file: File, source: &Source) -> Result<Model, Vec<Problem>> {
         ],
     );
     model.log.format = check.choice("format", format, &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
-    let model = model.with(&ProxySettings::default());
+    let mut model = model.with(&ProxySettings::default());
+    model.files = std::mem::take(&mut check.files);
     check.end(model)
 }
 
@@ -69,6 +70,8 @@ type Routes = BTreeMap<(String, String), (String, Range<usize>)>;
 struct Check<'a> {
     source: &'a Source,
     problems: Vec<Problem>,
+    /// What was read besides, with its content.
+    files: Vec<(PathBuf, u64)>,
 }
 
 impl Check<'_> {

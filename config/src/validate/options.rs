@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::time::Duration;
 
 use super::{Check, shorten};
+use crate::error;
 use crate::file::{self, Number, Text};
 use crate::options::{Protocol, ServiceOptions, StatusPattern};
 use crate::size;
@@ -49,8 +51,12 @@ impl Check<'_> {
         let mut pages = BTreeMap::new();
         for (status, file) in files {
             let status = self.word::<StatusPattern>(&status, "");
-            match self.source.read_named(file.get_ref()) {
-                Ok(page) => pages.extend(status.map(|status| (status, page))),
+            let path = self.source.beside(Path::new(file.get_ref()));
+            match error::read(&path) {
+                Ok(page) => {
+                    self.files.push((path, error::fingerprint(&page)));
+                    pages.extend(status.map(|status| (status, page)));
+                }
                 Err(error) => {
                     let what = format!("`{}` can't be read: {error}", shorten(file.get_ref()));
                     self.refuse(file.span(), what, "name a file of HTML; a relative path begins in this file's folder");

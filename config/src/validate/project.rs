@@ -30,7 +30,7 @@ pub fn project(
     judge: Judge<'_>,
     problems: Vec<Problem>,
 ) -> Result<Project, Vec<Problem>> {
-    let mut check = Check { source, problems };
+    let mut check = Check { source, problems, files: Vec::new() };
     let mut services: Vec<_> = file.services.into_iter().collect();
     services.sort_by_key(|(name, _)| name.span().start);
     let mut routes = Routes::new();

@@ -93,6 +93,7 @@ pub(crate) struct Reloader {
 impl Reloader {
     /// Applies the services of the file as it was at the start.
     pub(crate) fn begin(&mut self) {
+        self.config.iter_mut().for_each(|config| config.watch.also(&self.model.files));
         let problems = self.handle.with(|control| control.apply_file(&self.model.services));
         for problem in &problems {
             tracing::warn!("a service of the file is refused: {problem}");
@@ -188,6 +189,7 @@ impl Reloader {
         let (workers, metrics) = (self.model.workers, self.model.metrics);
         let log = Log { access: model.log.access.clone(), ..self.model.log.clone() };
         self.model = Model { listen, admin, state, workers, metrics, log, ..model };
+        self.config.iter_mut().for_each(|config| config.watch.also(&self.model.files));
         self.handle.with(|control| control.compare_with(&self.model));
         Vec::new()
     }
