@@ -1,5 +1,6 @@
 //! Commands around a deployment, and commands with a service's settings.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
@@ -64,4 +65,76 @@ async fn a_one_off_command_has_the_services_settings_and_its_exit_code_is_ours()
     assert!(inside.talk.contains("a plain process has no inside"), "{}", inside.talk);
     let nobody = site.bgctl(&["run", "nobody", "--", "true"]).await;
     assert_eq!(nobody.code, Some(1), "{}", nobody.talk);
+}
+
+/// The lines that hooks have left in a file.
+fn left(folder: &Path) -> String {
+    std::fs::read_to_string(folder.join("ran")).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_smoke_test_reaches_the_new_version_before_visitors_do_and_takes_it_back_where_it_fails() {
+    let site = Site::new(PROGRAMS);
+    site.up().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bluegreen.toml");
+    let path = file.to_str().unwrap();
+    let hooks = |lines: &str| std::fs::write(&file, format!("[services.shop.hooks]\n{lines}\n")).unwrap();
+    let switch = async |version: &str, more: &[&str]| {
+        let image = site.version(version, QUICK);
+        site.switch(&image, &[&["--file", path], more].concat()).end().await
+    };
+    // The page of the new version is asked for, while there is nothing live yet, or another one.
+    let smoke = "curl -fsS -D - http://$BG_ADDRESS/ -o /dev/null | grep -i x-version | tr -d '\\r' >> ran; \
+                 echo $BG_SERVICE $BG_SLOT >> ran; test -n $BG_DEPLOYMENT";
+    hooks(&format!(
+        "before_flip = \"\"\"{smoke}\"\"\"\nafter = \"echo after $BG_SLOT >> ran\"\non_failure = \"echo failed >> ran\""
+    ));
+    let first = switch("v1", &[]).await;
+    assert_eq!(first.code, Some(0), "{}", first.talk);
+    let again = switch("v2", &[]).await;
+    assert_eq!(again.code, Some(0), "{}", again.talk);
+    let ran = left(folder.path()).to_lowercase();
+    assert_eq!(ran, "x-version: v1\nshop blue\nafter blue\nx-version: v2\nshop green\nafter green\n");
+
+    // One that fails, and one that takes too long: the new version is gone, and the first failure is the one that is told.
+    let load = load(site.address(), Load { pause: Duration::from_millis(5), ..Load::default() });
+    hooks("before_flip = \"echo no price >&2; exit 3\"\non_failure = \"echo $BG_EXIT_CODE: $BG_ERROR >> ran; exit 1\"");
+    let failed = switch("v3", &[]).await;
+    assert_eq!((failed.code, &failed.report()["exit_code"]), (Some(9), &json!(9)), "{}", failed.talk);
+    for words in ["before_flip: `echo no price >&2; exit 3` ended with code 3", "| no price", "traffic still on GREEN"]
+    {
+        assert!(failed.talk.contains(words), "`{words}` is not said in: {}", failed.talk);
+    }
+    assert!(failed.talk.contains("on_failure: ") && failed.talk.contains("ended with code 1"), "{}", failed.talk);
+    assert!(left(folder.path()).ends_with("9: before_flip: `echo no price >&2; exit 3` ended with code 3\n"));
+    hooks("before_flip = \"sleep 77 & wait\"\ntimeout = \"300ms\"");
+    let late = switch("v3", &[]).await;
+    assert_eq!(late.code, Some(9), "{}", late.talk);
+    assert!(late.talk.contains("did not end within 300ms"), "{}", late.talk);
+    let sleeps = std::process::Command::new("pgrep").args(["-f", "^sleep 77$"]).output().unwrap();
+    assert!(sleeps.stdout.is_empty(), "what the hook has started ends with it");
+    assert!(site.processes().iter().all(|(_, line)| !line.contains("v3")), "{:?}", site.processes());
+    assert_eq!(answered(&site).await, "v2");
+    load.stop().await.assert_none_failed();
+
+    // One that goes after undoes nothing, and is told.
+    hooks("before_flip = \"echo in $BG_SLOT of $BG_ADDRESS\"\nbefore_flip_in = \"container\"\nafter = \"exit 5\"");
+    let after = switch("v3", &[]).await;
+    assert_eq!(after.code, Some(0), "{}", after.talk);
+    assert!(after.talk.contains("| in blue of 127.0.0.1:"), "{}", after.talk);
+    let why = "after: `exit 5` ended with code 5";
+    assert!(after.talk.contains(why) && after.report()["after_failed"] == why, "{after:?}");
+    assert_eq!(answered(&site).await, "v3");
+
+    // A flip to what is staged comes after the same test; what fails it stays staged.
+    hooks("before_flip = \"exit 6\"\nafter = \"echo after >> ran\"");
+    let before = left(folder.path());
+    let staged = switch("v4", &["--no-flip"]).await;
+    assert_eq!((staged.code, left(folder.path())), (Some(0), before), "{}", staged.talk);
+    let refused = site.bgctl(&["--file", path, "switch", "shop", "--continue"]).await;
+    assert_eq!((refused.code, answered(&site).await), (Some(9), "v3".to_owned()), "{}", refused.talk);
+    hooks("before_flip = \"true\"");
+    let gone_on = site.bgctl(&["--file", path, "switch", "shop", "--continue", "--bake", "0s"]).await;
+    assert_eq!((gone_on.code, answered(&site).await), (Some(0), "v4".to_owned()), "{}", gone_on.talk);
 }

@@ -103,7 +103,22 @@ pub struct Service {
     pub ulimits: Option<Vec<Text>>,
     pub entrypoint: Option<Text>,
     pub command: Option<Vec<Text>>,
+    #[serde(default)]
+    pub hooks: Hooks,
     pub options: Option<Options>,
+}
+
+/// `[services.NAME.hooks]`.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the schema says what each key means")]
+pub struct Hooks {
+    pub before_start: Option<Text>,
+    pub before_flip: Option<Text>,
+    pub before_flip_in: Option<Text>,
+    pub after: Option<Text>,
+    pub on_failure: Option<Text>,
+    pub timeout: Option<Text>,
 }
 
 /// A value that people write as a text or bare: `"8080"`, `8080`, `true`, `1.5`.

@@ -12,7 +12,7 @@ use serde::Deserialize as _;
 use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue};
 
-pub use self::model::{Deployment, Project, Service};
+pub use self::model::{Deployment, Hooks, Project, Service};
 use self::schema::Key;
 use crate::error::{self, Problem, Source};
 use crate::validate::{self, Judge};
@@ -70,8 +70,10 @@ pub fn parse(source: &Source, judge: Judge<'_>) -> Result<Project, Vec<Problem>>
     if let Some(services) = inner(table.get_mut(), "services") {
         for (_, service) in services.iter_mut() {
             let DeValue::Table(service) = service.get_mut() else { continue };
-            keys.table(service, schema::SERVICE, &["options"], &[]);
-            inner(service, "options").into_iter().for_each(|table| keys.table(table, schema::OPTIONS, &[], &[]));
+            keys.table(service, schema::SERVICE, &["hooks", "options"], &[]);
+            for (name, known) in [("hooks", schema::HOOKS), ("options", schema::OPTIONS)] {
+                inner(service, name).into_iter().for_each(|table| keys.table(table, known, &[], &[]));
+            }
         }
     }
     match file::File::deserialize(toml::Deserializer::from(table)) {

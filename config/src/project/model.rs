@@ -1,5 +1,6 @@
 //! What `bluegreen.toml` means: a service as the options of `bgctl switch`, typed; `None` is what the file leaves open.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::health::StatusRange;
@@ -27,8 +28,28 @@ pub struct Service {
     pub image: Option<String>,
     /// How it is deployed.
     pub deployment: Deployment,
+    /// What is run around its deployments.
+    pub hooks: Hooks,
     /// How its requests are served; where absent the present options stay.
     pub options: Option<ServiceOptions>,
+}
+
+/// Commands around a deployment. They stand in the file alone: what a container remembers of the deployment before must not run on
+/// the machine of whoever deploys next.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hooks {
+    /// When the new version is healthy, and before it is live.
+    pub before_flip: Option<String>,
+    /// That one is run in a one-off container of the new image, else on the machine where bgctl runs.
+    pub is_inside: bool,
+    /// When the deployment is done.
+    pub after: Option<String>,
+    /// When it has failed.
+    pub on_failure: Option<String>,
+    /// How long each may take; none is the default.
+    pub timeout: Option<Duration>,
+    /// The folder of the file, in which they are run.
+    pub folder: PathBuf,
 }
 
 /// A key each option of `bgctl switch`, named as it is. An empty list that stands in the file empties what was there.

@@ -96,7 +96,20 @@ pub const RESTART_LIMITS: &[&str] =
 /// The same of its `[log]`.
 pub const RESTART_LOG: &[&str] = &["level", "format"];
 
-/// The keys of `[services.NAME]`, `options` aside.
+/// What `before_flip_in` takes.
+pub const FLIP_IN: &[&str] = &["here", "container"];
+
+/// The keys of `[services.NAME.hooks]`.
+pub const HOOKS: &[Key] = &[
+    key("before_start", Text, "the same as before: run in a one-off container of the new image before it starts"),
+    key("before_flip", Text, "run when the new version is healthy and before it is live: a smoke test"),
+    key("before_flip_in", Word(FLIP_IN), "where: here, or in a one-off container of the new image on its network"),
+    key("after", Text, "run here when the deployment is done"),
+    key("on_failure", Text, "run here when the deployment has failed"),
+    key("timeout", Time, "how long each of them may take"),
+];
+
+/// The keys of `[services.NAME]`, its tables aside.
 pub const SERVICE: &[Key] = &[
     key("image", Text, "the image"),
     key("port", Whole(1, 65_535), "the port that the application listens on"),
@@ -168,6 +181,7 @@ pub const OPTIONS: &[Key] = &[
 /// Returns the JSON schema of the file.
 pub fn schema() -> Value {
     let mut service = properties(SERVICE);
+    service.insert("hooks".to_owned(), table("commands around its deployments", &properties(HOOKS)));
     service.insert("options".to_owned(), table("how its requests are served", &properties(OPTIONS)));
     let mut top = properties(TOP);
     let services = json!({

@@ -22,7 +22,8 @@ fn the_examples_load_and_the_full_one_has_every_key() {
         assert!(!project.services.is_empty(), "{name}");
     }
     let full = include_str!("../../../examples/bluegreen.toml");
-    let tables = [schema::TOP, schema::PROXY, schema::LIMITS, schema::LOG, schema::SERVICE, schema::OPTIONS];
+    let tables =
+        [schema::TOP, schema::PROXY, schema::LIMITS, schema::LOG, schema::SERVICE, schema::HOOKS, schema::OPTIONS];
     for key in tables.into_iter().flatten() {
         let is_there = full.contains(&format!("\n{} = ", key.name)) || full.contains(&format!(".{}]", key.name));
         assert!(is_there, "examples/bluegreen.toml lacks `{}`", key.name);
@@ -39,6 +40,7 @@ fn every_key_is_in_the_schema_and_on_its_page_and_the_parser_knows_no_other() {
     for (keys, found, text) in [
         (schema::TOP, &schema["properties"], page),
         (schema::SERVICE, &service["properties"], page),
+        (schema::HOOKS, &service["properties"]["hooks"]["properties"], page),
         (schema::OPTIONS, &service["properties"]["options"]["properties"], reference),
         (schema::PROXY, proxy, reference),
         (schema::LIMITS, &proxy["limits"]["properties"], reference),
@@ -72,7 +74,8 @@ fn every_key_is_in_the_schema_and_on_its_page_and_the_parser_knows_no_other() {
     // The proxy's own file has the same at its top, but for its services.
     let top = [schema::RESTART, &["limits", "log", "services"]].concat();
     assert_eq!(sorted(fields::<crate::file::File>()), names(schema::PROXY, &top));
-    assert_eq!(sorted(fields::<file::Service>()), names(schema::SERVICE, &["options"]));
+    assert_eq!(sorted(fields::<file::Service>()), names(schema::SERVICE, &["hooks", "options"]));
+    assert_eq!(sorted(fields::<file::Hooks>()), names(schema::HOOKS, &[]));
     assert_eq!(sorted(fields::<crate::file::Options>()), names(schema::OPTIONS, &[]));
 }
 
@@ -140,6 +143,29 @@ fn variables_are_texts_numbers_and_words_and_a_refused_value_is_not_repeated() {
     let refused = problems("[services.shop.env]\nVERSION = 1.10\n\"A=B\" = \"secret\"\n");
     assert_eq!(refused.len(), 2, "{refused:#?}");
     assert!(refused[0].contains("put it in quotes") && !refused[1].contains("secret"), "{refused:#?}");
+}
+
+#[test]
+fn a_hook_before_the_start_is_the_option_and_its_time_is_for_each() {
+    let text = "[services.shop.hooks]\nbefore_start = \"migrate\"\nbefore_flip = \"smoke\"\ntimeout = \"7s\"\n";
+    let shop = read(text).unwrap().services.remove(0);
+    let seven = Some(std::time::Duration::from_secs(7));
+    assert_eq!((shop.deployment.before.as_deref(), shop.deployment.before_timeout), (Some("migrate"), seven));
+    assert_eq!((shop.hooks.before_flip.as_deref(), shop.hooks.is_inside), (Some("smoke"), false));
+    assert!(shop.hooks.folder.is_absolute());
+    let problems = problems(
+        "[services.shop]\nbefore = \"a\"\n[services.shop.hooks]\nbefore_start = \"b\"\nbefore_flip_in = \"there\"\n\
+         after = \" \"\nbefore-flip = \"c\"\n",
+    );
+    let wanted = [
+        "bluegreen.toml:4:16: `before_start` and `before` are the same",
+        "bluegreen.toml:5:18: `before_flip_in` has nothing to run",
+        "bluegreen.toml:5:18: `there` is no before_flip_in (one of here, container)",
+        "bluegreen.toml:6:9: `after` is empty",
+        "bluegreen.toml:7:1: there is no key `before-flip` (write `before_flip`)",
+    ];
+    assert_eq!(problems.len(), wanted.len(), "{problems:#?}");
+    problems.iter().zip(wanted).for_each(|(problem, wanted)| assert!(problem.starts_with(wanted), "{problem}"));
 }
 
 #[test]

@@ -14,8 +14,8 @@ use crate::error::{Problem, Source};
 use crate::file::{Number, Text};
 use crate::name::ServiceName;
 use crate::project::file::{self, Scalar};
-use crate::project::model::{Deployment, Project, Service};
-use crate::project::schema::{IMAGE_HEALTH, KEEP, PULL};
+use crate::project::model::{Deployment, Hooks, Project, Service};
+use crate::project::schema::{FLIP_IN, IMAGE_HEALTH, KEEP, PULL};
 
 /// Judges what is written in docker's own words: a key and one value of it. Only who runs containers knows them.
 pub type Judge<'j> = &'j dyn Fn(&str, &str) -> Result<(), String>;
@@ -81,6 +81,10 @@ impl Check<'_> {
         let env_files = file.env_files.into_iter().filter_map(|text| self.filled("env_files", text));
         let env_files: Vec<String> = env_files.collect();
         let env_files = env_files.iter().map(|text| self.beside(text)).collect();
+        if let (Some(_), Some(start)) = (&file.before, &file.hooks.before_start) {
+            self.refuse(start.span(), "`before_start` and `before` are the same", "leave one of the two out");
+        }
+        let (before_start, hooks) = self.hooks(file.hooks);
         let docker = |check: &mut Self, key: &str, texts: Option<Vec<Text>>| -> Option<Vec<String>> {
             Some(texts?.into_iter().map(|text| check.docker(key, text, judge)).collect())
         };
@@ -113,8 +117,8 @@ impl Check<'_> {
             stop_grace: self.time("stop_grace", file.stop_grace, None),
             keep_images: self.whole("keep_images", file.keep_images, 0..=10_000),
             pull: self.one_of("pull", file.pull, PULL),
-            before: file.before.map(Text::into_inner),
-            before_timeout: self.time("before_timeout", file.before_timeout, None),
+            before: file.before.map(Text::into_inner).or(before_start),
+            before_timeout: self.time("before_timeout", file.before_timeout, None).or(hooks.timeout),
             replicas: self.whole("replicas", file.replicas, 1..=1000),
             stop_first: file.stop_first,
             no_port: file.no_port,
@@ -138,7 +142,28 @@ impl Check<'_> {
             command: file.command.map(|words| words.into_iter().map(Text::into_inner).collect()),
         };
         let image = file.image.and_then(|text| self.filled("image", text)).map(|text| self.image(text));
-        Some(Service { name: parsed?, image, deployment, options: settings.options })
+        Some(Service { name: parsed?, image, deployment, hooks, options: settings.options })
+    }
+
+    /// Returns what goes before the start, which is an option of a switch too, and the rest.
+    fn hooks(&mut self, file: file::Hooks) -> (Option<String>, Hooks) {
+        let file::Hooks { before_start, before_flip, before_flip_in, after, on_failure, timeout } = file;
+        if let (Some(place), None) = (&before_flip_in, &before_flip) {
+            self.refuse(place.span(), "`before_flip_in` has nothing to run", "add before_flip = \"...\"");
+        }
+        let mut line = |key: &str, text: Option<Text>| text.and_then(|text| self.filled(key, text));
+        let (before_flip, after, on_failure) =
+            (line("before_flip", before_flip), line("after", after), line("on_failure", on_failure));
+        let place = self.one_of("before_flip_in", before_flip_in, FLIP_IN);
+        let hooks = Hooks {
+            before_flip,
+            is_inside: place.as_deref() == Some("container"),
+            after,
+            on_failure,
+            timeout: self.time("timeout", timeout, None),
+            folder: self.beside(".").into(),
+        };
+        (before_start.map(Text::into_inner), hooks)
     }
 
     /// A text that may not be empty.

@@ -207,6 +207,7 @@ pub(crate) fn options(service: Service) -> Run {
         keep_images,
         command,
         below: None,
+        hooks: service.hooks,
         served: service.options,
     }
 }

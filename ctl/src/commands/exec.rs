@@ -8,8 +8,7 @@ use clap::Args;
 use super::known;
 use crate::context::{Context, who};
 use crate::deploy::plan::Situation;
-use crate::deploy::settings::Settings;
-use crate::engine::{Engine, Exit, Instance, InstanceSpec, Output, Pull};
+use crate::engine::{Engine, Exit, Instance, Output};
 use crate::error::{Error, ExitCode};
 
 /// Run a command in the live slot; its exit code is ours
@@ -51,26 +50,8 @@ impl Exec {
 impl Run {
     pub(crate) async fn run(self, context: &Context<'_>) -> Result<ExitCode, Error> {
         let (engine, instance) = live(context, &self.service).await?;
-        let settings = Settings::of(&instance);
-        let reference = if instance.image_id.is_empty() { &instance.image } else { &instance.image_id };
-        let image = match engine.image(reference, Pull::Never).await {
-            Ok(image) => image,
-            // The process engine knows programs by their names alone.
-            Err(_) => engine.image(&instance.image, Pull::Never).await?,
-        };
-        let mut run = settings.run.clone();
-        run.command = self.command;
-        let spec = InstanceSpec {
-            service: self.service,
-            slot: instance.slot,
-            replica: 1,
-            deployment: instance.deployment.clone(),
-            image,
-            port: instance.endpoint.port(),
-            run,
-            who: who(),
-            notes: Vec::new(),
-        };
+        let mut spec = engine.spec_of(&instance, who()).await?;
+        spec.run.command = self.command;
         let Exit { code, oom } = engine.run_once(&spec, &mut |line| context.ui.data(line)).await?;
         if oom {
             context.ui.warn("it was killed for want of memory (OOM)");

@@ -7,6 +7,7 @@ use ::config::duration;
 use ::config::health::StatusRange;
 use ::config::name::{HostPattern, PathPrefix};
 use ::config::options::ServiceOptions;
+use ::config::project::Hooks;
 use clap::Args;
 
 use crate::context::Context;
@@ -233,6 +234,9 @@ pub struct Run {
     /// What the file says, over which these lie
     #[arg(skip)]
     pub below: Option<Box<Self>>,
+    /// What is run around it, which the file alone can say
+    #[arg(skip)]
+    pub hooks: Hooks,
     /// How requests are served, which the file alone can say
     #[arg(skip)]
     pub served: Option<ServiceOptions>,
@@ -256,6 +260,7 @@ impl Run {
         self.rollout.lock_wait = self.rollout.lock_wait.or(file.rollout.lock_wait);
         self.pull = self.pull.or_else(|| file.pull.clone());
         self.note = self.note.or_else(|| file.note.clone());
+        self.hooks.clone_from(&file.hooks);
         // What becomes a setting is laid over the live slot's: the file first, then these.
         self.below = Some(Box::new(file));
         self

@@ -14,6 +14,7 @@ use crate::commands::described::{self, Described, OfService};
 use crate::commands::options::Run;
 use crate::context::{Context, who};
 use crate::deploy::execute::{Candidate, Rollout};
+use crate::deploy::hook;
 use crate::deploy::plan::{self, Situation};
 use crate::deploy::recover::{Aim, Finder};
 use crate::deploy::report::{Failure, Report};
@@ -83,19 +84,28 @@ pub(crate) async fn try_switch(context: &Context<'_>, order: Order) -> Result<Op
         options = options.over(described::options(service));
         table = proxy;
     }
-    if options.go_on {
-        // What is staged was described when it was staged; it is run so, whatever the file says by now.
-        options.below = None;
-        return go_on(context, &name, image.as_deref(), options).await;
-    }
     if options.dry_run {
         return dry_run(context, &name, image, &options, is_pushed).await.map(|()| None);
     }
+    let hooks = options.hooks.clone();
+    let report = if options.go_on {
+        // What is staged was described when it was staged; it is run so, whatever the file says by now.
+        options.below = None;
+        go_on(context, &name, image.as_deref(), options).await
+    } else {
+        roll_out(context, Order { service: name.clone(), image, is_pushed, options }, table.as_ref()).await
+    };
+    hook::tell(context, &name, &hooks, report).await
+}
+
+/// Puts a new version into the idle slot and flips to it; `None` where nothing was to be flipped.
+async fn roll_out(context: &Context<'_>, order: Order, table: Option<&ProxySettings>) -> Result<Option<Report>, Error> {
+    let Order { service: name, image, is_pushed, options } = order;
     let engine = context.engine().await?;
     let interrupt = &context.interrupt;
     let mut client = interrupt.beside(context.admin_or_up()).await??;
     // A table that would be refused is better refused before anything is done.
-    if let Some(table) = &table {
+    if let Some(table) = table {
         proxy_table::admit(&mut client, table).await?;
     }
     // Pulling takes as long as it takes, so it is done before the lock is held.
@@ -145,6 +155,7 @@ pub(crate) async fn try_switch(context: &Context<'_>, order: Order) -> Result<Op
             generation: service.as_ref().map_or(0, |service| service.generation),
             detach: options.rollout.detach,
             no_flip: options.no_flip,
+            hooks: options.hooks.clone(),
             health_command: spec.image.health_command.clone(),
             work: Work {
                 id: deployment.clone(),
@@ -170,7 +181,7 @@ pub(crate) async fn try_switch(context: &Context<'_>, order: Order) -> Result<Op
     // A lease that can't be given back ends by itself.
     let _gone = client.release().await;
     // Behind the switch, as one that fails changes nothing.
-    if let (Ok(Some(_)), Some(table)) = (&report, &table) {
+    if let (Ok(Some(_)), Some(table)) = (&report, table) {
         proxy_table::send_after(context, &mut client, table).await;
     }
     report
@@ -235,6 +246,7 @@ async fn go_on(
             generation: service.generation,
             detach: options.rollout.detach,
             no_flip: false,
+            hooks: options.hooks.clone(),
             health_command: None,
             work: Work {
                 id: deployment_id(),
@@ -303,7 +315,7 @@ async fn dry_run(
     let mut settings = if options.reset { Settings::default() } else { situation.settings() };
     options.apply(&mut settings)?;
     settings.port = Some(settings.port_for(&image)?);
-    show(context, &plan::switch(&situation, &settings).sentences(&settings), &settings);
+    show(context, &plan::switch(&situation, &settings).sentences(&settings, &options.hooks), &settings);
     Ok(())
 }
 

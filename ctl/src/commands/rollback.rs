@@ -5,6 +5,7 @@ use std::time::Duration;
 use ::config::admin::journal::{self, Entry, Work};
 use ::config::admin::response::ServiceStatus;
 use ::config::name::ServiceName;
+use ::config::project::Hooks;
 use clap::Args;
 
 use super::known;
@@ -136,6 +137,7 @@ impl Rollback {
                 },
                 detach: false,
                 no_flip: false,
+                hooks: Hooks::default(),
                 // It passed when it went live before.
                 health_command: None,
                 client: &mut client,

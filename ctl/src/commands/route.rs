@@ -3,6 +3,7 @@
 use ::config::admin::journal::Work;
 use ::config::admin::response::SlotState;
 use ::config::name::{EndpointAddr, ServiceName};
+use ::config::project::Hooks;
 use clap::Args;
 
 use super::known;
@@ -105,6 +106,7 @@ impl Route {
             candidate: Candidate::Addresses(self.to.clone()),
             detach: self.options.detach,
             no_flip: false,
+            hooks: Hooks::default(),
             health_command: None,
             work: Work {
                 id: deployment.clone(),

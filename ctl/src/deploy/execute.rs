@@ -5,6 +5,7 @@ use config::admin::request::{Flip, Pause, Stage};
 use config::admin::response::Flipped;
 use config::duration::format;
 use config::name::{EndpointAddr, ServiceName, Slot};
+use config::project::Hooks;
 use futures_util::future::try_join_all;
 use tokio::time::{Duration, Instant};
 
@@ -60,6 +61,8 @@ pub struct Rollout<'a> {
     pub detach: bool,
     /// The run ends before the flip: the new version is there to be looked at.
     pub no_flip: bool,
+    /// What the file asks to be run around it.
+    pub hooks: Hooks,
     /// The image's own health check.
     pub health_command: Option<Vec<String>>,
     /// What is done, as the journal tells it.
@@ -199,6 +202,12 @@ impl<'a> Rollout<'a> {
         self.context.interrupt.check()?;
         if self.no_flip {
             return Ok(None);
+        }
+        if let Some(line) = self.hooks.before_flip.clone() {
+            self.begun("before_flip").await?;
+            self.run_before_flip(&instances, &line).await?;
+            self.done("before_flip").await?;
+            self.context.interrupt.check()?;
         }
         if let Some(party) = &self.context.together {
             let interrupt = self.context.interrupt.clone();

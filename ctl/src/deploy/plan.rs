@@ -2,6 +2,7 @@
 
 use config::admin::response::{ServiceStatus, SlotState};
 use config::name::Slot;
+use config::project::Hooks;
 
 use super::settings::{PREVIOUS, Settings};
 use crate::engine::Instance;
@@ -154,17 +155,19 @@ impl Plan {
     }
 
     /// Returns the whole way as sentences, for `--dry-run`.
-    pub fn sentences(&self, settings: &Settings) -> Vec<String> {
+    pub fn sentences(&self, settings: &Settings, hooks: &Hooks) -> Vec<String> {
         let mut lines: Vec<String> = self.steps.iter().map(Step::sentence).collect();
         let stopped = self.steps.iter().position(|step| matches!(step, Step::StopFirst(_)));
         let before = settings.before.iter().map(|line| format!("run before: {line}"));
         let at = stopped.map_or(0, |at| at + 1);
         lines.splice(at..at, before);
         lines.push(format!("stage {} and wait until it is healthy", self.slot));
+        lines.extend(hooks.before_flip.iter().map(|line| format!("run before the flip: {line}")));
         lines.push(format!("flip to {}", self.slot));
         if let Some(live) = self.live {
             lines.push(format!("drain {live}, then keep it: {}", settings.keep.as_str()));
         }
+        lines.extend(hooks.after.iter().map(|line| format!("run after it: {line}")));
         lines
     }
 }

@@ -2,6 +2,8 @@
 
 use serde_json::json;
 
+use config::project::Hooks;
+
 use super::*;
 use crate::deploy::settings::Keep;
 use crate::engine::RunSettings;
@@ -177,16 +179,21 @@ fn what_can_not_run_beside_another_is_stopped_before_the_command_that_goes_befor
     let instances = [live.clone(), warm.clone()];
     let situation = Situation { service: Some(&status), instances: &instances };
     let settings = Settings { stop_first: true, before: Some("migrate".to_owned()), ..Settings::default() };
+    let word = |word: &str| Some(word.to_owned());
+    let hooks = Hooks { before_flip: word("smoke"), after: word("tell"), ..Hooks::default() };
     let plan = switch(&situation, &settings);
     assert_eq!(plan.steps, [Step::StopFirst(instances.to_vec()), Step::Park(warm), Step::Create(1)]);
     assert!(
-        plan.stops_first() && plan.sentences(&settings)[1] == "run before: migrate",
+        plan.stops_first() && plan.sentences(&settings, &hooks)[1] == "run before: migrate",
         "{:?}",
-        plan.sentences(&settings)
+        plan.sentences(&settings, &hooks)
     );
     // There is nothing to stop before the first version.
     let first = switch(&Situation { service: None, instances: &[] }, &settings);
-    assert!(!first.stops_first() && first.sentences(&settings)[0] == "run before: migrate");
+    assert!(!first.stops_first() && first.sentences(&settings, &hooks)[0] == "run before: migrate");
+    let told = first.sentences(&settings, &hooks);
+    let at = |line: &str| told.iter().position(|told| told == line).unwrap();
+    assert!(at("run before the flip: smoke") < at("flip to BLUE") && at("flip to BLUE") < at("run after it: tell"));
 
     let status = service(Some("blue"), "live", "empty");
     let stopped = Instance { running: false, notes: vec![settings.note()], ..replica(Slot::Green, 1, false, "before") };

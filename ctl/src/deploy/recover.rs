@@ -200,7 +200,7 @@ impl Found<'_> {
     fn undo(&self, actions: &mut Vec<Action>) {
         let (entry, slot) = (self.entry, self.entry.work.slot);
         actions.extend(self.policies());
-        if entry.has_begun("before") {
+        if entry.has_begun("before") || entry.has_begun("before_flip") {
             actions.push(Action::EndOnce);
         }
         let is_staged = self.service.is_some_and(|service| {

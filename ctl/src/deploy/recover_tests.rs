@@ -104,6 +104,9 @@ fn before_the_flip_everything_is_undone_and_the_version_before_is_there_to_go_ba
     let always = "always shop_BLUE";
     assert_eq!(actions(&entry(&[]), &before, &[old()]), [always]);
     assert_eq!(actions(&entry(&["before"]), &before, &[old()]), [always, "end once"]);
+    let smoked = ["create", "stage", "before_flip"];
+    let undone = [always, "no shop_GREEN", "end once", "clear GREEN", "remove shop_GREEN"];
+    assert_eq!(actions(&entry(&smoked), &staged, &[old(), new()]), undone);
     assert_eq!(actions(&entry(&["park"]), &before, &[old(), kept()]), [always, "give back shop_GREEN_kept"]);
     let tried = ["park", "create"];
     assert_eq!(

@@ -39,6 +39,9 @@ pub struct Report {
     pub replicas: Option<usize>,
     /// What became of the old instance: `warm`, `stopped` or `none`.
     pub kept: &'static str,
+    /// Why the hook that goes after it has failed; absent where none did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after_failed: Option<String>,
     /// The code that the program ends with.
     pub exit_code: u8,
 }
@@ -70,6 +73,7 @@ impl Report {
                 "  requests: {old} old, {new} new, {held} held, {retried} retried, {closed} closed, {cut} cut, {failed} failed"
             ));
         }
+        lines.extend(self.after_failed.iter().map(|why| format!("  {why}")));
         lines
     }
 }
@@ -121,6 +125,7 @@ mod tests {
             drain_seconds: Some(0.0),
             replicas: Some(1),
             kept: "stopped",
+            after_failed: None,
             exit_code: 0,
         };
         assert_eq!(report.exit(), ExitCode(0));

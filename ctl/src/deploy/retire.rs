@@ -105,6 +105,7 @@ impl Rollout<'_> {
             requests: watched.map(|watched| Counts { cut: watched.counts.cut + live.cut, ..watched.counts }),
             replicas: Some(live.instances.len()).filter(|count| *count > 0),
             drain_seconds: watched.map(|watched| watched.drain_seconds),
+            after_failed: None,
             exit_code: 0,
         };
         report.exit_code = report.exit().0;

@@ -10,6 +10,7 @@ use config::name::ServiceName;
 use futures_util::future::try_join_all;
 
 use super::execute::{PAUSE_SLACK, Rollout, Undo};
+use super::hook;
 use super::lease::leased;
 use super::settings::Settings;
 use super::undo::clear;
@@ -28,7 +29,8 @@ impl Rollout<'_> {
     pub(super) async fn stop_first(&mut self, running: Vec<Instance>, undo: &mut Vec<Undo>) -> Result<u64, Error> {
         let Settings { drain, stop_grace, deadline, before_timeout, .. } = self.settings;
         let before = self.settings.before.as_ref().map_or(Duration::ZERO, |_| before_timeout);
-        let wait = drain + stop_grace + before + deadline + PAUSE_SLACK;
+        let before_flip = self.hooks.before_flip.as_ref().map_or(Duration::ZERO, |_| hook::limit(&self.hooks));
+        let wait = drain + stop_grace + before + deadline + before_flip + PAUSE_SLACK;
         let pause = Pause { wait, lasts: wait, drain, ..Pause::default() };
         let (ui, engine) = (self.context.ui, self.engine()?);
         let waits = if self.settings.no_port { "" } else { "visitors wait from now on: " };

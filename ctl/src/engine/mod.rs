@@ -10,6 +10,7 @@ mod wanted;
 use std::time::Duration;
 
 pub use self::docker::judge;
+pub(crate) use self::process::run_to_its_end;
 pub use self::wanted::IsWanted;
 use config::name::{EndpointAddr, ServiceName, Slot};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -415,6 +416,41 @@ impl Engine {
                 process.end_one_off(service);
                 Ok(())
             }
+        }
+    }
+
+    /// Returns what an instance was made from, to run something else with its settings.
+    ///
+    /// # Errors
+    /// Where its image is gone, or the engine can't be reached.
+    pub async fn spec_of(&self, instance: &Instance, who: String) -> Result<InstanceSpec, EngineError> {
+        let reference = if instance.image_id.is_empty() { &instance.image } else { &instance.image_id };
+        let image = match self.image(reference, Pull::Never).await {
+            Ok(image) => image,
+            // The process engine knows programs by their names alone.
+            Err(_) => self.image(&instance.image, Pull::Never).await?,
+        };
+        Ok(InstanceSpec {
+            service: instance.service.clone(),
+            slot: instance.slot,
+            replica: 1,
+            deployment: instance.deployment.clone(),
+            image,
+            port: instance.endpoint.port(),
+            run: instance.run.clone(),
+            who,
+            notes: Vec::new(),
+        })
+    }
+
+    /// Returns where a running instance is reached on the engine's own machine, as `172.18.0.4:8080`.
+    ///
+    /// # Errors
+    /// Where it has no address, or the engine can't be reached.
+    pub async fn address(&self, instance: &Instance) -> Result<String, EngineError> {
+        match self {
+            Self::Docker(docker) => docker.address_of(instance).await,
+            Self::Process(_) => Ok(instance.endpoint.to_string()),
         }
     }
 

@@ -26,6 +26,17 @@ impl Docker {
         found(&format!("inspect {name}"), answer)
     }
 
+    /// Returns the address of an instance on the gateway's network, which its own host alone reaches.
+    pub(in crate::engine) async fn address_of(&self, instance: &Instance) -> Result<String, EngineError> {
+        let container = self.inspect(&instance.id).await?;
+        let networks = container.and_then(|container| container.network_settings?.networks);
+        let ours = networks.and_then(|mut networks| networks.remove(&self.names.network())?.ip_address);
+        let address = ours.filter(|address| !address.is_empty()).ok_or_else(|| {
+            EngineError::Refused(format!("{} has no address on {}", instance.name, self.names.network()))
+        })?;
+        Ok(format!("{address}:{}", instance.endpoint.port()))
+    }
+
     pub(super) async fn list_instances(&self, service: Option<&ServiceName>) -> Result<Vec<Instance>, EngineError> {
         let mut wanted = vec![format!("{}={}", labels::GATEWAY, self.names.network())];
         wanted.push(match service {

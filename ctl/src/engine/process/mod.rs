@@ -28,6 +28,7 @@ use config::name::ServiceName;
 
 use self::exit::End;
 use self::folders::Folders;
+pub(crate) use self::once::run_to_its_end;
 use self::record::Records;
 use super::{
     AdminStream, EngineError, Gateway, GatewaySpec, Happening, Image, Instance, InstanceSpec, IsWanted, LogRange, Pull,

@@ -1,9 +1,11 @@
-//! One-off processes with a service's settings: hooks and `bgctl run`.
+//! One-off processes: hooks, and `bgctl run` with a service's settings.
 
+use std::io;
 use std::process::Stdio;
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
 
 use config::name::ServiceName;
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::Command;
 
@@ -24,19 +26,10 @@ impl Process {
                 EngineError::Usage("there is no command to run\nhint: name one behind `--`".to_owned())
             })?;
         let program = program::find(name, config::paths::variable("PATH").as_deref())?;
-        let failed = |error: std::io::Error| EngineError::Refused(format!("run {}: {error}", program.display()));
         let mut command = Command::from(program::command(&program, &spec.run, spec.port));
-        command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().map_err(failed)?;
-        let lines = std::sync::Mutex::new(line);
-        let out = each_line(child.stdout.take(), &lines);
-        let err = each_line(child.stderr.take(), &lines);
-        let (out, err, status) = tokio::join!(out, err, child.wait());
-        out.and(err).map_err(failed)?;
-        let status = status.map_err(failed)?;
-        let signal = std::os::unix::process::ExitStatusExt::signal(&status);
-        let code = status.code().map(i64::from).or_else(|| signal.map(|signal| 128 + i64::from(signal)));
-        Ok(Exit { code: code.unwrap_or(Exit::UNKNOWN), oom: false })
+        command.args(words);
+        let ended = run_to_its_end(command, line).await;
+        ended.map_err(|error| EngineError::Refused(format!("run {}: {error}", program.display())))
     }
 
     /// A process of ours ended with us: nothing is left.
@@ -44,10 +37,51 @@ impl Process {
     pub(in crate::engine) fn end_one_off(&self, _: &ServiceName) {}
 }
 
+/// Runs a command on this machine without an input, hands over its lines, and waits until it has ended and closed its output.
+///
+/// # Errors
+/// Where it can't be started or read; a command that fails is no error.
+///
+/// # Cancel safety
+/// Dropping it kills the command, and what that has started.
+pub(crate) async fn run_to_its_end(mut command: Command, line: &mut (dyn FnMut(&str) + Send)) -> io::Result<Exit> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.process_group(0).kill_on_drop(true).spawn()?;
+    let group = Group(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
+    let lines = Mutex::new(line);
+    let out = each_line(child.stdout.take(), &lines);
+    let err = each_line(child.stderr.take(), &lines);
+    let (out, err, status) = tokio::join!(out, err, child.wait());
+    group.leave();
+    out.and(err)?;
+    let status = status?;
+    let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+    let code = status.code().map(i64::from).or_else(|| signal.map(|signal| 128 + i64::from(signal)));
+    Ok(Exit { code: code.unwrap_or(Exit::UNKNOWN), oom: false })
+}
+
+/// A command and what it has started: killed where nobody waits for its end any more.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn leave(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(leader) = self.0 {
+            // It may have ended by itself.
+            let _gone = kill_process_group(leader, Signal::KILL);
+        }
+    }
+}
+
 async fn each_line(
     stream: Option<impl AsyncRead + Unpin>,
-    line: &std::sync::Mutex<&mut (dyn FnMut(&str) + Send)>,
-) -> std::io::Result<()> {
+    line: &Mutex<&mut (dyn FnMut(&str) + Send)>,
+) -> io::Result<()> {
     let Some(stream) = stream else { return Ok(()) };
     let mut lines = BufReader::new(stream).lines();
     while let Some(text) = lines.next_line().await? {
