@@ -135,12 +135,15 @@ impl<'a> Context<'a> {
     /// Returns the words that lead back, for hints: `bgctl rollback shop`, with the options that name the place.
     pub fn line(&self, command: &str, service: &ServiceName) -> String {
         let mut line = format!("bgctl {command} {service}");
-        let Global { host, admin, engine, gateway, .. } = &self.global;
+        let Global { host, admin, engine, gateway, target, .. } = &self.global;
         if let Some(host) = host {
             line += &format!(" --host {host}");
         }
         if let Some(admin) = admin {
             line += &format!(" --admin {}", admin.display());
+        }
+        if let Some(target) = target {
+            line += &format!(" --target {target}");
         }
         if *engine == Some(EngineKind::Process) {
             line += " --engine process";

@@ -32,6 +32,9 @@ pub struct Global {
     /// The configuration file
     #[arg(long, global = true, value_name = "FILE")]
     pub file: Option<PathBuf>,
+    /// A target of bluegreen.toml: its host, and what is different there
+    #[arg(long, short, global = true, value_name = "NAME")]
+    pub target: Option<String>,
     /// Print JSON on stdout
     #[arg(long, global = true)]
     pub json: bool,

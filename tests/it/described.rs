@@ -120,3 +120,52 @@ async fn a_plan_tells_what_a_deployment_changes_and_changes_nothing() {
     let words = String::from_utf8(words.stdout).unwrap();
     assert!(words.contains("shop: live on BLUE\n") && words.contains("  ~ env.LEVEL: info -> debug\n"), "{words}");
 }
+
+/// A target is the same file with what is different there, and is never confused with another place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_has_its_own_settings_and_variables_come_from_the_environment() {
+    let (site, _folder, path) = described("").await;
+    let service = format!(
+        "host = \"production\"\n[services.shop]\nimage = \"${{BG_TEST_IMAGE}}\"\nport = {}\ndomains = [\"shop.test\"]\nbake = \"0s\"\n",
+        free_port()
+    );
+    let staging =
+        "[target.staging]\nhost = \"staging\"\n[target.staging.services.shop]\ndomains = [\"staging.test\"]\n";
+    fs::write(&path, format!("{service}{staging}")).unwrap();
+    let missing = site.bgctl(&["--file", &path, "deploy"]).await;
+    assert_eq!(missing.code, Some(1), "{}", missing.talk);
+    let place = format!("{path}:3:10");
+    assert!(
+        missing.talk.contains("the variable BG_TEST_IMAGE is not set") && missing.talk.contains(&place),
+        "{}",
+        missing.talk
+    );
+    let image = site.version("v1", QUICK);
+    let deployed =
+        site.start_with(&[("BG_TEST_IMAGE", &image)], &["--file", &path, "-t", "staging", "deploy"]).end().await;
+    assert_eq!(deployed.code, Some(0), "{}", deployed.talk);
+    assert_eq!(
+        (answered(&site, "staging.test").await.as_str(), answered(&site, "shop.test").await.as_str()),
+        ("v1", "404")
+    );
+
+    // Without the process engine, which is always here: where it would go.
+    let bgctl = async |host: Option<&str>, words: &[&str]| {
+        let mut command = tokio::process::Command::new(PROGRAMS.bgctl);
+        command.args(words).current_dir(std::env::temp_dir()).env_remove("BG_GATEWAY").env_remove("BGCTL_HOST");
+        command.env("BG_TEST_IMAGE", "shop:1").envs(host.map(|host| ("BGCTL_HOST", host)));
+        let ended = tests::Started::spawn(command).end().await;
+        (ended.code, ended.talk)
+    };
+    let (code, talk) = bgctl(Some("elsewhere"), &["--file", &path, "-t", "staging", "status"]).await;
+    assert_eq!(code, Some(1), "{talk}");
+    assert!(talk.contains("BGCTL_HOST says elsewhere, and the target staging is at staging"), "{talk}");
+    let (code, talk) = bgctl(None, &["--file", &path, "-t", "stagin", "status"]).await;
+    assert_eq!(
+        (code, talk.contains("no target `stagin`") && talk.contains("it has staging")),
+        (Some(1), true),
+        "{talk}"
+    );
+    let (code, talk) = bgctl(None, &["-t", "staging", "status"]).await;
+    assert_eq!((code, talk.contains("`staging` is to be a target of bluegreen.toml")), (Some(1), true), "{talk}");
+}

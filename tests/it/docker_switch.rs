@@ -106,6 +106,20 @@ async fn commands_run_beside_and_inside_a_container_and_one_that_is_killed_in_it
     let only_blue = ["reverse-proxy", "reverse-proxy-ports", "uptimer_BLUE"].map(str::to_owned);
     assert!(gateway.containers().into_iter().eq(only_blue.clone()), "{:?}", gateway.containers());
 
+    // A smoke test reaches the new version: from this machine by its address, in the network by its name.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bluegreen.toml");
+    let ask = "import os,urllib.request as r; print(r.urlopen('http://'+os.environ['BG_ADDRESS']).read())";
+    for (place, smoke) in
+        [("here", "curl -fsS http://$BG_ADDRESS/; exit 5"), ("container", &format!("python3 -c \"{ask}\"; exit 5"))]
+    {
+        let hooks = format!("[services.uptimer.hooks]\nbefore_flip = '''{smoke}'''\nbefore_flip_in = \"{place}\"\n");
+        std::fs::write(&file, hooks).unwrap();
+        let words = ["--file", file.to_str().unwrap(), "switch", "uptimer", "--image", &v2, "--before", ""];
+        said(&gateway.bgctl(&words).await, 9, &["Uptimer v2.0", "ended with code 5", "traffic still on BLUE"]);
+        assert!(gateway.containers().into_iter().eq(only_blue.clone()), "{:?}", gateway.containers());
+    }
+
     let (host, pause) = ("uptimer.test".to_owned(), Duration::from_millis(2));
     let load = load(gateway.address(), Load { host, posts: 0, slow: 0, pause, judge, ..Load::default() });
     let words = ["switch", "uptimer", "--image", &v2, "--before", "", "--bake", "30s"];

@@ -37,13 +37,6 @@ pub struct Proxy {
     pub log: Log,
 }
 
-/// The host alone, whatever else the file says.
-#[derive(Debug, Default, serde::Deserialize)]
-pub struct Place {
-    /// The Docker host.
-    pub host: Option<Text>,
-}
-
 /// `[services.NAME]`. What is left out says nothing: what the live slot runs with stays.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields)]

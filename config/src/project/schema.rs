@@ -189,11 +189,21 @@ pub fn schema() -> Value {
         "description": "services, by name",
         "additionalProperties": table("a service: what is left out stays as it runs", &service),
     });
+    let mut target = top.clone();
+    target.insert("services".to_owned(), services.clone());
     top.insert("services".to_owned(), services);
     let mut proxy = properties(PROXY);
     proxy.insert("limits".to_owned(), table("limits and time-outs", &properties(LIMITS)));
     proxy.insert("log".to_owned(), table("the access log", &properties(LOG)));
-    top.insert("proxy".to_owned(), table("the proxy's own settings: what is left out has its default", &proxy));
+    let proxy = table("the proxy's own settings: what is left out has its default", &proxy);
+    target.insert("proxy".to_owned(), proxy.clone());
+    top.insert("proxy".to_owned(), proxy);
+    let targets = json!({
+        "type": "object",
+        "description": "other places, by name: chosen by -t NAME, and laid over the rest of the file",
+        "additionalProperties": table("what is different there", &target),
+    });
+    top.insert("target".to_owned(), targets);
     let mut schema = table("how the services of a project are deployed", &top);
     schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
     schema["title"] = json!("bluegreen.toml");

@@ -2,24 +2,33 @@
 
 use super::*;
 
-fn read(text: &str) -> Result<Project, Vec<Problem>> {
+fn read_for(target: Option<&str>, text: &str) -> Result<Project, Vec<Problem>> {
     let judge = |key: &str, text: &str| match (key, text) {
         ("memory", "much") => Err("`much` is no size".to_owned()),
         _ => Ok(()),
     };
-    parse(&Source::new(FILE, text), &judge)
+    let variable = |name: &str| (name == "SET").then(|| "value".to_owned());
+    parse(&Source::new(FILE, text), Reading { judge: &judge, variable: &variable, target })
+}
+
+fn read(text: &str) -> Result<Project, Vec<Problem>> {
+    read_for(None, text)
 }
 
 fn problems(text: &str) -> Vec<String> {
     read(text).unwrap_err().iter().map(ToString::to_string).collect()
 }
 
+/// Anything goes, and every variable is there.
+const FREE: Reading<'_> =
+    Reading { judge: &|_, _| Ok(()), variable: &|name| Some(name.to_ascii_lowercase()), target: None };
+
 #[test]
 fn the_examples_load_and_the_full_one_has_every_key() {
     for name in ["bluegreen-minimal.toml", "bluegreen.toml"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name);
-        let project = load(&path, &|_, _| Ok(())).unwrap_or_else(|problems| panic!("{}", problems[0].render()));
-        assert!(!project.services.is_empty(), "{name}");
+        let project = load(&path, FREE).unwrap_or_else(|problems| panic!("{}", problems[0].render()));
+        assert!(!project.services.is_empty() && check(&path, FREE).is_empty(), "{name}");
     }
     let full = include_str!("../../../examples/bluegreen.toml");
     let tables =
@@ -173,7 +182,101 @@ fn the_host_is_read_whatever_else_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(FILE);
     std::fs::write(&path, "host = \"production\"\nnonsense = 1\n").unwrap();
-    assert_eq!(host(&path).unwrap().as_deref(), Some("production"));
+    let host = |target| host(&path, target, FREE.variable).map(|host| host.map(|host| (host.name, host.is_of_target)));
+    assert_eq!(host(None).unwrap(), Some(("production".to_owned(), false)));
+    assert!(host(Some("staging")).is_err());
+    std::fs::write(&path, "host = \"a\"\n[target.staging]\nhost = \"${PLACE}\"\n[target.other]\n").unwrap();
+    assert_eq!(host(Some("staging")).unwrap(), Some(("place".to_owned(), true)));
+    assert_eq!(host(Some("other")).unwrap(), Some(("a".to_owned(), false)));
     std::fs::write(&path, "host = ").unwrap();
-    assert!(host(&path).is_err());
+    assert!(host(None).is_err());
+}
+
+#[test]
+fn variables_are_filled_in_and_all_that_are_missing_are_told_with_their_places() {
+    let text = "[services.shop]\nimage = \"shop:${SET}\"\nnote = \"${GONE:-no} $SET $${SET} ${SET:-x}\"\n\
+        command = [\"run\", \"${SET}\"]\n[services.shop.env]\nA = \"${GONE:-}\"\n";
+    let shop = read(text).unwrap().services.remove(0);
+    assert_eq!(shop.image.as_deref(), Some("shop:value"));
+    assert_eq!(shop.deployment.note.as_deref(), Some("no $SET ${SET} value"));
+    assert_eq!(shop.deployment.command.unwrap(), ["run", "value"]);
+    assert_eq!(shop.deployment.env, ["A="]);
+    let problems = problems(
+        "host = \"${GONE}\"\n[services.shop]\nimage = \"$${GONE} ${SET} ${ALSO_GONE}\"\ncommand = [\"${a b}\", \"${SET\"]\n",
+    );
+    let wanted = [
+        "bluegreen.toml:1:9: the variable GONE is not set, or is empty (set it, or write ${GONE:-default})",
+        "bluegreen.toml:3:26: the variable ALSO_GONE is not set",
+        "bluegreen.toml:4:13: this is no name of a variable",
+        "bluegreen.toml:4:23: `${` has no `}`",
+    ];
+    assert_eq!(problems.len(), wanted.len(), "{problems:#?}");
+    problems.iter().zip(wanted).for_each(|(problem, wanted)| assert!(problem.starts_with(wanted), "{problem}"));
+}
+
+#[test]
+fn a_target_is_laid_over_the_rest_key_by_key_and_another_asks_for_nothing() {
+    let text = "host = \"production\"\n[services.shop]\nimage = \"shop:1\"\ndomains = [\"shop.test\", \"www.test\"]\n\
+        [services.shop.env]\nA = 1\nB = 2\n[services.api]\nport = 1\n[target.staging]\nhost = \"staging\"\n\
+        [target.staging.services.shop]\ndomains = [\"staging.test\"]\nmemory = \"64m\"\n\
+        [target.staging.services.shop.env]\nB = 3\nC = 4\n[target.other]\nhost = \"${GONE}\"\n";
+    let plain = read(text).unwrap();
+    assert_eq!((plain.host.as_deref(), plain.services.len()), (Some("production"), 2));
+    assert_eq!(plain.services[1].deployment.env, ["A=1", "B=2"]);
+    let staging = read_for(Some("staging"), text).unwrap();
+    let shop = &staging.services[1];
+    assert_eq!((staging.host.as_deref(), shop.image.as_deref()), (Some("staging"), Some("shop:1")));
+    assert_eq!(shop.deployment.env, ["A=1", "B=3", "C=4"]);
+    assert_eq!((shop.deployment.domains.as_ref().unwrap().len(), shop.deployment.memory.is_some()), (1, true));
+    assert_eq!(staging.services[0], plain.services[0]);
+    let gone = read_for(Some("other"), text).unwrap_err();
+    assert_eq!(gone.len(), 1, "{gone:#?}");
+    let unknown = read_for(Some("stagin"), text).unwrap_err();
+    assert!(
+        unknown[0].what.contains("no target `stagin`") && unknown[0].hint == "it has other, staging",
+        "{unknown:?}"
+    );
+}
+
+#[test]
+fn a_target_changes_of_the_proxys_settings_what_it_names() {
+    let text = "[proxy]\ntrusted_proxies = [\"private\"]\n[proxy.limits]\nconnections = 10\nidle_timeout = \"9s\"\n\
+        [services.shop]\n[target.staging.proxy.limits]\nconnections = 20\n";
+    let limits = |target| {
+        let proxy = serde_json::to_value(read_for(target, text).unwrap().proxy.unwrap()).unwrap();
+        (proxy["limits"]["connections"].clone(), proxy["limits"]["idle_timeout"].clone())
+    };
+    let (plain, staging) = (limits(None), limits(Some("staging")));
+    assert_eq!((plain.0, staging.0), (10.into(), 20.into()));
+    assert_eq!(plain.1, staging.1);
+}
+
+#[test]
+fn what_is_wrong_in_a_target_is_told_whichever_is_chosen() {
+    let text = "[services.shop]\n[target.a]\ncolour = 1\n[target.a.services.shp]\n[target.a.services.shop]\nhealth-path = \"/\"\n\
+        [target.b.services.shop]\nkeep = \"cold\"\n";
+    let wanted = [
+        "bluegreen.toml:3:1: there is no key `colour`",
+        "bluegreen.toml:4:20: there is no service `shp`",
+        "bluegreen.toml:6:1: there is no key `health-path`",
+        "bluegreen.toml:8:8: `cold` is no keep",
+    ];
+    let told = |problems: &[Problem], wanted: &[&str]| {
+        assert_eq!(problems.len(), wanted.len(), "{problems:#?}");
+        problems
+            .iter()
+            .zip(wanted)
+            .for_each(|(problem, wanted)| assert!(problem.to_string().starts_with(wanted), "{problem}"));
+    };
+    told(&read(text).unwrap_err(), &wanted[..3]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(FILE);
+    std::fs::write(&path, text).unwrap();
+    let found = check(&path, FREE);
+    assert_eq!(found.len(), 4, "{found:#?}");
+    found.iter().zip(wanted).for_each(|(found, wanted)| {
+        let (_, place) = wanted.split_once(':').unwrap();
+        assert!(found.to_string().contains(place), "{found}");
+    });
+    assert_eq!(read("target = 3\n").unwrap_err()[0].what, "`target` is no table");
 }

@@ -20,17 +20,12 @@ use crate::project::schema::{FLIP_IN, IMAGE_HEALTH, KEEP, PULL};
 /// Judges what is written in docker's own words: a key and one value of it. Only who runs containers knows them.
 pub type Judge<'j> = &'j dyn Fn(&str, &str) -> Result<(), String>;
 
-/// Returns the project that `bluegreen.toml` means; problems that were found before are told with the others.
+/// Returns the project that `bluegreen.toml` means.
 ///
 /// # Errors
 /// Every problem of the file, in its order.
-pub fn project(
-    file: file::File,
-    source: &Source,
-    judge: Judge<'_>,
-    problems: Vec<Problem>,
-) -> Result<Project, Vec<Problem>> {
-    let mut check = Check { source, problems, files: Vec::new() };
+pub fn project(file: file::File, source: &Source, judge: Judge<'_>) -> Result<Project, Vec<Problem>> {
+    let mut check = Check { source, problems: Vec::new(), files: Vec::new() };
     let mut services: Vec<_> = file.services.into_iter().collect();
     services.sort_by_key(|(name, _)| name.span().start);
     let mut routes = Routes::new();

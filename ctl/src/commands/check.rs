@@ -6,8 +6,8 @@ use ::config::load::{Presence, load};
 use ::config::project;
 use clap::Args;
 
+use crate::commands::described::reading;
 use crate::context::Context;
-use crate::engine;
 use crate::error::{Error, ExitCode, Kind};
 
 /// Validate a configuration file
@@ -27,11 +27,10 @@ impl Check {
         let file = self.file.or_else(|| context.global.file.clone()).unwrap_or_else(default_file);
         let is_projects = file.file_name().is_some_and(|name| name.to_string_lossy().contains("bluegreen"));
         let problems = if is_projects {
-            project::load(&file, &engine::judge).err()
+            project::check(&file, reading(&context.global))
         } else {
-            load(&file, Presence::Required).err()
+            load(&file, Presence::Required).err().unwrap_or_default()
         };
-        let problems = problems.unwrap_or_default();
         if context.ui.tone().json {
             let list: Vec<_> = problems
                 .iter()

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use ::config::error::Problem;
 use ::config::name::ServiceName;
-use ::config::project::{self, Deployment, Project, Service};
+use ::config::paths;
+use ::config::project::{self, Deployment, Project, Reading, Service};
 use ::config::settings::ProxySettings;
 use clap::ValueEnum;
 
@@ -34,8 +35,8 @@ impl Described {
     /// # Errors
     /// Every problem of the file.
     pub(crate) fn find(context: &Context<'_>) -> Result<Option<Self>, Error> {
-        let Some(file) = file(context.global.file.as_deref()) else { return Ok(None) };
-        let project = project::load(&file, &engine::judge).map_err(|problems| refusal(&problems))?;
+        let Some(file) = file(&context.global)? else { return Ok(None) };
+        let project = project::load(&file, reading(&context.global)).map_err(|problems| refusal(&problems))?;
         Ok(Some(Self { file, project }))
     }
 
@@ -64,24 +65,52 @@ impl Described {
     }
 }
 
-/// Returns the file that a run uses.
-pub(crate) fn file(named: Option<&Path>) -> Option<PathBuf> {
-    match named {
-        Some(file) => Some(file.to_owned()),
-        None => Some(PathBuf::from(project::FILE)).filter(|file| file.exists()),
+/// Returns how a run reads a file.
+pub(crate) fn reading(global: &Global) -> Reading<'_> {
+    Reading { judge: &engine::judge, variable: &paths::variable, target: global.target.as_deref() }
+}
+
+/// Returns the file that a run uses, which must be there where a target of it was named.
+fn file(global: &Global) -> Result<Option<PathBuf>, Error> {
+    if let Some(file) = &global.file {
+        return Ok(Some(file.clone()));
+    }
+    let file = Some(PathBuf::from(project::FILE)).filter(|file| file.exists());
+    match (&global.target, &file) {
+        (Some(target), None) => Err(Error::usage(format!(
+            "`{target}` is to be a target of {}, and there is none in this folder",
+            project::FILE
+        ))
+        .hint("`--file FILE` names one elsewhere")),
+        _ => Ok(file),
     }
 }
 
 /// Returns the host of a run: the one given, else the file's.
 ///
 /// # Errors
-/// Where the file can't be read: a command that would have worked there must not work here instead.
+/// Where the file can't be read: a command that would have worked there must not work here instead. So too where the environment
+/// names one host and the target another.
 pub(crate) fn host(global: &Global) -> Result<Option<String>, Error> {
-    if global.host.is_some() || global.admin.is_some() || global.engine() == EngineKind::Process {
-        return Ok(global.host.clone());
+    let given = global.host.clone();
+    if global.admin.is_some() || global.engine() == EngineKind::Process || given.is_some() && global.target.is_none() {
+        return Ok(given);
     }
-    let Some(file) = file(global.file.as_deref()) else { return Ok(None) };
-    project::host(&file).map_err(|problems| refusal(&problems).hint("`--host HOST` says where without the file"))
+    let Some(file) = file(global)? else { return Ok(given) };
+    let found = project::host(&file, global.target.as_deref(), &paths::variable);
+    let found = found.map_err(|problems| refusal(&problems).hint("`--host HOST` says where without the file"))?;
+    match (given, found) {
+        (Some(given), Some(found)) if found.is_of_target && found.name != given && from_environment(&given) => {
+            let target = global.target.as_deref().unwrap_or_default();
+            let what = format!("{} says {given}, and the target {target} is at {}", paths::ENV_HOST, found.name);
+            Err(Error::usage(what).hint(format!("`unset {}`, or name one: --host HOST", paths::ENV_HOST)))
+        }
+        (given, found) => Ok(given.or(found.map(|found| found.name))),
+    }
+}
+
+fn from_environment(host: &str) -> bool {
+    paths::variable(paths::ENV_HOST).as_deref() == Some(host)
 }
 
 /// Returns the refusal of a file with all that is wrong with it.
@@ -224,7 +253,7 @@ mod tests {
     use crate::deploy::settings::Settings;
 
     fn read(text: &str) -> Run {
-        let mut project = project::parse(&Source::new("/srv/shop/bluegreen.toml", text), &engine::judge)
+        let mut project = project::parse(&Source::new("/srv/shop/bluegreen.toml", text), reading(&Global::default()))
             .unwrap_or_else(|problems| panic!("{}", refusal(&problems)));
         options(project.services.remove(0))
     }

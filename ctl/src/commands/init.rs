@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use ::config::error::Source;
 use ::config::name::ServiceName;
-use ::config::project;
+use ::config::project::{self, Reading};
 use clap::Args;
 
 use super::compose::{self, Found};
+use crate::commands::described::reading;
 use crate::context::Context;
-use crate::engine;
 use crate::error::{Error, ExitCode};
+use crate::global::Global;
 
 /// Write a commented bluegreen.toml, from the Dockerfile or the compose file of this folder where there is one
 #[derive(Debug, Args)]
@@ -140,7 +141,10 @@ fn is_image(line: &str) -> bool {
 /// Returns a line as it is where it is good, else as a comment that says why.
 fn accepted(line: &str) -> String {
     let text = format!("[services.x]\n{line}\n");
-    match project::parse(&Source::new(project::FILE, text), &engine::judge) {
+    // Its variables may be set by whoever deploys.
+    let global = Global::default();
+    let reading = Reading { variable: &|_| Some(String::new()), ..reading(&global) };
+    match project::parse(&Source::new(project::FILE, text), reading) {
         Ok(_) => line.to_owned(),
         Err(problems) => {
             let why = problems.first().map(|problem| problem.what.lines().next().unwrap_or_default().to_owned());
@@ -157,7 +161,7 @@ mod tests {
         let folder = tempfile::Builder::new().prefix("shop-").tempdir().unwrap();
         files.iter().for_each(|(name, text)| std::fs::write(folder.path().join(name), text).unwrap());
         let text = text(&find(folder.path()).unwrap());
-        let parsed = project::parse(&Source::new(project::FILE, text.as_str()), &engine::judge);
+        let parsed = project::parse(&Source::new(project::FILE, text.as_str()), reading(&Global::default()));
         parsed.unwrap_or_else(|problems| panic!("{}\n{text}", problems[0].render()));
         text
     }

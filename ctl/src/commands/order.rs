@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ::config::admin::journal::Work;
 use ::config::admin::response::SlotState;
 use ::config::name::ServiceName;
+use ::config::settings::ProxySettings;
 use serde::Serialize;
 use tokio::time::Instant;
 

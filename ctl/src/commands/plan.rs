@@ -216,13 +216,15 @@ mod tests {
     use ::config::error::Source;
 
     use super::*;
+    use crate::global::Global;
 
     #[test]
     fn changes_are_told_by_the_files_keys_and_secrets_are_masked() {
         let text = "[services.shop]\nimage = \"shop:2\"\ndomains = [\"shop.test\"]\nhealthy = 3\nbake_errors = 7\n\
             [services.shop.env]\nLEVEL = \"debug\"\nAPI_TOKEN = \"secret\"\nDB = \"postgres://u:secret@db/x\"\nSAME = 1\n\
             [services.shop.health_headers]\nX-Probe = \"secret\"\n[services.shop.options]\nsticky = true\n";
-        let mut project = project::parse(&Source::new("bluegreen.toml", text), &crate::engine::judge).unwrap();
+        let mut project =
+            project::parse(&Source::new("bluegreen.toml", text), described::reading(&Global::default())).unwrap();
         let mut present = Settings::default();
         present.run.env = ["LEVEL=info", "API_TOKEN=old", "SAME=1", "KEPT=1"].map(str::to_owned).into();
         let changed = changes_of(project.services.remove(0), present, Some("shop:1".to_owned())).unwrap();

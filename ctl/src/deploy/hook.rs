@@ -57,7 +57,7 @@ impl Facts {
 
     /// Adds one.
     #[must_use]
-    pub fn and(mut self, name: &'static str, fact: impl ToString) -> Self {
+    pub fn and(mut self, name: &'static str, fact: &(impl ToString + ?Sized)) -> Self {
         self.0.push((name, fact.to_string()));
         self
     }
@@ -139,7 +139,7 @@ pub async fn tell(
         Ok(None) => None,
         Err(error) => hooks.on_failure.as_ref().map(|line| {
             let facts = facts.and("BG_ERROR", &error.message);
-            ("on_failure", line, facts.and("BG_EXIT_CODE", error.kind.exit_code().0))
+            ("on_failure", line, facts.and("BG_EXIT_CODE", &error.kind.exit_code().0))
         }),
     };
     let Some((name, line, facts)) = ended else { return report };
@@ -193,7 +193,7 @@ impl Rollout<'_> {
             .and("BG_IMAGE", self.work.image.as_deref().unwrap_or_default())
             .and("BG_SLOT", self.plan.slot.lower())
             .and("BG_ADDRESS", addresses.first().map_or("", String::as_str))
-            .and("BG_ADDRESSES", addresses.join(" "));
+            .and("BG_ADDRESSES", &addresses.join(" "));
         if !hooks.is_inside {
             let run = leased(self.client, run_here(self.context.ui, &hooks, "before_flip", line, &facts));
             return self.context.interrupt.beside(run).await?;
