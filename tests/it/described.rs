@@ -169,3 +169,46 @@ async fn a_target_has_its_own_settings_and_variables_come_from_the_environment()
     let (code, talk) = bgctl(None, &["-t", "staging", "status"]).await;
     assert_eq!((code, talk.contains("`staging` is to be a target of bluegreen.toml")), (Some(1), true), "{talk}");
 }
+
+/// A secret reaches the program, and nothing that anybody can read on the way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_reaches_the_program_and_is_shown_nowhere() {
+    let (site, folder, path) = described("").await;
+    let seen = folder.path().join("seen");
+    let app = site.version("app", QUICK);
+    let image = site
+        .script("v1", &format!("echo \"$FROM_FILE $FROM_COMMAND $FROM_HERE\" > '{}'\nexec '{app}'", seen.display()));
+    let text = |command: &str| {
+        let service = format!("[services.shop]\nimage = \"{image}\"\nport = {}\nbake = \"0s\"\n", free_port());
+        let secrets = format!(
+            "[services.shop.secrets]\nFROM_FILE = {{ file = \"one.txt\" }}\nFROM_COMMAND = {{ command = \"{command}\" }}\n\
+             FROM_HERE = {{ env = \"BG_TEST_SECRET\" }}\n"
+        );
+        fs::write(&path, service + &secrets).unwrap();
+    };
+    fs::write(folder.path().join("one.txt"), "hunter-one\n").unwrap();
+    fs::write(folder.path().join("two.txt"), "hunter-two\n").unwrap();
+    text("cat two.txt");
+    let here = [("BG_TEST_SECRET", "hunter-three")];
+    let all = |ended: &tests::Ended| format!("{:?}{}", ended.events, ended.talk);
+    let deployed = site.start_with(&here, &["--file", &path, "-v", "deploy"]).end().await;
+    assert_eq!(deployed.code, Some(0), "{}", deployed.talk);
+    assert_eq!(fs::read_to_string(&seen).unwrap(), "hunter-one hunter-two hunter-three\n");
+    let history = site.bgctl(&["history", "shop"]).await;
+    let dry = site.bgctl(&["--file", &path, "switch", "shop", "--dry-run"]).await;
+    // Nothing is read for a plan, also where it can't be.
+    let plan = site.bgctl(&["--file", &path, "plan"]).await;
+    assert_eq!((dry.code, plan.code), (Some(0), Some(0)), "{}{}", dry.talk, plan.talk);
+    let lines: Vec<String> = site.processes().into_iter().map(|(_, line)| line).collect();
+    for shown in [all(&deployed), all(&history), all(&dry), all(&plan), lines.concat()] {
+        assert!(!shown.contains("hunter"), "{shown}");
+    }
+
+    text("cat two.txt; exit 4");
+    let failed = site.start_with(&here, &["--file", &path, "deploy"]).end().await;
+    assert_eq!((failed.code, all(&failed).contains("hunter")), (Some(1), false), "{}", failed.talk);
+    assert!(failed.talk.contains("FROM_COMMAND: its command ended with code 4"), "{}", failed.talk);
+    let typed = site.switch(&image, &["--env", "API_TOKEN=hunter-four"]).end().await;
+    assert_eq!(typed.code, Some(0), "{}", typed.talk);
+    assert!(typed.talk.contains("--env API_TOKEN=...") && !all(&typed).contains("hunter"), "{}", typed.talk);
+}

@@ -31,7 +31,7 @@ pub(crate) async fn slot_spec(gateway: &TestGateway, command: &[&str]) -> Instan
         image,
         port: 9000,
         run: RunSettings {
-            env: vec!["COLOUR=red".to_owned()],
+            env: vec!["COLOUR=red".to_owned()].into(),
             command: command.iter().map(|word| (*word).to_owned()).collect(),
             ..RunSettings::default()
         },

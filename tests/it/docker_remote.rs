@@ -243,6 +243,12 @@ async fn what_keeps_from_a_host_is_told_in_sshs_words_with_what_helps() {
     fails(&["-H", "ssh://127.0.0.1:1", "status"], 8, &["Connection refused", "hint: does `ssh 127.0.0.1:1"]).await;
     fails(&["-H", "tcp://127.0.0.1:1", "status"], 8, &["tcp://127.0.0.1:1"]).await;
     fails(&["-H", "ftp://production-server", "status"], 1, &["ssh://, unix:// or tcp://"]).await;
+    // A folder of this machine is none of that one.
+    let project = tempfile::tempdir().unwrap();
+    let file = project.path().join("bluegreen.toml");
+    fs::write(&file, "host = \"production-server\"\n[services.shop]\nvolumes = [\"./data:/data\"]\n").unwrap();
+    let words = ["--file", file.to_str().unwrap(), "switch", "shop", "--image", &foreign];
+    fails(&words, 1, &["was written as a relative path", "hint: name a volume"]).await;
     // A connection that is open already would be used.
     host.cut_connections();
     let other = tempfile::tempdir().unwrap();

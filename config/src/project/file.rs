@@ -97,8 +97,20 @@ pub struct Service {
     pub entrypoint: Option<Text>,
     pub command: Option<Vec<Text>>,
     #[serde(default)]
+    pub secrets: BTreeMap<Text, Spanned<Secret>>,
+    #[serde(default)]
     pub hooks: Hooks,
     pub options: Option<Options>,
+}
+
+/// A key of `[services.NAME.secrets]`: where its value comes from.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the schema says what each key means")]
+pub struct Secret {
+    pub file: Option<Text>,
+    pub command: Option<Text>,
+    pub env: Option<Text>,
 }
 
 /// `[services.NAME.hooks]`.

@@ -14,7 +14,7 @@ use serde::Deserialize as _;
 use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue};
 
-pub use self::model::{Deployment, Hooks, Project, Service};
+pub use self::model::{Deployment, Hooks, Project, Secret, SecretSource, Service};
 use self::schema::Key;
 use self::variables::Filler;
 pub use self::variables::Variable;
@@ -169,9 +169,15 @@ impl Keys<'_> {
         let Some(services) = inner(table, "services") else { return };
         for (_, service) in services.iter_mut() {
             let DeValue::Table(service) = service.get_mut() else { continue };
-            self.table(service, schema::SERVICE, &["hooks", "options"], &[]);
+            self.table(service, schema::SERVICE, &["secrets", "hooks", "options"], &[]);
             for (name, known) in [("hooks", schema::HOOKS), ("options", schema::OPTIONS)] {
                 inner(service, name).into_iter().for_each(|table| self.table(table, known, &[], &[]));
+            }
+            let Some(secrets) = inner(service, "secrets") else { continue };
+            for (_, secret) in secrets.iter_mut() {
+                if let DeValue::Table(secret) = secret.get_mut() {
+                    self.table(secret, schema::SECRET, &[], &[]);
+                }
             }
         }
     }

@@ -28,10 +28,39 @@ pub struct Service {
     pub image: Option<String>,
     /// How it is deployed.
     pub deployment: Deployment,
+    /// Variables whose values nobody may see.
+    pub secrets: Vec<Secret>,
     /// What is run around its deployments.
     pub hooks: Hooks,
+    /// Of `volumes` and `mounts` those whose source was written as a relative path, as they are there: it begins on this machine.
+    pub begin_here: Vec<String>,
     /// How its requests are served; where absent the present options stay.
     pub options: Option<ServiceOptions>,
+}
+
+/// A variable whose value is read when it is deployed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Secret {
+    /// The variable.
+    pub name: String,
+    /// Where its value comes from.
+    pub source: SecretSource,
+}
+
+/// Where a secret comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    /// A file of this machine.
+    File(PathBuf),
+    /// What a command writes that is run on this machine.
+    Command {
+        /// For a shell.
+        line: String,
+        /// The folder of the file.
+        folder: PathBuf,
+    },
+    /// A variable of bgctl's own environment.
+    Variable(String),
 }
 
 /// Commands around a deployment. They stand in the file alone: what a container remembers of the deployment before must not run on

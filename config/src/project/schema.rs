@@ -109,6 +109,13 @@ pub const HOOKS: &[Key] = &[
     key("timeout", Time, "how long each of them may take"),
 ];
 
+/// The keys of a secret in `[services.NAME.secrets]`: one of them.
+pub const SECRET: &[Key] = &[
+    key("file", Text, "a file whose text is the value"),
+    key("command", Text, "a command whose output is the value, run where bgctl runs"),
+    key("env", Text, "a variable of the environment of bgctl"),
+];
+
 /// The keys of `[services.NAME]`, its tables aside.
 pub const SERVICE: &[Key] = &[
     key("image", Text, "the image"),
@@ -181,6 +188,12 @@ pub const OPTIONS: &[Key] = &[
 /// Returns the JSON schema of the file.
 pub fn schema() -> Value {
     let mut service = properties(SERVICE);
+    let mut secret = table("where its value comes from", &properties(SECRET));
+    secret["minProperties"] = json!(1);
+    secret["maxProperties"] = json!(1);
+    let about = "variables whose values are read when it is deployed, and never shown";
+    let secrets = json!({ "type": "object", "description": about, "additionalProperties": secret });
+    service.insert("secrets".to_owned(), secrets);
     service.insert("hooks".to_owned(), table("commands around its deployments", &properties(HOOKS)));
     service.insert("options".to_owned(), table("how its requests are served", &properties(OPTIONS)));
     let mut top = properties(TOP);

@@ -49,6 +49,7 @@ fn every_key_is_in_the_schema_and_on_its_page_and_the_parser_knows_no_other() {
     for (keys, found, text) in [
         (schema::TOP, &schema["properties"], page),
         (schema::SERVICE, &service["properties"], page),
+        (schema::SECRET, &service["properties"]["secrets"]["additionalProperties"]["properties"], page),
         (schema::HOOKS, &service["properties"]["hooks"]["properties"], page),
         (schema::OPTIONS, &service["properties"]["options"]["properties"], reference),
         (schema::PROXY, proxy, reference),
@@ -83,7 +84,8 @@ fn every_key_is_in_the_schema_and_on_its_page_and_the_parser_knows_no_other() {
     // The proxy's own file has the same at its top, but for its services.
     let top = [schema::RESTART, &["limits", "log", "services"]].concat();
     assert_eq!(sorted(fields::<crate::file::File>()), names(schema::PROXY, &top));
-    assert_eq!(sorted(fields::<file::Service>()), names(schema::SERVICE, &["hooks", "options"]));
+    assert_eq!(sorted(fields::<file::Service>()), names(schema::SERVICE, &["secrets", "hooks", "options"]));
+    assert_eq!(sorted(fields::<file::Secret>()), names(schema::SECRET, &[]));
     assert_eq!(sorted(fields::<file::Hooks>()), names(schema::HOOKS, &[]));
     assert_eq!(sorted(fields::<crate::file::Options>()), names(schema::OPTIONS, &[]));
 }
@@ -175,6 +177,43 @@ fn a_hook_before_the_start_is_the_option_and_its_time_is_for_each() {
     ];
     assert_eq!(problems.len(), wanted.len(), "{problems:#?}");
     problems.iter().zip(wanted).for_each(|(problem, wanted)| assert!(problem.starts_with(wanted), "{problem}"));
+}
+
+#[test]
+fn a_secret_comes_from_one_place_and_its_paths_begin_in_the_folder_of_the_file() {
+    let text =
+        "[services.shop.secrets]\nA = { file = \"a.txt\" }\nB = { command = \"pass b\" }\nC = { env = \"MINE\" }\n";
+    let project = {
+        let source = Source::new("/srv/shop/bluegreen.toml", text);
+        parse(&source, FREE).unwrap()
+    };
+    let sources: Vec<&SecretSource> = project.services[0].secrets.iter().map(|secret| &secret.source).collect();
+    let command = SecretSource::Command { line: "pass b".to_owned(), folder: "/srv/shop".into() };
+    let wanted = [SecretSource::File("/srv/shop/a.txt".into()), command, SecretSource::Variable("MINE".to_owned())];
+    assert!(sources.into_iter().eq(&wanted), "{project:?}");
+    let problems = problems(
+        "[services.shop]\nenv_inherit = [\"D\"]\n[services.shop.secrets]\nA = { file = \"a\", env = \"A\" }\nB = {}\n\
+         C = { key = \"x\" }\nD = { env = \"D\" }\n\"E=\" = { env = \"E\" }\nF = { command = \" \" }\n",
+    );
+    let wanted = [
+        "bluegreen.toml:4:5: a secret comes from one place",
+        "bluegreen.toml:5:5: a secret comes from one place",
+        "bluegreen.toml:6:5: a secret comes from one place",
+        "bluegreen.toml:6:7: there is no key `key`",
+        "bluegreen.toml:7:1: `D` is among the variables too",
+        "bluegreen.toml:8:1: this is no name of a variable",
+        "bluegreen.toml:9:17: `command` is empty",
+    ];
+    assert_eq!(problems.len(), wanted.len(), "{problems:#?}");
+    problems.iter().zip(wanted).for_each(|(problem, wanted)| assert!(problem.starts_with(wanted), "{problem}"));
+}
+
+#[test]
+fn what_is_written_as_a_relative_path_is_known_to_begin_here() {
+    let text = "[services.shop]\nvolumes = [\"./data:/data\", \"named:/n\", \"/abs:/a\"]\n\
+        mounts = [\"type=bind,src=../up,dst=/u\", \"type=volume,src=v,dst=/v\"]\n";
+    let project = parse(&Source::new("/srv/shop/bluegreen.toml", text), FREE).unwrap();
+    assert_eq!(project.services[0].begin_here, ["/srv/shop/data:/data", "type=bind,src=/srv/shop/../up,dst=/u"]);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::error::{Problem, Source};
 use crate::file::{Number, Text};
 use crate::name::ServiceName;
 use crate::project::file::{self, Scalar};
-use crate::project::model::{Deployment, Hooks, Project, Service};
+use crate::project::model::{Deployment, Hooks, Project, Secret, SecretSource, Service};
 use crate::project::schema::{FLIP_IN, IMAGE_HEALTH, KEEP, PULL};
 
 /// Judges what is written in docker's own words: a key and one value of it. Only who runs containers knows them.
@@ -66,6 +66,19 @@ impl Check<'_> {
         {
             self.refuse(pause.span(), "`pause` and `detach` exclude each other", "leave one of the two out");
         }
+        for secret in file.secrets.keys() {
+            let is_it = |name: &Text| name.get_ref() == secret.get_ref();
+            if file.env.keys().any(is_it) || file.env_inherit.iter().any(is_it) {
+                let what = format!("`{}` is among the variables too", shorten(secret.get_ref()));
+                self.refuse(secret.span(), what, "leave one of the two out");
+            }
+        }
+        let secrets = file.secrets.into_iter().filter_map(|(name, source)| self.secret(&name, source)).collect();
+        let relative = |texts: &Option<Vec<Text>>, source: fn(&str) -> Option<&str>| -> Vec<bool> {
+            let is_here = |text: &Text| source(text.get_ref()).is_some_and(is_relative);
+            texts.iter().flatten().map(is_here).collect()
+        };
+        let here = [relative(&file.volumes, volume_source), relative(&file.mounts, mount_source)].concat();
         let env = file.env.into_iter().filter_map(|(name, value)| self.variable(&name, &value));
         let mut env: Vec<String> = env.collect();
         for name in file.env_inherit {
@@ -137,7 +150,32 @@ impl Check<'_> {
             command: file.command.map(|words| words.into_iter().map(Text::into_inner).collect()),
         };
         let image = file.image.and_then(|text| self.filled("image", text)).map(|text| self.image(text));
-        Some(Service { name: parsed?, image, deployment, hooks, options: settings.options })
+        let places = deployment.volumes.iter().chain(&deployment.mounts).flatten();
+        let begin_here = places.zip(here).filter(|(_, is_here)| *is_here).map(|(place, _)| place.clone()).collect();
+        Some(Service { name: parsed?, image, deployment, secrets, hooks, begin_here, options: settings.options })
+    }
+
+    fn secret(&mut self, name: &Text, source: Spanned<file::Secret>) -> Option<Secret> {
+        let span = source.span();
+        let is_good = self.is_variable(name);
+        let source = match source.into_inner() {
+            file::Secret { file: Some(path), command: None, env: None } => {
+                let path = self.filled("file", path)?;
+                SecretSource::File(self.beside(&path).into())
+            }
+            file::Secret { file: None, command: Some(line), env: None } => {
+                SecretSource::Command { line: self.filled("command", line)?, folder: self.beside(".").into() }
+            }
+            file::Secret { file: None, command: None, env: Some(variable) } => {
+                SecretSource::Variable(self.filled("env", variable)?)
+            }
+            file::Secret { .. } => {
+                let hint = "write { file = \"...\" }, { command = \"...\" } or { env = \"...\" }";
+                self.refuse(span, "a secret comes from one place", hint);
+                return None;
+            }
+        };
+        is_good.then(|| Secret { name: name.get_ref().clone(), source })
     }
 
     /// Returns what goes before the start, which is an option of a switch too, and the rest.
@@ -247,9 +285,9 @@ impl Check<'_> {
     }
 
     fn volume(&self, text: &str) -> String {
-        match text.split_once(':') {
-            Some((source, rest)) if is_relative(source) => format!("{}:{rest}", self.beside(source)),
-            _ => text.to_owned(),
+        match volume_source(text).filter(|source| is_relative(source)) {
+            Some(source) => format!("{}{}", self.beside(source), &text[source.len()..]),
+            None => text.to_owned(),
         }
     }
 
@@ -276,6 +314,15 @@ impl Check<'_> {
         let path: PathBuf = path.components().filter(|part| *part != Component::CurDir).collect();
         path.to_string_lossy().into_owned()
     }
+}
+
+fn volume_source(text: &str) -> Option<&str> {
+    text.split_once(':').map(|(source, _)| source)
+}
+
+fn mount_source(text: &str) -> Option<&str> {
+    let fields = text.split(',').filter_map(|field| field.split_once('='));
+    fields.filter(|(key, _)| matches!(*key, "source" | "src")).map(|(_, source)| source).next_back()
 }
 
 /// Tells whether a source is written as a relative path, and not as the name of a volume.

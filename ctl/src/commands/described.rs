@@ -236,6 +236,9 @@ pub(crate) fn options(service: Service) -> Run {
         keep_images,
         command,
         below: None,
+        secrets: service.secrets,
+        revealed: Vec::new(),
+        begin_here: service.begin_here,
         hooks: service.hooks,
         served: service.options,
     }
@@ -309,7 +312,7 @@ mod tests {
     #[test]
     fn a_flag_wins_over_the_file_and_the_file_over_what_the_live_slot_runs_with() {
         let mut settings = Settings { port: Some(1), ..Settings::default() };
-        settings.run.env = ["A=live", "B=live", "C=live"].map(str::to_owned).into();
+        settings.run.env = ["A=live", "B=live", "C=live"].map(str::to_owned).to_vec().into();
         settings.run.init = true;
         settings.run.volumes = vec!["data:/data".to_owned()];
         let file = read(
@@ -320,10 +323,19 @@ mod tests {
         let run = Run { rollout: Rollout { bake: Some(std::time::Duration::ZERO), ..Rollout::default() }, ..flags };
         let run = run.over(file);
         run.apply(&mut settings).unwrap();
-        assert_eq!(settings.run.env, ["A=live", "B=file", "C=flag"]);
+        assert_eq!(*settings.run.env, ["A=live", "B=file", "C=flag"]);
         assert_eq!((settings.port, settings.run.init, settings.bake.is_zero()), (Some(2), false, true));
         assert!(settings.run.volumes.is_empty() && settings.routes.options.unwrap().sticky);
         assert_eq!((run.note.as_deref(), run.pause), (Some("file"), true));
+    }
+
+    #[test]
+    fn a_volume_of_the_file_begins_here_unless_a_flag_replaces_it() {
+        let file = "[services.shop]\nvolumes = [\"/abs:/a\", \"./data:/data\"]\n";
+        assert_eq!(Run::default().over(read(file)).begins_here(), Some("/srv/shop/data:/data"));
+        let flag = Run { volume: Some(vec!["/abs:/a".to_owned()]), ..Run::default() };
+        assert_eq!(flag.over(read(file)).begins_here(), None);
+        assert_eq!(Run::default().begins_here(), None);
     }
 
     #[test]

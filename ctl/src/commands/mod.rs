@@ -36,6 +36,7 @@ pub mod rollback;
 pub mod route;
 pub mod scale;
 pub mod schema;
+pub mod secret;
 pub mod status;
 pub mod switch;
 pub mod up;

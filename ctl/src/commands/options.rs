@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use ::config::duration;
 use ::config::health::StatusRange;
-use ::config::name::{HostPattern, PathPrefix};
+use ::config::name::{HostPattern, PathPrefix, ServiceName};
 use ::config::options::ServiceOptions;
-use ::config::project::Hooks;
+use ::config::project::{Hooks, Secret};
 use clap::Args;
 
+use crate::commands::secret::{self, Revealed};
 use crate::context::Context;
 use crate::deploy::settings::{ImageHealth, Keep, Settings};
 use crate::engine::{Pull, RunSettings};
@@ -234,6 +235,15 @@ pub struct Run {
     /// What the file says, over which these lie
     #[arg(skip)]
     pub below: Option<Box<Self>>,
+    /// Variables whose values nobody may see, which the file alone can name
+    #[arg(skip)]
+    pub secrets: Vec<Secret>,
+    /// Their values, once they are read
+    #[arg(skip)]
+    pub revealed: Vec<Revealed>,
+    /// Volumes and mounts of the file that begin on this machine
+    #[arg(skip)]
+    pub begin_here: Vec<String>,
     /// What is run around it, which the file alone can say
     #[arg(skip)]
     pub hooks: Hooks,
@@ -264,6 +274,26 @@ impl Run {
         // What becomes a setting is laid over the live slot's: the file first, then these.
         self.below = Some(Box::new(file));
         self
+    }
+
+    /// Reads the secrets of the file.
+    ///
+    /// # Errors
+    /// Wrong usage with the name of each that could not be read.
+    pub(crate) async fn reveal(&mut self, service: &ServiceName) -> Result<(), Error> {
+        if let Some(file) = &mut self.below {
+            file.revealed = secret::reveal(service, &file.secrets).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns a volume or mount that would be another folder on another host than was meant: one that was written as a relative path.
+    pub(crate) fn begins_here(&self) -> Option<&str> {
+        let file = self.below.as_ref()?;
+        let volumes = self.volume.as_ref().or(file.volume.as_ref());
+        let mounts = self.mount.as_ref().or(file.mount.as_ref());
+        let mut used = volumes.into_iter().chain(mounts).flatten();
+        used.find(|place| file.begin_here.contains(place)).map(String::as_str)
     }
 
     /// Lays what a proxy does of it over the settings of before.
@@ -336,6 +366,12 @@ impl Run {
                         set(env, format!("{pair}={value}"));
                     }
                 }
+            }
+        }
+        self.revealed.iter().for_each(|secret| set(env, secret.pair()));
+        for Secret { name, .. } in &self.secrets {
+            if !settings.secrets.contains(name) {
+                settings.secrets.push(name.clone());
             }
         }
         for (present, given) in [
@@ -438,7 +474,7 @@ mod tests {
     #[test]
     fn a_flag_wins_over_what_the_live_slot_runs_with_and_the_rest_is_kept() {
         let mut settings = Settings { port: Some(9000), bake: Duration::from_secs(1), ..Settings::default() };
-        settings.run.env = vec!["A=1".to_owned(), "B=2".to_owned()];
+        settings.run.env = vec!["A=1".to_owned(), "B=2".to_owned()].into();
         settings.run.volumes = vec!["data:/data".to_owned()];
         let options = Run {
             env: vec!["A=3".to_owned()],
@@ -447,7 +483,7 @@ mod tests {
             ..Run::default()
         };
         options.apply(&mut settings).unwrap();
-        assert_eq!(settings.run.env, ["B=2", "A=3"]);
+        assert_eq!(*settings.run.env, ["B=2", "A=3"]);
         assert_eq!(settings.run.volumes, ["data:/data"]);
         assert_eq!((settings.port, settings.keep), (Some(9000), Keep::Warm));
         assert_eq!((settings.bake, settings.drain), (Duration::from_secs(1), Duration::from_secs(5)));

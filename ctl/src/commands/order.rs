@@ -13,6 +13,7 @@ use super::{known, proxy_table};
 use crate::admin::{self, Client};
 use crate::commands::described::{self, Described, OfService};
 use crate::commands::options::Run;
+use crate::commands::secret;
 use crate::context::{Context, who};
 use crate::deploy::execute::{Candidate, Rollout};
 use crate::deploy::hook;
@@ -75,6 +76,7 @@ pub(crate) fn finish(
 pub(crate) async fn try_switch(context: &Context<'_>, order: Order) -> Result<Option<Report>, Error> {
     let Order { service: name, mut image, is_pushed, mut options } = order;
     let described = Described::service(context, &name)?;
+    secret::warn_of_typed(context.ui, &options.env);
     context.say_target(&format!("switch {name}")).await?;
     let mut table = None;
     if let Some(OfService { file, service, proxy }) = described {
@@ -101,9 +103,11 @@ pub(crate) async fn try_switch(context: &Context<'_>, order: Order) -> Result<Op
 
 /// Puts a new version into the idle slot and flips to it; `None` where nothing was to be flipped.
 async fn roll_out(context: &Context<'_>, order: Order, table: Option<&ProxySettings>) -> Result<Option<Report>, Error> {
-    let Order { service: name, image, is_pushed, options } = order;
+    let Order { service: name, image, is_pushed, mut options } = order;
     let engine = context.engine().await?;
     let interrupt = &context.interrupt;
+    refuse_folders_of_here(engine, &options)?;
+    interrupt.beside(options.reveal(&name)).await??;
     let mut client = interrupt.beside(context.admin_or_up()).await??;
     // A table that would be refused is better refused before anything is done.
     if let Some(table) = table {
@@ -186,6 +190,18 @@ async fn roll_out(context: &Context<'_>, order: Order, table: Option<&ProxySetti
         proxy_table::send_after(context, &mut client, table).await;
     }
     report
+}
+
+/// Refuses to mount a folder of this machine on another one: the engine there would make an empty one of that name.
+fn refuse_folders_of_here(engine: &Engine, options: &Run) -> Result<(), Error> {
+    match (engine, options.begins_here()) {
+        (Engine::Docker(docker), Some(place)) if !docker.is_here() => Err(Error::usage(format!(
+            "`{place}` was written as a relative path, which begins on this machine, and the containers are to be on another: {}",
+            docker.target()
+        ))
+        .hint("name a volume, or write the absolute path of a folder of that host")),
+        _ => Ok(()),
+    }
 }
 
 /// Sends the image to the host of this run, where it is another one; with `--pull` that decides where it comes from, nothing is sent.
@@ -297,6 +313,7 @@ async fn dry_run(
         Err(error) if error.kind == Kind::NoProxy => None,
         Err(error) => return Err(error),
     };
+    refuse_folders_of_here(engine, options)?;
     let instances = engine.instances(Some(name)).await?;
     let situation = Situation { service: service.as_ref(), instances: &instances };
     let reference = image.map_or_else(|| live_image(name, &situation), Ok)?;

@@ -12,16 +12,12 @@ use serde_json::Value;
 use super::changes::{Changes, words};
 use super::order::image_of;
 use super::proxy_table;
+use super::secret::{self, MASK};
 use crate::commands::described::{self, Described, unnamed};
 use crate::context::Context;
 use crate::deploy::plan::Situation;
 use crate::deploy::settings::Settings;
 use crate::error::{Error, ExitCode, Kind};
-
-/// What stands for a value that may be a secret.
-const MASK: &str = "***";
-/// Parts of the names of variables whose values nobody wants on a screen.
-const SECRET: [&str; 9] = ["SECRET", "TOKEN", "PASS", "PWD", "KEY", "CRED", "AUTH", "PRIVATE", "DSN"];
 
 /// Show what a deployment of bluegreen.toml would change
 #[derive(Debug, Args)]
@@ -129,6 +125,11 @@ fn changes_of(wanted: project::Service, present: Settings, image: Option<String>
     let mut next = present.clone();
     let next_image = wanted.image.clone().or_else(|| image.clone());
     described::options(wanted).apply(&mut next)?;
+    // What was one stays one in what is shown. None is read here: whether one has changed is seen when it is deployed.
+    let secrets: Vec<String> = [&present.secrets[..], &next.secrets].concat();
+    let names: Vec<String> =
+        present.run.env.iter().filter_map(|pair| Some(pair.split_once('=')?.0.to_owned())).collect();
+    let is_set = |name: &str| names.iter().any(|known| known == name);
     let (mut before, mut after) = (keys(present), keys(next));
     before.insert("image".to_owned(), image.into());
     after.insert("image".to_owned(), next_image.into());
@@ -136,13 +137,16 @@ fn changes_of(wanted: project::Service, present: Settings, image: Option<String>
     for (key, after) in after {
         let before = before.remove(&key).unwrap_or_default();
         if before != after {
-            let shown = [masked(&key, before), masked(&key, after)];
+            let shown = [masked(&key, before, &secrets), masked(&key, after, &secrets)];
             changed.insert(key, shown);
         }
     }
+    for name in secrets.iter().filter(|name| !is_set(name)) {
+        changed.insert(format!("env.{name}"), [Value::Null, MASK.into()]);
+    }
     // Only headers of the probe can go: the file replaces them as a whole.
     changed.extend(before.into_iter().map(|(key, gone)| {
-        let shown = [masked(&key, gone), Value::Null];
+        let shown = [masked(&key, gone, &secrets), Value::Null];
         (key, shown)
     }));
     Ok(changed)
@@ -153,8 +157,8 @@ fn keys(mut settings: Settings) -> BTreeMap<String, Value> {
     // Options that nobody ever gave are the defaults.
     settings.routes.options = Some(settings.routes.options.take().unwrap_or_default());
     let mut keys = BTreeMap::new();
-    for pair in std::mem::take(&mut settings.run.env) {
-        let (name, value) = pair.split_once('=').unwrap_or((&pair, ""));
+    for pair in std::mem::take(&mut settings.run.env).iter() {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         keys.insert(format!("env.{name}"), value.into());
     }
     for (name, value) in std::mem::take(&mut settings.health.headers) {
@@ -164,7 +168,7 @@ fn keys(mut settings: Settings) -> BTreeMap<String, Value> {
     let rest = serde_json::to_value(&settings).unwrap_or_default();
     flatten("", run, &mut keys);
     flatten("", rest, &mut keys);
-    ["env", "health_headers", "health_enabled"].into_iter().for_each(|key| drop(keys.remove(key)));
+    ["env", "secrets", "health_headers", "health_enabled"].into_iter().for_each(|key| drop(keys.remove(key)));
     keys
 }
 
@@ -191,24 +195,16 @@ fn flatten(prefix: &str, value: Value, keys: &mut BTreeMap<String, Value>) {
     }
 }
 
-fn masked(key: &str, value: Value) -> Value {
+fn masked(key: &str, value: Value, secrets: &[String]) -> Value {
     let is_secret = match key.split_once('.') {
         Some(("health_headers", _)) => true,
-        Some(("env", name)) => SECRET.iter().any(|part| name.to_ascii_uppercase().contains(part)),
+        Some(("env", name)) => secret::is_named_so(name) || secrets.iter().any(|secret| secret == name),
         _ => false,
     };
     match value {
-        Value::String(text) if is_secret || has_password(&text) => MASK.into(),
+        Value::String(text) if is_secret || secret::has_password(&text) => MASK.into(),
         value => value,
     }
-}
-
-/// Tells whether a text has a URL with a password: `postgres://shop:secret@db/shop`.
-fn has_password(text: &str) -> bool {
-    text.split("://").skip(1).any(|rest| {
-        let authority = rest.split(['/', '?', ' ']).next().unwrap_or_default();
-        authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
-    })
 }
 
 #[cfg(test)]
@@ -220,13 +216,14 @@ mod tests {
 
     #[test]
     fn changes_are_told_by_the_files_keys_and_secrets_are_masked() {
-        let text = "[services.shop]\nimage = \"shop:2\"\ndomains = [\"shop.test\"]\nhealthy = 3\nbake_errors = 7\n\
-            [services.shop.env]\nLEVEL = \"debug\"\nAPI_TOKEN = \"secret\"\nDB = \"postgres://u:secret@db/x\"\nSAME = 1\n\
+        let text = "[services.shop.secrets]\nSAME = { command = \"false\" }\nNEW = { env = \"NEW\" }\n\
+            [services.shop]\nimage = \"shop:2\"\ndomains = [\"shop.test\"]\nhealthy = 3\nbake_errors = 7\n\
+            [services.shop.env]\nLEVEL = \"debug\"\nAPI_TOKEN = \"secret\"\nDB = \"postgres://u:secret@db/x\"\n\
             [services.shop.health_headers]\nX-Probe = \"secret\"\n[services.shop.options]\nsticky = true\n";
         let mut project =
             project::parse(&Source::new("bluegreen.toml", text), described::reading(&Global::default())).unwrap();
         let mut present = Settings::default();
-        present.run.env = ["LEVEL=info", "API_TOKEN=old", "SAME=1", "KEPT=1"].map(str::to_owned).into();
+        present.run.env = ["LEVEL=info", "API_TOKEN=old", "SAME=1", "KEPT=1"].map(str::to_owned).to_vec().into();
         let changed = changes_of(project.services.remove(0), present, Some("shop:1".to_owned())).unwrap();
         let shown: Vec<String> =
             changed.iter().map(|(key, [a, b])| format!("{key}: {} -> {}", words(a), words(b))).collect();
@@ -236,6 +233,7 @@ mod tests {
             "env.API_TOKEN: *** -> ***",
             "env.DB: none -> ***",
             "env.LEVEL: info -> debug",
+            "env.NEW: none -> ***",
             "health_headers.X-Probe: none -> ***",
             "healthy: 2 -> 3",
             "image: shop:1 -> shop:2",

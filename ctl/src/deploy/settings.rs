@@ -101,6 +101,8 @@ pub struct Settings {
     pub no_port: bool,
     /// Two versions can't run at once: the old one is stopped before the new one starts.
     pub stop_first: bool,
+    /// The names of the variables whose values nobody may see, besides those that look so.
+    pub secrets: Vec<String>,
     /// How the instance is run; the engine saves it by itself.
     #[serde(skip)]
     pub run: RunSettings,
@@ -126,6 +128,7 @@ impl Default for Settings {
             replicas: 1,
             no_port: false,
             stop_first: false,
+            secrets: Vec::new(),
             run: RunSettings::default(),
         }
     }
@@ -201,10 +204,10 @@ mod tests {
     #[test]
     fn settings_are_read_back_from_their_note_and_masked_for_printing() {
         let mut settings = Settings { bake: Duration::from_secs(3), keep: Keep::Warm, ..Settings::default() };
-        settings.health.headers.push(("Authorization".to_owned(), "secret".to_owned()));
+        settings.health.headers.push(("Authorization".to_owned(), "hunter2".to_owned()));
         let (name, text) = settings.note();
         assert_eq!(name, NOTE);
         assert_eq!(serde_json::from_str::<Settings>(&text).unwrap(), settings);
-        assert!(!serde_json::to_string(&settings.masked()).unwrap().contains("secret"));
+        assert!(!serde_json::to_string(&settings.masked()).unwrap().contains("hunter2"));
     }
 }

@@ -5,12 +5,14 @@
 
 pub mod docker;
 pub mod process;
+mod variables;
 mod wanted;
 
 use std::time::Duration;
 
 pub use self::docker::judge;
 pub(crate) use self::process::run_to_its_end;
+pub use self::variables::Variables;
 pub use self::wanted::IsWanted;
 use config::name::{EndpointAddr, ServiceName, Slot};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -70,7 +72,7 @@ pub enum Pull {
 #[serde(default)]
 pub struct RunSettings {
     /// `K=V`, in the order given; a later one wins.
-    pub env: Vec<String>,
+    pub env: Variables,
     /// `--volume`, as written.
     pub volumes: Vec<String>,
     /// `--mount`, as written.

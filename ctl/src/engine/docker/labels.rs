@@ -150,7 +150,7 @@ mod tests {
             },
             port: 9000,
             run: RunSettings {
-                env: vec!["A=1".to_owned()],
+                env: vec!["A=1".to_owned()].into(),
                 memory: Some("64m".to_owned()),
                 init: true,
                 ..RunSettings::default()

@@ -109,7 +109,7 @@ fn environment(spec: &InstanceSpec) -> Result<Vec<String>, EngineError> {
     if !spec.run.env.iter().any(|var| var == "PORT" || var.starts_with("PORT=")) {
         env.push(format!("PORT={}", spec.port));
     }
-    for variable in &spec.run.env {
+    for variable in spec.run.env.iter() {
         // The value may be a secret, so an error shows the name alone, of which there is none here.
         if variable.is_empty() || variable.starts_with('=') || variable.contains('\0') {
             return Err(EngineError::Usage("--env: a variable without a name; write K=V".to_owned()));
@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn every_setting_reaches_the_engine() {
         let made = made(RunSettings {
-            env: words(&["A=1", "B="]),
+            env: words(&["A=1", "B="]).into(),
             volumes: words(&["data:/data", "/cache"]),
             mounts: words(&["type=tmpfs,target=/m"]),
             tmpfs: words(&["/t:size=1m"]),
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn port_is_given_unless_it_is_set() {
-        let own = made(RunSettings { env: words(&["PORT=1"]), ..RunSettings::default() }).unwrap();
+        let own = made(RunSettings { env: words(&["PORT=1"]).into(), ..RunSettings::default() }).unwrap();
         assert_eq!(own.body.env.unwrap(), words(&["PORT=1"]));
     }
 
@@ -272,7 +272,7 @@ mod tests {
             ("--label", RunSettings { labels: words(&["bluegreen.slot=x"]), ..RunSettings::default() }),
             ("--memory", RunSettings { memory: Some("much".to_owned()), ..RunSettings::default() }),
             ("--ulimit", RunSettings { ulimits: words(&["x"]), ..RunSettings::default() }),
-            ("--env", RunSettings { env: words(&["=secret"]), ..RunSettings::default() }),
+            ("--env", RunSettings { env: words(&["=secret"]).into(), ..RunSettings::default() }),
         ];
         for (flag, run) in cases {
             let Err(EngineError::Usage(text)) = made(run) else { panic!("{flag}") };

@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn an_option_that_only_containers_have_is_refused_by_its_name() {
-        check(&RunSettings { env: vec!["A=1".to_owned()], ..RunSettings::default() }).unwrap();
+        check(&RunSettings { env: vec!["A=1".to_owned()].into(), ..RunSettings::default() }).unwrap();
         let run = RunSettings { memory: Some("1g".to_owned()), ..RunSettings::default() };
         assert!(matches!(check(&run), Err(EngineError::Usage(words)) if words.starts_with("--memory")));
     }
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn a_port_of_the_settings_own_is_the_one_that_counts() {
         let with = |env: &[&str]| RunSettings {
-            env: env.iter().map(|pair| (*pair).to_owned()).collect(),
+            env: env.iter().map(|pair| (*pair).to_owned()).collect::<Vec<_>>().into(),
             ..RunSettings::default()
         };
         assert_eq!(own_port(&with(&["A=1"])).unwrap(), None);

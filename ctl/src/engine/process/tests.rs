@@ -129,7 +129,7 @@ async fn two_slots_at_once_have_two_ports_and_are_told_theirs() {
 async fn settings_reach_the_process_and_our_own_secrets_do_not() {
     let lab = Lab::new();
     let mut spec = lab.spec(Slot::Blue, "echo $PORT $A $1 ${CARGO_MANIFEST_DIR:-nothing}; echo oops >&2").await;
-    spec.run.env = vec!["A=1".to_owned(), "PORT=18079".to_owned(), "A=2".to_owned()];
+    spec.run.env = vec!["A=1".to_owned(), "PORT=18079".to_owned(), "A=2".to_owned()].into();
     spec.run.command = vec!["argument".to_owned()];
     let instance = lab.engine.create(&spec).await.unwrap();
     assert_eq!(instance.endpoint.to_string(), "127.0.0.1:18079");
