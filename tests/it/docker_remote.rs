@@ -1,6 +1,7 @@
 //! From a laptop to a server: a real engine on another host, reached by a real ssh.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -277,6 +278,58 @@ async fn a_full_disk_on_the_other_host_is_said_and_leaves_nothing_behind() {
     assert_eq!(ended.code, Some(8), "{}", ended.talk);
     assert!(ended.talk.contains("disk") && ended.talk.contains("full"), "{}", ended.talk);
     assert_eq!(host.docker(&["images", "-aq"]).as_deref(), Ok(""));
+}
+
+/// Both ends are known to each other, or nothing is done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_that_wants_certificates_is_spoken_to_with_the_right_ones_alone() {
+    const TEST: &str = "a_port_that_wants_certificates";
+    let Some(gateway) = gateway(TEST).await else { return };
+    let Some(host) = remote_host(TEST, None).await else { return };
+    let Some(image) = gateway.build(TEST, &Uptimer { version: 1, loading: 0, fail: "" }) else { return };
+    let url = host.tls_url();
+    let on = async |folder: &Path, words: &[&str]| {
+        let variables = [("DOCKER_TLS_VERIFY", "1"), ("DOCKER_CERT_PATH", folder.to_str().unwrap())];
+        host.bgctl_with(&variables, &[&["--gateway", &gateway.name, "-H", &url], words].concat()).await
+    };
+    let good = host.own_certificates();
+    let publish = format!("{PORT}:80");
+    let up = on(&good, &["up", "--publish", &publish, "--proxy-binary", gateway.proxy_binary.to_str().unwrap()]).await;
+    assert_eq!(up.code, Some(0), "{}", up.talk);
+    let words = ["deploy", &image, "--service", "uptimer", "--bake", "0s", "--domain", "uptimer.test"];
+    let deployed = on(&good, &words).await;
+    assert_eq!((deployed.code, deployed.talk.contains(&url)), (Some(0), true), "{}", deployed.talk);
+    let inside = on(&good, &["exec", "uptimer", "--", "python3", "-c", "print(7)"]).await;
+    assert_eq!((inside.code, &inside.events), (Some(0), &vec![json!(7)]), "{}", inside.talk);
+
+    // A docker context has its own.
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("docker");
+    let path = |name: &str| good.join(name).display().to_string();
+    let endpoint = format!("host={url},ca={},cert={},key={}", path("ca.pem"), path("cert.pem"), path("key.pem"));
+    shell(&format!("docker --config '{}' context create prod --docker '{endpoint}'", config.display()));
+    let context = [("DOCKER_CONFIG", config.to_str().unwrap()), ("DOCKER_CONTEXT", "prod")];
+    let status = host.bgctl_with(&context, &["--gateway", &gateway.name, "status"]).await;
+    assert_eq!(
+        (status.code, &status.events[0]["services"][0]["name"]),
+        (Some(0), &json!("uptimer")),
+        "{}",
+        status.talk
+    );
+
+    let other = host.certificates("other");
+    let mixed = folder.path().join("mixed");
+    fs::create_dir(&mixed).unwrap();
+    for (from, name) in [(&good, "ca.pem"), (&other, "cert.pem"), (&other, "key.pem")] {
+        fs::copy(from.join(name), mixed.join(name)).unwrap();
+    }
+    let wrong = [(&other, 8, "is not signed by"), (&mixed, 8, "the engine does not take"), (&config, 1, "ca.pem: ")];
+    for (folder, code, said) in wrong {
+        let refused = on(folder, &["status"]).await;
+        assert_eq!((refused.code, refused.talk.contains(said)), (Some(code), true), "{}", refused.talk);
+    }
+    let clear = host.bgctl_with(&[], &["-H", &url, "status"]).await;
+    assert_eq!((clear.code, clear.talk.contains("it wants certificates")), (Some(8), true), "{}", clear.talk);
 }
 
 fn deploy<'a>(gateway: &'a TestGateway, image: &'a str, more: &[&'a str]) -> Vec<&'a str> {

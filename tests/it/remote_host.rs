@@ -22,6 +22,7 @@ pub(crate) struct RemoteHost {
     address: Ipv4Addr,
     engine: Option<Child>,
     sshd: Option<Child>,
+    ssh_port: u16,
 }
 
 /// Returns a host whose engine has a disk of its own of so many megabytes, or the machine's; `None`, with a word on why, where none
@@ -30,7 +31,7 @@ pub(crate) async fn remote_host(test: &str, disk: Option<u32>) -> Option<RemoteH
     if !rustix::process::getuid().is_root() {
         return skip(test, "only root can make another host");
     }
-    for program in ["ip", "nsenter", "dockerd", "/usr/sbin/sshd", "ssh-keygen"] {
+    for program in ["ip", "nsenter", "dockerd", "/usr/sbin/sshd", "ssh-keygen", "openssl"] {
         let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().unwrap();
         if !found.status.success() {
             return skip(test, &format!("there is no {program} to make another host with"));
@@ -44,6 +45,7 @@ pub(crate) async fn remote_host(test: &str, disk: Option<u32>) -> Option<RemoteH
         address: Ipv4Addr::new(10, 213, u8::try_from(1 + number % 250).unwrap(), 2),
         engine: None,
         sshd: None,
+        ssh_port: free_port(),
     };
     host.join_network();
     host.start_engine(disk).await;
@@ -57,6 +59,52 @@ impl RemoteHost {
         let mut command = self.command();
         command.args(["--json", "--yes"]).args(words);
         Started::spawn(command)
+    }
+
+    /// As [`RemoteHost::bgctl`], with more variables in its environment.
+    pub(crate) async fn bgctl_with(&self, variables: &[(&str, &str)], words: &[&str]) -> Ended {
+        let mut command = self.command();
+        command.args(["--json", "--yes"]).args(words).envs(variables.iter().copied());
+        Started::spawn(command).end().await
+    }
+
+    /// Returns the URL of its port that wants certificates.
+    pub(crate) fn tls_url(&self) -> String {
+        format!("tcp://{}:2376", self.address)
+    }
+
+    /// Returns its URL for an ssh that knows nothing of it, and what such a one must know: the line of `known_hosts`.
+    pub(crate) fn ssh_url(&self) -> (String, String) {
+        let known = fs::read_to_string(self.path("known_hosts")).unwrap();
+        (format!("ssh://root@127.0.0.1:{}", self.ssh_port), known)
+    }
+
+    /// Makes a folder with an authority and what it signed: `ca.pem`, `cert.pem`, `key.pem`, and `server.pem` for the engine.
+    pub(crate) fn certificates(&self, name: &str) -> PathBuf {
+        let folder = self.path(name);
+        fs::create_dir(&folder).unwrap();
+        let openssl = |line: &str| {
+            let words: Vec<&str> = line.split(' ').collect();
+            let output = Command::new("openssl").args(&words).current_dir(&folder).output().unwrap();
+            assert!(output.status.success(), "openssl {line}: {}", String::from_utf8_lossy(&output.stderr));
+        };
+        let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+        openssl(&format!("req -x509 {key} -days 2 -subj /CN=authority -keyout ca-key.pem -out ca.pem"));
+        let purposes = [
+            (
+                "server.pem",
+                "server-key.pem",
+                format!("subjectAltName=IP:{}\nextendedKeyUsage=serverAuth\n", self.address),
+            ),
+            ("cert.pem", "key.pem", "extendedKeyUsage=clientAuth\n".to_owned()),
+        ];
+        for (certificate, own_key, purpose) in purposes {
+            fs::write(folder.join("purpose"), purpose).unwrap();
+            openssl(&format!("req {key} -subj /CN=somebody -keyout {own_key} -out request.pem"));
+            let signs = "-CA ca.pem -CAkey ca-key.pem -CAcreateserial -days 2 -extfile purpose";
+            openssl(&format!("x509 -req -in request.pem {signs} -out {certificate}"));
+        }
+        folder
     }
 
     fn command(&self) -> tokio::process::Command {
@@ -106,6 +154,11 @@ impl RemoteHost {
         self.path("user_key")
     }
 
+    /// Returns the folder of the certificates that its engine takes.
+    pub(crate) fn own_certificates(&self) -> PathBuf {
+        self.path("certificates")
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -143,6 +196,10 @@ impl RemoteHost {
         command.arg("--config-file").arg(self.path("daemon.json")).arg("--data-root").arg(&data);
         command.arg("--exec-root").arg(self.path("exec")).arg("--pidfile").arg(self.path("pid"));
         command.arg("--host").arg(self.socket());
+        let certificates = self.certificates("certificates");
+        command.args(["--tlsverify", "--host", "tcp://0.0.0.0:2376", "--tlscacert"]).arg(certificates.join("ca.pem"));
+        command.arg("--tlscert").arg(certificates.join("server.pem"));
+        command.arg("--tlskey").arg(certificates.join("server-key.pem"));
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.engine = Some(command.spawn().unwrap());
         let answers = async || self.docker(&["version"]).is_ok().then_some(());
@@ -150,7 +207,7 @@ impl RemoteHost {
     }
 
     async fn start_sshd(&mut self) {
-        let port = free_port();
+        let port = self.ssh_port;
         let path = |name: &str| self.path(name).display().to_string();
         for key in ["host_key", "user_key"] {
             run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", &path(key)]);

@@ -54,7 +54,11 @@ impl Place {
                 path.display()
             )));
         }
-        let transport = Transport::new(self.address.clone());
+        let tls = match &self.address {
+            Address::Tcp(_, Some(certificates)) => Some(certificates.connector()?),
+            _ => None,
+        };
+        let transport = Transport::new(self.address.clone(), tls);
         let send = move |request: BollardRequest| Arc::clone(&transport).send(request);
         let client = Client::connect_with_custom_transport(
             send,
@@ -65,7 +69,23 @@ impl Place {
         .map_err(|error| refusal(&format!("connect to {}", self.target()), error))?;
         let version = client.version().await.map_err(|error| match &self.address {
             Address::Ssh(destination) => EngineError::Unreachable(destination.explain(&reason(&error))),
-            Address::Socket(_) | Address::Tcp(_) => refusal(&format!("ask {} for its version", self.target()), error),
+            Address::Tcp(_, Some(certificates)) => {
+                let why = chain(&error);
+                let hint = certificates.hint(&why).map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+                EngineError::Unreachable(format!("ask {} for its version: {why}{hint}", self.target()))
+            }
+            Address::Tcp(_, None) => {
+                let why = chain(&error);
+                let wants = why
+                    .contains("HTTPS")
+                    .then_some("\nhint: it wants certificates: DOCKER_TLS_VERIFY=1, DOCKER_CERT_PATH");
+                EngineError::Unreachable(format!(
+                    "ask {} for its version: {why}{}",
+                    self.target(),
+                    wants.unwrap_or_default()
+                ))
+            }
+            Address::Socket(_) => refusal(&format!("ask {} for its version", self.target()), error),
         })?;
         let api = choose_api(version.api_version.as_deref(), version.min_api_version.as_deref())?;
         let prefix = format!("/v{api}");

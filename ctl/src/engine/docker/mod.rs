@@ -6,6 +6,7 @@
 
 mod application;
 mod binary;
+mod certificates;
 mod connect;
 mod container;
 mod credentials;

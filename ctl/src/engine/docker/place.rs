@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use config::paths;
 use sha2::{Digest as _, Sha256};
 
+use super::certificates::Certificates;
 use super::credentials;
 use super::ssh::Destination;
 use crate::engine::EngineError;
@@ -25,8 +26,8 @@ pub(super) enum Address {
     Socket(PathBuf),
     /// `docker system dial-stdio` on another one, through its ssh.
     Ssh(Destination),
-    /// A port that speaks the API in the clear: a name or an address, and the port.
-    Tcp(String),
+    /// A port: a name or an address, and the port; without certificates it speaks the API in the clear.
+    Tcp(String, Option<Certificates>),
 }
 
 impl Place {
@@ -35,17 +36,19 @@ impl Place {
     /// # Errors
     /// A host that can't be read, and a context that can't be.
     pub(super) fn find(flag: Option<&str>, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, EngineError> {
+        let tls = || Certificates::of_environment(env);
         if let Some(host) = flag {
-            return Self::of_url(host, "--host", env);
+            return Self::of_url(host, "--host", &tls);
         }
         if let Some(host) = env(paths::ENV_DOCKER_HOST) {
-            return Self::of_url(&host, paths::ENV_DOCKER_HOST, env);
+            return Self::of_url(&host, paths::ENV_DOCKER_HOST, &tls);
         }
         if let Some(folder) = credentials::folder(env) {
             let context = env(paths::ENV_DOCKER_CONTEXT).or_else(|| current_context(&folder));
             if let Some(name) = context.filter(|name| !name.is_empty() && name != "default") {
-                let host = context_host(&folder, &name)?;
-                return Self::of_url(&host, &format!("docker context `{name}`"), env);
+                let Context { host, skips_verification, certificates } = Context::read(&folder, &name)?;
+                let tls = || Certificates::of_context(certificates.clone(), skips_verification);
+                return Self::of_url(&host, &format!("docker context `{name}`"), &tls);
             }
         }
         let runtime = env("XDG_RUNTIME_DIR").map(PathBuf::from);
@@ -56,7 +59,11 @@ impl Place {
         Ok(Self { address: Address::Socket(socket), said_by: None })
     }
 
-    fn of_url(url: &str, said_by: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, EngineError> {
+    fn of_url(
+        url: &str,
+        said_by: &str,
+        tls: &dyn Fn() -> Result<Option<Certificates>, String>,
+    ) -> Result<Self, EngineError> {
         let wrong = |why: &str| Err(EngineError::Usage(format!("{said_by} `{url}`: {why}")));
         let (scheme, rest) = url.split_once("://").unwrap_or(("ssh", url));
         let address = match scheme {
@@ -66,13 +73,17 @@ impl Place {
                 Ok(destination) => Address::Ssh(destination),
                 Err(why) => return wrong(&why),
             },
-            "tcp" if env("DOCKER_TLS_VERIFY").is_some_and(|set| !set.is_empty()) => {
-                return wrong("not there yet: a connection with certificates\nhint: ssh:// needs none");
+            "tcp" => {
+                let certificates = match tls() {
+                    Ok(certificates) => certificates,
+                    Err(why) => return wrong(&why),
+                };
+                let default = if certificates.is_some() { TLS_PORT } else { PLAIN_PORT };
+                match with_port(rest.trim_end_matches('/'), default) {
+                    Some(address) => Address::Tcp(address, certificates),
+                    None => return wrong("write tcp://HOST:PORT"),
+                }
             }
-            "tcp" => match with_port(rest.trim_end_matches('/')) {
-                Some(address) => Address::Tcp(address),
-                None => return wrong("write tcp://HOST:PORT"),
-            },
             _ => return wrong("write an ssh name, user@host, or a URL with ssh://, unix:// or tcp://"),
         };
         Ok(Self { address, said_by: Some(said_by.to_owned()) })
@@ -84,7 +95,7 @@ impl Place {
             (Address::Socket(_), None) => "docker on this machine".to_owned(),
             (Address::Socket(path), Some(_)) => format!("docker at unix://{}", path.display()),
             (Address::Ssh(destination), _) => format!("docker on {destination}"),
-            (Address::Tcp(address), _) => format!("docker at tcp://{address}"),
+            (Address::Tcp(address, _), _) => format!("docker at tcp://{address}"),
         }
     }
 
@@ -93,19 +104,24 @@ impl Place {
         match &self.address {
             Address::Socket(_) => None,
             Address::Ssh(destination) => Some(destination.host()),
-            Address::Tcp(address) => address.rsplit_once(':').map(|(host, _)| host),
+            Address::Tcp(address, _) => address.rsplit_once(':').map(|(host, _)| host),
         }
     }
 }
 
-/// Returns an address that has a port; without one, that of Docker in the clear.
-fn with_port(text: &str) -> Option<String> {
+/// Docker's port in the clear.
+const PLAIN_PORT: u16 = 2375;
+/// Docker's port with certificates.
+const TLS_PORT: u16 = 2376;
+
+/// Returns an address that has a port; without one, the default.
+fn with_port(text: &str, default: u16) -> Option<String> {
     if text.is_empty() || text.contains(['/', '@']) || text.contains(char::is_whitespace) {
         return None;
     }
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, port.parse::<u16>().ok()?),
-        _ => (text, 2375),
+        _ => (text, default),
     };
     (!host.is_empty()).then(|| format!("{host}:{port}"))
 }
@@ -116,16 +132,31 @@ fn current_context(folder: &Path) -> Option<String> {
     config["currentContext"].as_str().map(str::to_owned)
 }
 
-fn context_host(folder: &Path, name: &str) -> Result<String, EngineError> {
-    let id = hex(&Sha256::digest(name.as_bytes()));
-    let path = folder.join("contexts/meta").join(id).join("meta.json");
-    let wrong =
-        |why: String| EngineError::Usage(format!("docker context `{name}`: {why}\nhint: see `docker context ls`"));
-    let text = std::fs::read_to_string(&path).map_err(|error| wrong(format!("{}: {error}", path.display())))?;
-    let meta: serde_json::Value =
-        serde_json::from_str(&text).map_err(|error| wrong(format!("{}: {error}", path.display())))?;
-    let host = meta["Endpoints"]["docker"]["Host"].as_str();
-    host.map(str::to_owned).ok_or_else(|| wrong("it names no docker endpoint".to_owned()))
+/// What a docker context says of its engine.
+struct Context {
+    host: String,
+    skips_verification: bool,
+    /// The folder of its certificates, where it has some.
+    certificates: PathBuf,
+}
+
+impl Context {
+    fn read(folder: &Path, name: &str) -> Result<Self, EngineError> {
+        let id = hex(&Sha256::digest(name.as_bytes()));
+        let path = folder.join("contexts/meta").join(&id).join("meta.json");
+        let wrong =
+            |why: String| EngineError::Usage(format!("docker context `{name}`: {why}\nhint: see `docker context ls`"));
+        let text = std::fs::read_to_string(&path).map_err(|error| wrong(format!("{}: {error}", path.display())))?;
+        let meta: serde_json::Value =
+            serde_json::from_str(&text).map_err(|error| wrong(format!("{}: {error}", path.display())))?;
+        let docker = &meta["Endpoints"]["docker"];
+        let host = docker["Host"].as_str().ok_or_else(|| wrong("it names no docker endpoint".to_owned()))?;
+        Ok(Self {
+            host: host.to_owned(),
+            skips_verification: docker["SkipTLSVerify"].as_bool().unwrap_or(false),
+            certificates: folder.join("contexts/tls").join(id).join("docker"),
+        })
+    }
 }
 
 /// Writes bytes in hex, lower case.
@@ -180,8 +211,8 @@ mod tests {
                 "{text}: {refused:?}"
             );
         }
-        let certificates = find(Some("tcp://192.0.2.1:2376"), &[("DOCKER_TLS_VERIFY", "1")]);
-        assert!(matches!(certificates, Err(EngineError::Usage(text)) if text.contains("not there yet")));
+        let certificates = find(Some("tcp://192.0.2.1"), &[("DOCKER_TLS_VERIFY", "1"), ("DOCKER_CERT_PATH", "/c")]);
+        assert_eq!(certificates.unwrap().target(), "docker at tcp://192.0.2.1:2376");
     }
 
     #[test]
@@ -193,6 +224,12 @@ mod tests {
         std::fs::write(folder.path().join("config.json"), r#"{"currentContext":"prod"}"#).unwrap();
         let config = folder.path().to_str().unwrap();
         assert_eq!(find(None, &[("DOCKER_CONFIG", config)]).unwrap().target(), "docker on me@c");
+        std::fs::write(meta.join("meta.json"), r#"{"Endpoints":{"docker":{"Host":"tcp://c"}}}"#).unwrap();
+        assert_eq!(find(None, &[("DOCKER_CONFIG", config)]).unwrap().target(), "docker at tcp://c:2375");
+        // Its certificates are its own, whatever the environment says.
+        let tls = folder.path().join("contexts/tls").join(meta.file_name().unwrap()).join("docker");
+        std::fs::create_dir_all(&tls).unwrap();
+        assert_eq!(find(None, &[("DOCKER_CONFIG", config)]).unwrap().target(), "docker at tcp://c:2376");
         let missing = find(None, &[("DOCKER_CONFIG", config), ("DOCKER_CONTEXT", "gone")]);
         assert!(matches!(missing, Err(EngineError::Usage(text)) if text.contains("`gone`")));
     }

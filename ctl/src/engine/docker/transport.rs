@@ -14,6 +14,8 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::place::Address;
 
@@ -39,12 +41,14 @@ type Sender = SendRequest<<BollardRequest as Bodied>::Body>;
 /// The connections to one engine.
 pub(super) struct Transport {
     address: Address,
+    /// For a port that wants certificates.
+    tls: Option<TlsConnector>,
     idle: Mutex<Vec<Sender>>,
 }
 
 impl Transport {
-    pub(super) fn new(address: Address) -> Arc<Self> {
-        Arc::new(Self { address, idle: Mutex::default() })
+    pub(super) fn new(address: Address, tls: Option<TlsConnector>) -> Arc<Self> {
+        Arc::new(Self { address, tls, idle: Mutex::default() })
     }
 
     /// Sends a request and returns the head of its answer.
@@ -81,17 +85,24 @@ impl Transport {
         let stream: Box<dyn Stream> = match &self.address {
             Address::Socket(path) => Box::new(UnixStream::connect(path).await?),
             Address::Ssh(destination) => Box::new(destination.dial()?),
-            Address::Tcp(address) => {
-                let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address.as_str())).await;
-                let stream = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-                stream.set_nodelay(true)?;
-                Box::new(stream)
+            Address::Tcp(address, _) => {
+                let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.dial(address)).await;
+                connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??
             }
         };
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // What ends it is told to whoever waits for an answer.
         tokio::spawn(connection.with_upgrades());
         Ok(sender)
+    }
+
+    async fn dial(&self, address: &str) -> io::Result<Box<dyn Stream>> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        Ok(Box::new(tls.connect(name, stream).await?))
     }
 
     /// Keeps a connection for the next request, once its answer is read to the end.
