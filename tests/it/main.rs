@@ -25,6 +25,8 @@ mod gate_model;
 mod docker_chaos;
 // What a test needs of a real engine.
 mod docker_host;
+// The examples for CI, run as they stand.
+mod docker_ci;
 // Pushes and deployments to another host, and what keeps from it.
 mod docker_remote;
 // Replicas as containers.
