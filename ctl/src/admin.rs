@@ -277,6 +277,15 @@ impl Client {
         self.request(Call::PutProxy, Some(at), Some(settings)).await?.collect_answer().await.map(drop)
     }
 
+    /// Returns the metrics, in Prometheus' text form.
+    ///
+    /// # Errors
+    /// As of every call.
+    pub async fn metrics(&mut self) -> Result<String, Error> {
+        let text = self.request(Call::Metrics, None, None::<&()>).await?.collect_answer().await?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
     /// Follows what happens in the proxy.
     ///
     /// # Errors

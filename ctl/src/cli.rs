@@ -89,8 +89,7 @@ pub enum Command {
     Plan(commands::plan::Plan),
     Init(commands::init::Init),
     Schema(commands::schema::Schema),
-    /// Live full-screen view
-    Top(Later),
+    Top(commands::top::Top),
     /// Self-test of a service: own traffic, flips, verdict
     Verify(Later),
     Completions(commands::completions::Completions),

@@ -154,7 +154,11 @@ impl<'a> Context<'a> {
         line
     }
 
-    async fn door(&self) -> Result<Door, Error> {
+    /// Returns the way to the proxy, for what connects by itself.
+    ///
+    /// # Errors
+    /// As of [`Context::engine`].
+    pub(crate) async fn door(&self) -> Result<Door, Error> {
         match &self.global.admin {
             Some(path) => Ok(Door::Socket(path.clone())),
             None => Ok(Door::Engine(Arc::clone(self.engine().await?))),

@@ -2,7 +2,7 @@
 //!
 //! [`run`] reads the arguments ([`cli`]), makes a [`context`], hands over to one file of [`commands`], and turns what it
 //! returns into words ([`ui`]) and an exit code ([`error`]). An image travels by [`transfer`]; a deployment is planned and executed in
-//! [`deploy`], against an [`engine`] and the proxy's [`admin`] socket.
+//! [`deploy`], against an [`engine`] and the proxy's [`admin`] socket; [`top`] draws what that says.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod admin;
@@ -15,6 +15,7 @@ pub mod engine;
 pub mod error;
 pub mod global;
 pub mod interrupt;
+pub mod top;
 pub mod transfer;
 pub mod ui;
 
@@ -137,7 +138,7 @@ async fn dispatch_plain(command: Command, context: &Context<'_>) -> Result<ExitC
         Command::Plan(args) => args.run(context).await,
         Command::Init(args) => args.run(context).await,
         Command::Schema(args) => args.run(context).await,
-        Command::Top(_) => later("top"),
+        Command::Top(args) => args.run(context).await,
         Command::Verify(_) => later("verify"),
         Command::Completions(args) => args.run(context, Cli::command()).await,
         Command::Man(args) => args.run(context, Cli::command()).await,

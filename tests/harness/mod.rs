@@ -12,6 +12,7 @@ mod message;
 mod proxy;
 mod site;
 mod skip;
+mod terminal;
 mod upstream;
 
 pub use chance::Chance;
@@ -21,4 +22,5 @@ pub use load::{Asked, Load, Running, Verdict, load};
 pub use proxy::{Answer, Proxy, proxy, proxy_program};
 pub use site::{Ended, Programs, Site, Started};
 pub use skip::{is_soak, measured, skipped};
+pub use terminal::Terminal;
 pub use upstream::{Behaviour, Seen, Upstream, upstream, upstream_at};

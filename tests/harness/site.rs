@@ -136,12 +136,17 @@ impl Site {
         self.start(words).end().await
     }
 
+    /// Returns the command `bgctl` on this site, in words instead of JSON.
+    pub fn plain(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(self.programs.bgctl);
+        command.args(["--engine", "process"]).args(words);
+        command.env("XDG_STATE_HOME", self.folder.path()).env_remove("XDG_RUNTIME_DIR").env_remove("BG_GATEWAY");
+        command
+    }
+
     /// Runs `bgctl` on this site to its end, in words instead of JSON.
     pub async fn bgctl_plain(&self, words: &[&str]) -> std::process::Output {
-        let mut command = Command::new(self.programs.bgctl);
-        command.args(["--engine", "process"]).args(words).stdin(Stdio::null());
-        command.env("XDG_STATE_HOME", self.folder.path()).env_remove("XDG_RUNTIME_DIR").env_remove("BG_GATEWAY");
-        timeout(PATIENCE, command.output()).await.unwrap().unwrap()
+        timeout(PATIENCE, self.plain(words).stdin(Stdio::null()).output()).await.unwrap().unwrap()
     }
 
     /// Switches the service `shop`, without a bake; more words beat what stands here.

@@ -87,6 +87,8 @@ mod options;
 mod wire;
 // The access log and the metrics.
 mod telemetry;
+// The live view, on a terminal.
+mod top;
 // What people forget: layers, lists, documents, bans.
 mod tidy;
 // Services without a port.

@@ -39,6 +39,7 @@ pub mod schema;
 pub mod secret;
 pub mod status;
 pub mod switch;
+pub mod top;
 pub mod up;
 
 use ::config::admin::response::ServiceStatus;

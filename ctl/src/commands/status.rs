@@ -61,7 +61,7 @@ impl Status {
 }
 
 /// Says what a table has no column for.
-fn notes(service: &ServiceStatus) -> Vec<String> {
+pub(crate) fn notes(service: &ServiceStatus) -> Vec<String> {
     let name = &service.name;
     let mut notes = Vec::new();
     if let Some(paused) = &service.paused {

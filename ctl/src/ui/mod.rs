@@ -35,6 +35,8 @@ struct Inner {
     err: Box<dyn Write + Send>,
     /// Whether stderr is a terminal: then a progress line is written over the one before.
     in_place: bool,
+    /// Whether a whole screen may be drawn: stdout and stdin are a terminal.
+    screen: bool,
     colour: bool,
     tone: Tone,
     /// The progress line that stands at the end of stderr now.
@@ -49,6 +51,7 @@ impl Ui {
             out: Box::new(std::io::stdout()),
             err: Box::new(std::io::stderr()),
             in_place: std::io::stderr().is_terminal(),
+            screen: std::io::stdout().is_terminal() && std::io::stdin().is_terminal(),
             colour,
             tone: Tone::default(),
             progress: None,
@@ -62,6 +65,7 @@ impl Ui {
             out: Box::new(captured.out.clone()),
             err: Box::new(captured.err.clone()),
             in_place: false,
+            screen: false,
             colour: false,
             tone: Tone::default(),
             progress: None,
@@ -99,6 +103,11 @@ impl Ui {
     /// Tells whether progress is written over the line before, so that much of it costs nothing.
     pub fn is_live(&self) -> bool {
         self.lock().in_place && self.label.is_none()
+    }
+
+    /// Tells whether there is a terminal to draw a whole screen on and to read keys from.
+    pub fn has_screen(&self) -> bool {
+        self.lock().screen
     }
 
     /// Prints a line of data.
