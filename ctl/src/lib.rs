@@ -94,6 +94,7 @@ fn refuse(refusal: &clap::Error, ui: &Ui) -> ExitCode {
 async fn dispatch(command: Command, context: &Context<'_>) -> Result<ExitCode, Error> {
     match command {
         Command::Demo(args) => args.run(context).await,
+        Command::Up(args) => args.run(context).await,
         Command::Switch(args) => args.run(context).await,
         Command::Deploy(args) => args.run(context).await,
         Command::Rollback(args) => args.run(context).await,
@@ -108,6 +109,7 @@ async fn dispatch_plain(command: Command, context: &Context<'_>) -> Result<ExitC
     let later = |name: &str| Err(Error::not_there_yet(&format!("bgctl {name}")));
     match command {
         Command::Demo(_)
+        | Command::Up(_)
         | Command::Switch(_)
         | Command::Deploy(_)
         | Command::Rollback(_)
@@ -115,7 +117,6 @@ async fn dispatch_plain(command: Command, context: &Context<'_>) -> Result<ExitC
         | Command::Recover(_)
         | Command::Scale(_) => Ok(ExitCode::DONE),
         Command::DemoUptimer(args) => args.run(context).await,
-        Command::Up(args) => args.run(context).await,
         Command::Down(args) => args.run(context).await,
         Command::Flip(args) => args.run(context).await,
         Command::Status(args) => args.run(context).await,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -54,6 +54,13 @@ impl TestGateway {
     pub(crate) fn start(&self, words: &[&str]) -> Started {
         let mut command = tokio::process::Command::new(PROGRAMS.bgctl);
         command.args(["--gateway", &self.name, "--json", "--yes"]).args(words);
+        Started::spawn(command)
+    }
+
+    /// As [`TestGateway::start`], with another working folder.
+    pub(crate) fn start_in(&self, folder: &Path, words: &[&str]) -> Started {
+        let mut command = tokio::process::Command::new(PROGRAMS.bgctl);
+        command.args(["--gateway", &self.name, "--json", "--yes"]).args(words).current_dir(folder);
         Started::spawn(command)
     }
 

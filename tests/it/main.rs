@@ -27,6 +27,10 @@ mod docker_chaos;
 mod docker_host;
 // The examples for CI, run as they stand.
 mod docker_ci;
+// Moving over in place from nginx and the bash recipe.
+mod docker_moving;
+// The bash recipe and ours, side by side.
+mod docker_recipe;
 // Pushes and deployments to another host, and what keeps from it.
 mod docker_remote;
 // Replicas as containers.

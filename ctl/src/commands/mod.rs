@@ -31,6 +31,7 @@ pub(crate) mod proxy_table;
 pub mod prune;
 pub mod push;
 pub mod recover;
+mod replace;
 pub mod rm;
 pub mod rollback;
 pub mod route;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::replace::replace;
 use crate::context::Context;
 use crate::engine::GatewaySpec;
 use crate::error::{Error, ExitCode};
@@ -23,6 +24,12 @@ pub struct Up {
     /// Replace a running proxy of another build
     #[arg(long)]
     upgrade: bool,
+    /// Take the place of the nginx and the containers of the bash recipe that run here
+    #[arg(long, conflicts_with = "upgrade")]
+    replace: bool,
+    /// Only list what --replace would take over
+    #[arg(long, requires = "replace")]
+    dry_run: bool,
 }
 
 impl Up {
@@ -34,7 +41,19 @@ impl Up {
             proxy_binary: self.proxy_binary,
             upgrade: self.upgrade,
         };
-        let gateway = context.engine().await?.up(&spec).await?;
+        let replaced = if self.replace { replace(context, &spec, self.dry_run).await? } else { None };
+        if self.dry_run {
+            return Ok(ExitCode::DONE);
+        }
+        let gateway = match replaced {
+            Some(gateway) => gateway,
+            None => {
+                context
+                    .interrupt
+                    .beside(async { context.engine().await?.up(&spec).await.map_err(Error::from) })
+                    .await??
+            }
+        };
         gateway.done.iter().for_each(|line| context.ui.say(line));
         gateway.warnings.iter().for_each(|line| context.ui.warn(line));
         if context.ui.tone().json {

@@ -51,6 +51,8 @@ impl Docker {
         let answer = self.handles.call.list_containers(Some(options)).await;
         let list = answer.map_err(|error| refusal("list the containers", error))?;
         let mut instances: Vec<Instance> = list.into_iter().filter_map(listed).filter_map(labels::read).collect();
+        let adopted = self.adopted_instances().await?.into_iter();
+        instances.extend(adopted.filter(|instance| service.is_none_or(|service| instance.service == *service)));
         let place =
             |instance: &Instance| (instance.service.clone(), instance.slot.lower(), instance.replica, instance.kept);
         instances.sort_by_cached_key(place);
@@ -167,8 +169,11 @@ impl Docker {
 
     async fn read_instance(&self, id: &str) -> Result<Instance, EngineError> {
         let present = self.inspect(id).await?;
-        let instance = present.and_then(inspected).and_then(labels::read);
-        instance.ok_or_else(|| EngineError::Refused(format!("container {id} is gone, or lost its labels")))
+        if let Some(instance) = present.and_then(inspected).and_then(labels::read) {
+            return Ok(instance);
+        }
+        let adopted = self.adopted_instances().await?.into_iter().find(|instance| instance.id == id);
+        adopted.ok_or_else(|| EngineError::Refused(format!("container {id} is gone, or lost its labels")))
     }
 }
 
@@ -187,7 +192,7 @@ fn unless_done(what: &str, answer: Result<(), bollard::errors::Error>) -> Result
     }
 }
 
-fn listed(container: bollard::models::ContainerSummary) -> Option<Listed> {
+pub(super) fn listed(container: bollard::models::ContainerSummary) -> Option<Listed> {
     use bollard::models::ContainerSummaryStateEnum as State;
     let created = u64::try_from(container.created.unwrap_or(0)).unwrap_or(0);
     let created = std::time::UNIX_EPOCH + Duration::from_secs(created);

@@ -37,32 +37,31 @@ const KNOCK: Duration = Duration::from_millis(25);
 const PROXY_GRACE: i32 = 35;
 
 /// One run of `up`: what it did, and what to take back when it fails.
-struct Raising<'a> {
-    docker: &'a Docker,
+pub(super) struct Raising<'a> {
+    pub(super) docker: &'a Docker,
     spec: &'a GatewaySpec,
-    report: Gateway,
+    pub(super) report: Gateway,
     made: Vec<Made>,
     /// The networks whose forwarded headers the proxy believes: those asked for, else those it believes already.
-    trusted: Vec<String>,
+    pub(super) trusted: Vec<String>,
 }
 
 /// Something that this run made.
-enum Made {
+pub(super) enum Made {
     Network(String),
     Volume(String),
     Container(String),
 }
 
 /// A container that came up with this log driver.
-struct Started {
-    id: String,
-    log_driver: String,
+pub(super) struct Started {
+    pub(super) id: String,
+    pub(super) log_driver: String,
 }
 
 impl Docker {
     pub(super) async fn bring_up(&self, spec: &GatewaySpec) -> Result<Gateway, EngineError> {
-        let report = Gateway { changed: false, done: Vec::new(), warnings: Vec::new(), addresses: Vec::new() };
-        let mut raising = Raising { docker: self, spec, report, made: Vec::new(), trusted: Vec::new() };
+        let mut raising = Raising::new(self, spec, Vec::new());
         match raising.run().await {
             Ok(()) => {
                 raising.report.changed = !raising.report.done.is_empty();
@@ -180,6 +179,19 @@ fn parse_version(answer: &[u8]) -> Option<config::admin::response::Version> {
     if is_ok { serde_json::from_str(document).ok() } else { None }
 }
 
+impl<'a> Raising<'a> {
+    /// Returns a run that may have made something already.
+    pub(super) fn new(docker: &'a Docker, spec: &'a GatewaySpec, made: Vec<Made>) -> Self {
+        let report = Gateway { changed: false, done: Vec::new(), warnings: Vec::new(), addresses: Vec::new() };
+        Self { docker, spec, report, made, trusted: Vec::new() }
+    }
+
+    /// Returns what it made, so that another run goes on.
+    pub(super) fn into_made(self) -> Vec<Made> {
+        self.made
+    }
+}
+
 impl Raising<'_> {
     async fn run(&mut self) -> Result<(), EngineError> {
         let names = &self.docker.names;
@@ -226,7 +238,7 @@ impl Raising<'_> {
         self.ensure_proxy(proxy, inspected.as_ref(), &holder, image.as_ref()).await
     }
 
-    async fn ensure_network(&mut self) -> Result<(), EngineError> {
+    pub(super) async fn ensure_network(&mut self) -> Result<(), EngineError> {
         let docker = self.docker;
         let name = docker.names.network();
         let what = format!("make the network {name}");
@@ -246,7 +258,7 @@ impl Raising<'_> {
         Ok(())
     }
 
-    async fn ensure_volume(&mut self) -> Result<(), EngineError> {
+    pub(super) async fn ensure_volume(&mut self) -> Result<(), EngineError> {
         let docker = self.docker;
         let name = docker.names.volume();
         let what = format!("make the volume {name}");
@@ -361,7 +373,7 @@ impl Raising<'_> {
         holder.is_some_and(|holder| Some(holder) == holder_id || holder == self.docker.names.holder())
     }
 
-    async fn create_proxy(&mut self, image: &ProgramImage, holder: &Started) -> Result<(), EngineError> {
+    pub(super) async fn create_proxy(&mut self, image: &ProgramImage, holder: &Started) -> Result<(), EngineError> {
         self.load(image).await?;
         let name = self.docker.names.proxy();
         let body = self.proxy_body(image, holder);
@@ -403,7 +415,7 @@ impl Raising<'_> {
         Ok(())
     }
 
-    async fn load(&mut self, image: &ProgramImage) -> Result<(), EngineError> {
+    pub(super) async fn load(&mut self, image: &ProgramImage) -> Result<(), EngineError> {
         if self.docker.load_image(image).await.map_err(|error| no_proxy(&error))? {
             self.report.done.push(format!("loaded the image {}", image.reference));
         }
@@ -411,7 +423,7 @@ impl Raising<'_> {
     }
 
     /// Creates a container and starts it; where no driver is given, tries journald and, refused, the fallback.
-    async fn start_new(
+    pub(super) async fn start_new(
         &mut self,
         name: &str,
         body: ContainerCreateBody,
@@ -460,7 +472,7 @@ impl Raising<'_> {
     }
 
     /// Waits until the proxy answers on its admin socket, or has ended.
-    async fn wait_ready(&self, id: &str) -> Result<(), EngineError> {
+    pub(super) async fn wait_ready(&self, id: &str) -> Result<(), EngineError> {
         let deadline = Instant::now() + READY_DEADLINE;
         loop {
             if self.docker.proxy_version().await?.is_some() {
@@ -504,7 +516,7 @@ impl Raising<'_> {
         }
     }
 
-    fn holder_body(&self, image: &ProgramImage, published: &[Published]) -> ContainerCreateBody {
+    pub(super) fn holder_body(&self, image: &ProgramImage, published: &[Published]) -> ContainerCreateBody {
         let network = self.docker.names.network();
         let alias = EndpointSettings { aliases: Some(vec![ALIAS.to_owned()]), ..EndpointSettings::default() };
         ContainerCreateBody {
@@ -525,7 +537,7 @@ impl Raising<'_> {
         }
     }
 
-    fn proxy_body(&self, image: &ProgramImage, holder: &Started) -> ContainerCreateBody {
+    pub(super) fn proxy_body(&self, image: &ProgramImage, holder: &Started) -> ContainerCreateBody {
         let names = &self.docker.names;
         let state = Mount {
             typ: Some(MountType::VOLUME),
@@ -552,7 +564,7 @@ impl Raising<'_> {
     }
 
     /// Removes what this run made, the last first; what can't be removed carries our labels, and `down` finds it.
-    async fn take_back(&mut self) {
+    pub(super) async fn take_back(&mut self) {
         while let Some(made) = self.made.pop() {
             let call = &self.docker.handles.call;
             let _ = match made {
@@ -568,7 +580,10 @@ impl Raising<'_> {
 }
 
 /// Returns the networks to trust: those of `--trusted-proxy`, else those that the present proxy was made with.
-fn trusted_proxies(asked: &[String], proxy: Option<&ContainerInspectResponse>) -> Result<Vec<String>, EngineError> {
+pub(super) fn trusted_proxies(
+    asked: &[String],
+    proxy: Option<&ContainerInspectResponse>,
+) -> Result<Vec<String>, EngineError> {
     if asked.is_empty() {
         let own_labels = proxy.and_then(|proxy| proxy.config.as_ref()?.labels.as_ref());
         let present = own_labels.and_then(|labels| labels.get(labels::TRUSTED)).map_or("", String::as_str);
@@ -607,7 +622,7 @@ fn needed(image: Option<&ProgramImage>) -> Result<&ProgramImage, EngineError> {
     image.ok_or_else(|| EngineError::NoProxy("the proxy stopped at this very moment\nhint: run it again".to_owned()))
 }
 
-fn no_proxy(error: &EngineError) -> EngineError {
+pub(super) fn no_proxy(error: &EngineError) -> EngineError {
     match error {
         EngineError::Unreachable(words) => EngineError::Unreachable(words.clone()),
         EngineError::Usage(words) => EngineError::Usage(words.clone()),
@@ -615,11 +630,11 @@ fn no_proxy(error: &EngineError) -> EngineError {
     }
 }
 
-fn id_of(container: &ContainerInspectResponse) -> Result<String, EngineError> {
+pub(super) fn id_of(container: &ContainerInspectResponse) -> Result<String, EngineError> {
     container.id.clone().ok_or_else(|| EngineError::Refused("the engine named no id of a container".to_owned()))
 }
 
-fn is_running(container: &ContainerInspectResponse) -> bool {
+pub(super) fn is_running(container: &ContainerInspectResponse) -> bool {
     container.state.as_ref().and_then(|state| state.running).unwrap_or(false)
 }
 

@@ -2,8 +2,10 @@
 //!
 //! `place` finds the engine, `connect` (`transport`, `ssh`) reaches it; `gateway` and `teardown` make and remove what runs the proxy (`proxy_image`, `program_image`, `binary`,
 //! `ports`); `relay` reaches it; `image` (`credentials`), `layers`, `container` (`spec`, `mount`, `quantity`), `events`, `exec` and `logs` are what a
-//! deployment does with its slots; `survey` is what `doctor` finds, `application` what the demo runs. Whatever has our `labels` is ours, and nothing else is touched.
+//! deployment does with its slots; `survey` is what `doctor` finds, `application` what the demo runs.
+//! `recipe` (`nginx`) is what may stand in the gateway's place, `takeover` puts ours there, `adopted` knows the containers that stay. Whatever has our `labels` is ours, and nothing else is touched.
 
+mod adopted;
 mod application;
 mod binary;
 mod certificates;
@@ -19,17 +21,20 @@ mod layers;
 mod logs;
 mod mount;
 mod names;
+mod nginx;
 mod once;
 mod place;
 mod ports;
 mod program_image;
 mod proxy_image;
 mod quantity;
+mod recipe;
 mod refusal;
 mod relay;
 mod spec;
 mod ssh;
 mod survey;
+mod takeover;
 mod teardown;
 mod transport;
 
@@ -44,7 +49,9 @@ use self::connect::Handles;
 pub use self::layers::{Present, Store, StoredImage};
 use self::names::Names;
 use self::place::Place;
+pub use self::recipe::{Adoption, Recipe};
 pub use self::survey::{Finding, Verdict};
+pub use self::takeover::Rehearsal;
 use super::{
     AdminStream, EngineError, Gateway, GatewaySpec, Happening, Image, Instance, InstanceSpec, IsWanted, LogRange, Pull,
     Restart,

@@ -8,6 +8,8 @@ use crate::engine::{EngineError, slot_name};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Names {
     prefix: String,
+    /// Holder and proxy have a name of their own while someone else's have theirs.
+    is_moving: bool,
 }
 
 /// The holder's alias on the gateway's network; the network is the gateway's own, so it needs no prefix.
@@ -22,7 +24,7 @@ impl Names {
     /// A name that Docker would not take.
     pub(super) fn new(gateway: Option<&str>) -> Result<Self, EngineError> {
         let Some(name) = gateway.filter(|name| !name.is_empty()) else {
-            return Ok(Self { prefix: String::new() });
+            return Ok(Self { prefix: String::new(), is_moving: false });
         };
         let first = name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
         let rest = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
@@ -32,7 +34,7 @@ impl Names {
                 "gateway `{name}`: a name is 1 to 24 of a-z, 0-9 and single dashes, as in --gateway staging"
             )));
         }
-        Ok(Self { prefix: format!("{name}-") })
+        Ok(Self { prefix: format!("{name}-"), is_moving: false })
     }
 
     pub(super) fn network(&self) -> String {
@@ -40,11 +42,38 @@ impl Names {
     }
 
     pub(super) fn holder(&self) -> String {
-        format!("{}reverse-proxy-ports", self.prefix)
+        format!("{}reverse-proxy-ports{}", self.prefix, self.moving_end())
     }
 
     pub(super) fn proxy(&self) -> String {
-        format!("{}reverse-proxy", self.prefix)
+        format!("{}reverse-proxy{}", self.prefix, self.moving_end())
+    }
+
+    /// Returns the names of a gateway that is made beside what is to be replaced.
+    pub(super) fn moving(&self) -> Self {
+        Self { is_moving: true, ..self.clone() }
+    }
+
+    /// Returns the names that such a gateway has in the end.
+    pub(super) fn settled(&self) -> Self {
+        Self { is_moving: false, ..self.clone() }
+    }
+
+    fn moving_end(&self) -> &'static str {
+        if self.is_moving { "_moving" } else { "" }
+    }
+
+    /// Returns the name under which what was replaced waits for who wants to go back.
+    pub(super) fn before(name: &str) -> String {
+        format!("{name}_before")
+    }
+
+    /// Returns whose slot a container's name is.
+    pub(super) fn parse_slot(&self, name: &str) -> Option<(ServiceName, Slot)> {
+        let (service, slot) = name.strip_prefix(&self.prefix)?.rsplit_once('_')?;
+        // Docker's names are case sensitive, and so is the recipe's.
+        let slot = [Slot::Blue, Slot::Green].into_iter().find(|known| known.upper() == slot)?;
+        Some((service.parse().ok()?, slot))
     }
 
     /// Returns the name under which a proxy waits while its successor is tried.
@@ -115,6 +144,21 @@ mod tests {
         for bad in ["-a", "a-", "A", "a b", "a--b", "a/b", "0123456789012345678901234"] {
             assert!(matches!(Names::new(Some(bad)), Err(EngineError::Usage(_))), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_slots_name_is_read_back_and_others_are_none() {
+        let names = Names::new(Some("test")).unwrap();
+        assert_eq!(names.parse_slot("test-shop_GREEN"), Some(("shop".parse().unwrap(), Slot::Green)));
+        for other in
+            ["shop_GREEN", "test-shop_green", "test-shop", "test-shop_BLUE_2", "test-shop_BLUE_kept", "test-_BLUE"]
+        {
+            assert_eq!(names.parse_slot(other), None, "{other}");
+        }
+        assert_eq!(
+            (names.moving().proxy(), names.moving().settled().proxy()),
+            ("test-reverse-proxy_moving".to_owned(), names.proxy())
+        );
     }
 
     #[test]

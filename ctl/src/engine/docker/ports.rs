@@ -43,6 +43,15 @@ impl Published {
         Self { ip: None, host: port, container: port }
     }
 
+    /// Returns what [`Published::parse`] reads back.
+    pub(super) fn as_flag(&self) -> String {
+        match self.ip {
+            None => format!("{}:{}", self.host, self.container),
+            Some(IpAddr::V4(ip)) => format!("{ip}:{}:{}", self.host, self.container),
+            Some(IpAddr::V6(ip)) => format!("[{ip}]:{}:{}", self.host, self.container),
+        }
+    }
+
     /// Returns where the proxy is reached by it; `host` is the engine's, where that is another machine.
     pub(super) fn url(&self, host: Option<&str>) -> String {
         let scheme = if self.container == 443 { "https" } else { "http" };
@@ -116,6 +125,9 @@ mod tests {
         );
         assert_eq!(Published::parse("80:80").unwrap(), Published::usual(80));
         assert_eq!(Published::parse("[::1]:81:80").unwrap().url(None), "http://[::1]:81");
+        for text in ["80:80", "127.0.0.1:8080:80", "[::1]:81:80"] {
+            assert_eq!(Published::parse(text).unwrap().as_flag(), text);
+        }
         for bad in ["80", "x:80", "80:0", "host:80:80", "", "1:2:3:4", "70000:80"] {
             assert!(matches!(Published::parse(bad), Err(EngineError::Usage(_))), "{bad}");
         }

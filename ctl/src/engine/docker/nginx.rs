@@ -1,0 +1,340 @@
+//! What an nginx sends where: read out of `nginx -T`, every file of its configuration as nginx itself took it.
+
+use std::collections::BTreeMap;
+
+/// Where nginx looks for a file that is named without a leading slash.
+const FOLDER: &str = "/etc/nginx/";
+/// An include within an include, and so on: nginx itself refuses a circle, so this is never met.
+const DEPTH: usize = 10;
+
+/// What is known of a configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Sites {
+    /// What is handed on to an application.
+    pub(super) routes: Vec<Route>,
+    /// What is not, in words: files, redirects, regular expressions.
+    pub(super) others: Vec<String>,
+    /// Whether it ends TLS.
+    pub(super) has_tls: bool,
+}
+
+/// Requests that are handed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Route {
+    /// Their hosts; empty: all that no other route has.
+    pub(super) hosts: Vec<String>,
+    /// Their paths' prefix.
+    pub(super) path: String,
+    /// Whether the prefix is taken off.
+    pub(super) is_stripped: bool,
+    /// Where to: host and port, once a server of an upstream.
+    pub(super) to: Vec<(String, u16)>,
+}
+
+/// A directive, and what stands in its braces.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Directive {
+    words: Vec<String>,
+    block: Vec<Self>,
+}
+
+impl Directive {
+    fn name(&self) -> &str {
+        self.words.first().map_or("", String::as_str)
+    }
+
+    fn arguments(&self) -> &[String] {
+        self.words.get(1..).unwrap_or_default()
+    }
+
+    fn all<'d>(&'d self, name: &'d str) -> impl Iterator<Item = &'d Self> {
+        self.block.iter().filter(move |directive| directive.name() == name)
+    }
+}
+
+/// Reads what `nginx -T` prints.
+pub(super) fn read(dump: &str) -> Sites {
+    let mut files: BTreeMap<String, Vec<Directive>> = BTreeMap::new();
+    let mut first = None;
+    for part in dump.split("# configuration file ").skip(1) {
+        let Some((path, text)) = part.split_once(":\n") else { continue };
+        first.get_or_insert_with(|| path.to_owned());
+        files.insert(path.to_owned(), parse(text));
+    }
+    let root = match first {
+        Some(first) => files.get(&first).cloned().unwrap_or_default(),
+        // A file as it is.
+        None => parse(dump),
+    };
+    let root = Directive { words: Vec::new(), block: expand(root, &files, 0) };
+    let mut sites = Sites::default();
+    for http in root.all("http") {
+        read_http(http, &mut sites);
+    }
+    for stream in root.all("stream").flat_map(|stream| stream.all("server")) {
+        let listen = stream.all("listen").flat_map(Directive::arguments).next();
+        sites.others.push(format!("a stream on {}", listen.map_or("a port", String::as_str)));
+    }
+    sites
+}
+
+/// Cuts a text into directives; what is cut off at its end is left out.
+fn parse(text: &str) -> Vec<Directive> {
+    let mut open: Vec<Directive> = vec![Directive::default()];
+    let mut words: Vec<String> = Vec::new();
+    let mut word: Option<String> = None;
+    let mut characters = text.chars().peekable();
+    while let Some(next) = characters.next() {
+        match next {
+            '\\' => word.get_or_insert_default().extend(characters.next()),
+            '\'' | '"' if word.is_none() => {
+                let mut quoted = String::new();
+                while let Some(inner) = characters.next().filter(|inner| *inner != next) {
+                    quoted.extend(if inner == '\\' { characters.next() } else { Some(inner) });
+                }
+                word = Some(quoted);
+            }
+            '#' if word.is_none() => while characters.next().is_some_and(|inner| inner != '\n') {},
+            // A variable's braces are none of a block.
+            '{' if word.as_ref().is_some_and(|word| word.ends_with('$')) => {
+                word.get_or_insert_default().push('{');
+                for inner in characters.by_ref() {
+                    word.get_or_insert_default().push(inner);
+                    if inner == '}' {
+                        break;
+                    }
+                }
+            }
+            ';' | '{' | '}' => {
+                words.extend(word.take());
+                let directive = Directive { words: std::mem::take(&mut words), block: Vec::new() };
+                if next == '{' {
+                    open.push(directive);
+                    continue;
+                }
+                if let Some(block) = open.last_mut().filter(|_| !directive.words.is_empty()) {
+                    block.block.push(directive);
+                }
+                if next == '}' && open.len() > 1 {
+                    let closed = open.pop().unwrap_or_default();
+                    open.last_mut().into_iter().for_each(|outer| outer.block.push(closed.clone()));
+                }
+            }
+            space if space.is_whitespace() => words.extend(word.take()),
+            other => word.get_or_insert_default().push(other),
+        }
+    }
+    open.into_iter().next().unwrap_or_default().block
+}
+
+/// Puts included files where they are included.
+fn expand(block: Vec<Directive>, files: &BTreeMap<String, Vec<Directive>>, depth: usize) -> Vec<Directive> {
+    let mut expanded = Vec::new();
+    for directive in block {
+        match directive.arguments() {
+            [pattern] if directive.name() == "include" && depth < DEPTH => {
+                let pattern = if pattern.starts_with('/') { pattern.clone() } else { format!("{FOLDER}{pattern}") };
+                let included = files.iter().filter(|(path, _)| matches(&pattern, path));
+                for (_, file) in included {
+                    expanded.extend(expand(file.clone(), files, depth + 1));
+                }
+            }
+            _ => {
+                let block = expand(directive.block, files, depth);
+                expanded.push(Directive { words: directive.words, block });
+            }
+        }
+    }
+    expanded
+}
+
+/// Tells whether a path is one of a pattern's, in which `*` stands for any part of a name.
+fn matches(pattern: &str, path: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == path,
+        Some((front, back)) => path
+            .strip_prefix(front)
+            .and_then(|rest| rest.strip_suffix(back))
+            .is_some_and(|middle| !middle.contains('/')),
+    }
+}
+
+fn read_http(http: &Directive, sites: &mut Sites) {
+    let upstreams: BTreeMap<&str, Vec<&str>> = http
+        .all("upstream")
+        .filter_map(|upstream| {
+            let servers = upstream.all("server").filter_map(|server| server.arguments().first());
+            Some((upstream.arguments().first()?.as_str(), servers.map(String::as_str).collect()))
+        })
+        .collect();
+    let servers: Vec<&Directive> = http.all("server").collect();
+    let is_marked = |server: &Directive| {
+        server.all("listen").any(|listen| listen.words.iter().any(|word| word == "default_server"))
+    };
+    // Without a mark it is the first.
+    let default = servers.iter().position(|server| is_marked(server)).unwrap_or(0);
+    for (index, server) in servers.into_iter().enumerate() {
+        sites.has_tls |= server.all("listen").any(|listen| listen.words.iter().any(|word| word == "ssl"));
+        let names = server.all("server_name").flat_map(Directive::arguments);
+        let names: Vec<String> =
+            names.filter(|name| !matches!(name.as_str(), "" | "_" | "localhost")).cloned().collect();
+        let hosts = if index == default { Vec::new() } else { names.clone() };
+        let who = names.first().map_or_else(|| "the default server".to_owned(), Clone::clone);
+        if index != default && hosts.is_empty() {
+            sites.others.push("a second server without a name".to_owned());
+            continue;
+        }
+        let site = Site { hosts: &hosts, who: &who, upstreams: &upstreams, server };
+        site.read(server, sites);
+    }
+}
+
+/// A server of the configuration.
+struct Site<'d> {
+    hosts: &'d [String],
+    who: &'d str,
+    upstreams: &'d BTreeMap<&'d str, Vec<&'d str>>,
+    server: &'d Directive,
+}
+
+impl Site<'_> {
+    /// Reads the locations of a server, and those within them.
+    fn read(&self, outer: &Directive, sites: &mut Sites) {
+        for name in ["return", "rewrite"] {
+            if outer.all(name).next().is_some() {
+                sites.others.push(format!("{}: `{name}`", self.who));
+            }
+        }
+        for location in outer.all("location") {
+            let path = match location.arguments() {
+                [path] if path.starts_with('/') => path,
+                [modifier, path] if modifier == "^~" => path,
+                other => {
+                    sites.others.push(format!("{}: location {}", self.who, other.join(" ")));
+                    continue;
+                }
+            };
+            let Some(pass) = location.all("proxy_pass").flat_map(Directive::arguments).next() else {
+                sites.others.push(format!("{}: location {path}, which nginx serves by itself", self.who));
+                continue;
+            };
+            match self.target(&self.resolved(pass, location)) {
+                Some((to, is_stripped)) => {
+                    let is_stripped = is_stripped && path != "/";
+                    let path = path.clone();
+                    sites.routes.push(Route { hosts: self.hosts.to_vec(), path, is_stripped, to });
+                }
+                None => sites.others.push(format!("{}: location {path} to {pass}", self.who)),
+            }
+            self.read(location, sites);
+        }
+    }
+
+    /// Puts in what `set` says of a variable.
+    fn resolved(&self, text: &str, location: &Directive) -> String {
+        let mut text = text.to_owned();
+        for set in self.server.all("set").chain(location.all("set")) {
+            if let [variable, value] = set.arguments() {
+                text = text.replace(variable, value);
+            }
+        }
+        // What every proxy hands on anyway.
+        ["$request_uri", "$uri", "$is_args", "$args"].iter().fold(text, |text, variable| text.replace(variable, ""))
+    }
+
+    fn target(&self, pass: &str) -> Option<(Vec<(String, u16)>, bool)> {
+        let rest = pass.strip_prefix("http://").filter(|rest| !rest.contains('$'))?;
+        let (authority, uri) = rest.split_once('/').map_or((rest, None), |(authority, uri)| (authority, Some(uri)));
+        let addresses = match self.upstreams.get(authority) {
+            Some(servers) => servers.iter().map(|server| address(server)).collect::<Option<Vec<_>>>()?,
+            None => vec![address(authority)?],
+        };
+        (!addresses.is_empty()).then_some((addresses, uri == Some("")))
+    }
+}
+
+fn address(text: &str) -> Option<(String, u16)> {
+    match text.rsplit_once(':') {
+        Some((host, port)) => Some((host.to_owned(), port.parse().ok()?)),
+        None => Some((text.to_owned(), 80)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DUMP: &str = r#"# configuration file /etc/nginx/nginx.conf:
+user nginx;
+http {
+    # location / { proxy_pass http://commented:1; }
+    log_format main '$remote_addr "$request" {';
+    map $http_upgrade $connection_upgrade { default upgrade; '' close; }
+    upstream shop { server shop_GREEN:9000; keepalive 16; }
+    include /etc/nginx/conf.d/*.conf;
+}
+# configuration file /etc/nginx/conf.d/default.conf:
+server {
+    listen 80;
+    location / { include proxy_params; proxy_pass http://uptimer_BLUE:8080; }
+}
+# configuration file /etc/nginx/conf.d/shop.conf:
+server {
+    listen 80; server_name shop.test www.shop.test;
+    set $live shop;
+    location / { proxy_pass http://$live; }
+    location /api/ { proxy_pass http://api_BLUE/; }
+    location /static { root /srv; }
+    location ~ \.php$ { proxy_pass http://php:9000; }
+}
+# configuration file /etc/nginx/proxy_params:
+proxy_set_header Host ${host};
+"#;
+
+    fn route(hosts: &[&str], path: &str, is_stripped: bool, to: (&str, u16)) -> Route {
+        let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
+        Route { hosts, path: path.to_owned(), is_stripped, to: vec![(to.0.to_owned(), to.1)] }
+    }
+
+    #[test]
+    fn what_is_handed_on_is_found_through_includes_upstreams_and_variables() {
+        let sites = read(DUMP);
+        let shop = ["shop.test", "www.shop.test"];
+        assert_eq!(
+            sites.routes,
+            [
+                route(&[], "/", false, ("uptimer_BLUE", 8080)),
+                route(&shop, "/", false, ("shop_GREEN", 9000)),
+                route(&shop, "/api/", true, ("api_BLUE", 80)),
+            ]
+        );
+        assert_eq!(
+            sites.others,
+            ["shop.test: location /static, which nginx serves by itself", "shop.test: location ~ \\.php$",]
+        );
+        assert!(!sites.has_tls);
+    }
+
+    #[test]
+    fn the_default_server_takes_every_host_whatever_its_name() {
+        let text = "http { server { server_name a.test; location / { proxy_pass http://a_BLUE; } }
+            server { listen 80 default_server; server_name b.test; location / { proxy_pass http://b_BLUE; } } }";
+        let hosts: Vec<Vec<String>> = read(text).routes.into_iter().map(|route| route.hosts).collect();
+        assert_eq!(hosts, [vec!["a.test".to_owned()], Vec::new()]);
+        assert!(read("http { server { listen 443 ssl; } }").has_tls);
+    }
+
+    #[test]
+    fn a_text_that_is_cut_off_or_is_none_is_no_panic() {
+        for text in
+            ["", "}}}", "http {", "http { server { location", "\"", "\\", "${", "a ' b", "# configuration file x"]
+        {
+            assert!(read(text).routes.is_empty(), "{text}");
+        }
+        let mut cut = DUMP;
+        while let Some((end, _)) = cut.char_indices().next_back() {
+            cut = &cut[..end];
+            read(cut);
+        }
+    }
+}

@@ -1,0 +1,29 @@
+#!/bin/sh
+# Makes a Docker image with Debian's nginx, laid out as the official one: sites in /etc/nginx/conf.d.
+# As python-base.sh: no registry, an image that is there is taken as it is; needs root, debootstrap and a Debian mirror.
+#
+#   tests/images/nginx-base.sh [NAME]      (default bluegreen-test/nginx-base:bookworm)
+set -eu
+
+name=${1:-bluegreen-test/nginx-base:bookworm}
+mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+
+if docker image inspect "$name" >/dev/null 2>&1; then
+    echo "$name is there"
+    exit 0
+fi
+if ! command -v debootstrap >/dev/null || [ "$(id -u)" != 0 ]; then
+    echo "debootstrap is missing, or this is not root" >&2
+    exit 1
+fi
+
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT INT TERM
+if ! debootstrap --variant=minbase --include=nginx-light bookworm "$folder/root" "$mirror" >"$folder/log" 2>&1; then
+    tail -n 20 "$folder/log" >&2
+    exit 1
+fi
+rm -f "$folder/root/etc/nginx/sites-enabled/default"
+tar -C "$folder/root" --exclude=./var/cache/apt/archives/* --exclude=./var/lib/apt/lists/* -c . |
+    docker import --change 'CMD ["nginx", "-g", "daemon off;"]' - "$name" >/dev/null
+echo "$name made"
