@@ -34,14 +34,24 @@ pub(crate) fn recipe_command(gateway: &TestGateway) -> Command {
     command
 }
 
+/// Who has the port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holder {
+    /// nginx's own container.
+    Nginx,
+    /// One beside it, in whose network nginx is.
+    Apart,
+}
+
 /// Sets the recipe up, with a version of the uptimer that answers; `false` where that can't be done here.
-fn recipe(test: &str, gateway: &TestGateway, image: &str) -> bool {
+fn recipe(test: &str, gateway: &TestGateway, image: &str, holder: Holder) -> bool {
     if !nginx_image(test) {
         return false;
     }
     for words in [["up", &format!("127.0.0.1:{}", gateway.port), ""], ["deploy", "uptimer", image]] {
         let words = words.iter().filter(|word| !word.is_empty());
-        let ran = recipe_command(gateway).args(words).output().unwrap();
+        let holder = if holder == Holder::Apart { "1" } else { "" };
+        let ran = recipe_command(gateway).args(words).env("HOLDER", holder).output().unwrap();
         assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     }
     true
@@ -99,7 +109,7 @@ async fn the_recipe_is_taken_over_in_place_and_what_follows_loses_nothing() {
     let Some(gateway) = gateway(TEST).await else { return };
     let Some(v1) = gateway.build(TEST, &Uptimer { version: 1, loading: 0, fail: "" }) else { return };
     let Some(v2) = gateway.build(TEST, &Uptimer { version: 2, loading: 1, fail: "" }) else { return };
-    if !recipe(TEST, &gateway, &v1) {
+    if !recipe(TEST, &gateway, &v1, Holder::Nginx) {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -179,7 +189,7 @@ async fn a_takeover_that_fails_leaves_nginx_serving() {
     const TEST: &str = "a_takeover_that_fails";
     let Some(gateway) = gateway(TEST).await else { return };
     let Some(v1) = gateway.build(TEST, &Uptimer { version: 1, loading: 0, fail: "" }) else { return };
-    if !recipe(TEST, &gateway, &v1) {
+    if !recipe(TEST, &gateway, &v1, Holder::Apart) {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -225,7 +235,7 @@ async fn the_page_on_moving_over_is_followed_to_the_letter() {
     let Some(gateway) = gateway(TEST).await else { return };
     let Some(v1) = gateway.build(TEST, &Uptimer { version: 1, loading: 0, fail: "" }) else { return };
     let Some(v2) = gateway.build(TEST, &Uptimer { version: 2, loading: 0, fail: "" }) else { return };
-    if !recipe(TEST, &gateway, &v1) {
+    if !recipe(TEST, &gateway, &v1, Holder::Nginx) {
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -4,7 +4,8 @@
 #   recipe.sh up [IP:]PORT             the network and an nginx that has the port
 #   recipe.sh deploy SERVICE IMAGE     the other colour, its health, nginx's configuration, reload, the old colour away
 #
-# PREFIX goes before every name on the engine, NGINX is nginx's image, PORT the application's port (8080).
+# PREFIX goes before every name on the engine, NGINX is nginx's image, PORT the application's port (8080); with HOLDER=1 the port is held
+# by a container of its own, so that nginx can be replaced without giving it up.
 set -euo pipefail
 
 prefix=${PREFIX:-}
@@ -16,7 +17,12 @@ say() { echo "$(date +%s.%N | cut -c1-14) $*"; }
 
 up() {
     docker network inspect "$network" >/dev/null 2>&1 || docker network create "$network" >/dev/null
-    docker run -d --name "$proxy" --network "$network" --restart always -p "$1:80" \
+    local where=(--network "$network" -p "$1:80")
+    if [ -n "${HOLDER:-}" ]; then
+        docker run -d --name "$proxy-ports" --restart always "${where[@]}" "${NGINX:-nginx}" sleep infinity >/dev/null
+        where=(--network "container:$proxy-ports")
+    fi
+    docker run -d --name "$proxy" --restart always "${where[@]}" \
         "${NGINX:-nginx}" nginx -g 'daemon off;' >/dev/null
 }
 

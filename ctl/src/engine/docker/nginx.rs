@@ -86,7 +86,8 @@ fn parse(text: &str) -> Vec<Directive> {
     let mut characters = text.chars().peekable();
     while let Some(next) = characters.next() {
         match next {
-            '\\' => word.get_or_insert_default().extend(characters.next()),
+            // It stays, as regular expressions need it.
+            '\\' => word.get_or_insert_default().extend([Some('\\'), characters.next()].into_iter().flatten()),
             '\'' | '"' if word.is_none() => {
                 let mut quoted = String::new();
                 while let Some(inner) = characters.next().filter(|inner| *inner != next) {

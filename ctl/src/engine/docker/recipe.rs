@@ -12,6 +12,7 @@ use futures_util::StreamExt as _;
 
 use super::adopted::run_settings;
 use super::container::{describe, listed};
+use super::names::Names;
 use super::nginx::{self, Route};
 use super::refusal::{found, refusal};
 use super::{Docker, labels, ports};
@@ -111,6 +112,13 @@ impl Docker {
                 ))),
             };
         };
+        for before in [&name, &self.names.holder()].map(|name| Names::before(name)) {
+            if self.inspect(&before).await?.is_some() {
+                return Err(EngineError::Usage(format!(
+                    "`{before}` is there already, from another time; nothing was touched\nhint: `docker rm {before}` when nobody wants it back"
+                )));
+            }
+        }
         let config = self.nginx_config(&name, &nginx).await?;
         let sites = nginx::read(&config);
         if sites.has_tls {
