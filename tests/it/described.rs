@@ -212,3 +212,44 @@ async fn a_secret_reaches_the_program_and_is_shown_nowhere() {
     assert_eq!(typed.code, Some(0), "{}", typed.talk);
     assert!(typed.talk.contains("--env API_TOKEN=...") && !all(&typed).contains("hunter"), "{}", typed.talk);
 }
+
+/// Pages promise commands and files: every line of theirs is one that bgctl reads, and every file one that it takes.
+#[test]
+fn the_first_pages_say_nothing_that_bgctl_does_not_take() {
+    use clap::Parser as _;
+    let docs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let mut seen = (0, 0);
+    for entry in std::fs::read_dir(docs).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if !(name.starts_with("first-app-") || name.starts_with("from-")) {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let blocks = |kind: &str| {
+            let blocks: Vec<String> = text
+                .split(&format!("```{kind}\n"))
+                .skip(1)
+                .map(|rest| rest.split("```").next().unwrap().to_owned())
+                .collect();
+            blocks
+        };
+        for line in blocks("sh").iter().flat_map(|block| block.lines()).filter(|line| line.starts_with("bgctl ")) {
+            let cli = ctl::cli::Cli::try_parse_from(line.split_whitespace());
+            assert!(cli.is_ok(), "{name}: {line}: {}", cli.err().unwrap());
+            seen.0 += 1;
+        }
+        for file in blocks("toml") {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("bluegreen.toml");
+            std::fs::write(&path, &file).unwrap();
+            std::fs::write(folder.path().join("shop.env"), "A=1\n").unwrap();
+            let (ui, captured) = ctl::ui::Ui::captured();
+            let words = ["bgctl", "check", path.to_str().unwrap()].map(std::ffi::OsString::from);
+            let code = ctl::run(words, &ui);
+            assert_eq!(code, ctl::error::ExitCode::DONE, "{name}: {}", captured.stderr());
+            seen.1 += 1;
+        }
+    }
+    assert!(seen.0 > 20 && seen.1 == 4, "{seen:?}");
+}
