@@ -93,6 +93,8 @@ pub enum Command {
     /// Self-test of a service: own traffic, flips, verdict
     Verify(Later),
     Completions(commands::completions::Completions),
+    #[command(hide = true)]
+    Complete(commands::complete::Complete),
     Man(commands::man::Man),
 }
 

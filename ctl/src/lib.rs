@@ -142,6 +142,7 @@ async fn dispatch_plain(command: Command, context: &Context<'_>) -> Result<ExitC
         Command::Top(args) => args.run(context).await,
         Command::Verify(_) => later("verify"),
         Command::Completions(args) => args.run(context, Cli::command()).await,
+        Command::Complete(args) => args.run(context).await,
         Command::Man(args) => args.run(context, Cli::command()).await,
     }
 }

@@ -138,8 +138,14 @@ impl Site {
 
     /// Returns the command `bgctl` on this site, in words instead of JSON.
     pub fn plain(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(self.programs.bgctl);
+        let mut command = self.around(self.programs.bgctl);
         command.args(["--engine", "process"]).args(words);
+        command
+    }
+
+    /// Returns a command in whose environment `bgctl --engine process` means this site.
+    pub fn around(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
         command.env("XDG_STATE_HOME", self.folder.path()).env_remove("XDG_RUNTIME_DIR").env_remove("BG_GATEWAY");
         command
     }

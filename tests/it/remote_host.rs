@@ -110,7 +110,7 @@ impl RemoteHost {
     fn command(&self) -> tokio::process::Command {
         let path = format!("{}:{}", self.path("bin").display(), std::env::var("PATH").unwrap());
         let mut command = tokio::process::Command::new(PROGRAMS.bgctl);
-        command.env("PATH", path).env("XDG_RUNTIME_DIR", self.folder.path());
+        command.env("PATH", path).env("XDG_RUNTIME_DIR", self.folder.path()).env("XDG_CACHE_HOME", self.folder.path());
         command.env_remove("BG_GATEWAY").env_remove("BGCTL_HOST");
         command
     }

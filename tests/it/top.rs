@@ -74,3 +74,29 @@ async fn without_a_terminal_it_prints_one_picture_where_that_is_asked_for() {
     assert!(cells[4].parse::<f64>().unwrap() > 0.0 && cells[5].ends_with('s'), "{picture}");
     assert_eq!(cells[6], "0", "{picture}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shell_completes_the_names_of_services_that_there_are() {
+    let site = Site::new(PROGRAMS);
+    site.up().await;
+    assert_eq!(site.switch(&site.version("v1", QUICK), &[]).end().await.code, Some(0));
+    let cache = tempfile::tempdir().unwrap();
+    let script = cache.path().join("script");
+    std::fs::write(&script, site.bgctl_plain(&["completions", "bash"]).await.stdout).unwrap();
+    // As bash does it: the line so far, and what it is answered.
+    let bash = format!(
+        "bgctl() {{ '{}' \"$@\"; }}; source '{}'; COMP_WORDS=(bgctl --engine process rollback s); COMP_CWORD=4; \
+         _bgctl bgctl s rollback; echo \"${{COMPREPLY[@]}}\"",
+        PROGRAMS.bgctl,
+        script.display()
+    );
+    let complete = async || {
+        let output =
+            site.around("bash").args(["-c", &bash]).env("XDG_CACHE_HOME", cache.path()).output().await.unwrap();
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    assert_eq!(complete().await, "shop");
+    // Names that were seen a moment ago need no proxy.
+    site.kill("bgproxy");
+    assert_eq!(complete().await, "shop");
+}

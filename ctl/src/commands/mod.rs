@@ -4,6 +4,7 @@ pub mod apply;
 pub mod canary;
 mod changes;
 pub mod check;
+pub mod complete;
 pub mod completions;
 mod compose;
 pub mod config;

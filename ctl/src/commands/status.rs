@@ -4,6 +4,7 @@ use ::config::admin::response::{ServiceStatus, SlotState, SlotStatus};
 use ::config::name::{ServiceName, Slot};
 use clap::Args;
 
+use super::complete::remember;
 use super::{missing, no_such_service};
 use crate::context::Context;
 use crate::error::{Error, ExitCode};
@@ -19,6 +20,7 @@ pub struct Status {
 impl Status {
     pub(crate) async fn run(self, context: &Context<'_>) -> Result<ExitCode, Error> {
         let mut status = context.admin().await?.status().await?;
+        remember(&context.global, &status.services);
         if let Some(name) = &self.service {
             status.services.retain(|service| service.name == *name);
             if status.services.is_empty() {

@@ -82,6 +82,11 @@ impl Docker {
         Ok(Self { place, handles, names })
     }
 
+    /// Tells whether [`Docker::connect`] would look on this machine, without connecting.
+    pub fn would_be_here(host: Option<&str>) -> bool {
+        Place::find(host, &config::paths::variable).is_ok_and(|place| place.host().is_none())
+    }
+
     /// Looks at the engine and at everything of ours on it, for `doctor`; what can't be looked at is a finding too.
     pub async fn survey(&self) -> Vec<Finding> {
         self.look_around().await
