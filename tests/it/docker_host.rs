@@ -171,6 +171,14 @@ pub(crate) fn python_base(test: &str) -> Option<&'static str> {
     Some(BASE)
 }
 
+/// Makes an image with packages of Debian; `false`, with a word on why, where that can't be done here.
+pub(crate) fn debian_image(test: &str, name: &str, packages: &str, command: &str) -> bool {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/images/debian-base.sh");
+    let made = Command::new(script).args([name, packages, command]).output().unwrap();
+    let words = String::from_utf8_lossy(&made.stderr).trim().to_owned();
+    made.status.success() || skip::<()>(test, &format!("no image with {packages}: {words}")).is_some()
+}
+
 /// One build of the recipe's uptimer.
 pub(crate) struct Uptimer {
     pub(crate) version: u32,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tests::{Ended, Load, Running, client, eventually, load, measured};
 
-use crate::docker_host::{TestGateway, Uptimer, docker, gateway, inspect, skip};
+use crate::docker_host::{TestGateway, Uptimer, debian_image, docker, gateway, inspect};
 use crate::docker_switch::judge;
 use crate::programs::PROGRAMS;
 
@@ -21,10 +21,7 @@ const NGINX: &str = "bluegreen-test/nginx-base:bookworm";
 
 /// Makes nginx's image; `false`, with a word on why, where that can't be done here.
 pub(crate) fn nginx_image(test: &str) -> bool {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/images/nginx-base.sh");
-    let made = Command::new(script).arg(NGINX).output().unwrap();
-    let words = String::from_utf8_lossy(&made.stderr).trim().to_owned();
-    made.status.success() || skip::<()>(test, &format!("no nginx image: {words}")).is_some()
+    debian_image(test, NGINX, "nginx-light", "[\"nginx\", \"-g\", \"daemon off;\"]")
 }
 
 /// Returns the recipe's script, on the names of a gateway.

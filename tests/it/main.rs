@@ -27,6 +27,8 @@ mod docker_chaos;
 mod docker_host;
 // The examples for CI, run as they stand.
 mod docker_ci;
+// The page on a first application, followed.
+mod docker_first_app;
 // Moving over in place from nginx and the bash recipe.
 mod docker_moving;
 // The bash recipe and ours, side by side.
