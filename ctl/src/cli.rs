@@ -1,6 +1,6 @@
 //! The command line: the list of commands.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 use crate::commands;
 use crate::global::Global;
@@ -90,8 +90,7 @@ pub enum Command {
     Init(commands::init::Init),
     Schema(commands::schema::Schema),
     Top(commands::top::Top),
-    /// Self-test of a service: own traffic, flips, verdict
-    Verify(Later),
+    Verify(commands::verify::Verify),
     Completions(commands::completions::Completions),
     #[command(hide = true)]
     Complete(commands::complete::Complete),
@@ -122,13 +121,6 @@ impl Command {
                 | Self::Man(_)
         )
     }
-}
-
-/// The arguments of a command that is not there yet: anything.
-#[derive(Debug, Args)]
-pub struct Later {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    _anything: Vec<String>,
 }
 
 #[cfg(test)]

@@ -122,11 +122,6 @@ impl Error {
         Self::new(Kind::Usage, message)
     }
 
-    /// Returns the answer of what a later version brings.
-    pub fn not_there_yet(what: &str) -> Self {
-        Self::usage(format!("{what}: not there yet"))
-    }
-
     /// Returns the end by a signal.
     pub fn interrupted(signal: Signal) -> Self {
         let message = match signal {

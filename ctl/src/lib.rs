@@ -2,7 +2,8 @@
 //!
 //! [`run`] reads the arguments ([`cli`]), makes a [`context`], hands over to one file of [`commands`], and turns what it
 //! returns into words ([`ui`]) and an exit code ([`error`]). An image travels by [`transfer`]; a deployment is planned and executed in
-//! [`deploy`], against an [`engine`] and the proxy's [`admin`] socket; [`top`] draws what that says.
+//! [`deploy`], against an [`engine`] and the proxy's [`admin`] socket; [`top`] draws what that says; `traffic` is that of our own
+//! visitors.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod admin;
@@ -16,6 +17,8 @@ pub mod error;
 pub mod global;
 pub mod interrupt;
 pub mod top;
+
+mod traffic;
 pub mod transfer;
 pub mod ui;
 
@@ -101,12 +104,12 @@ async fn dispatch(command: Command, context: &Context<'_>) -> Result<ExitCode, E
         Command::Route(args) => args.run(context).await,
         Command::Recover(args) => args.run(context).await,
         Command::Scale(args) => args.run(context).await,
+        Command::Verify(args) => args.run(context).await,
         command => context.interrupt.beside(dispatch_plain(command, context)).await?,
     }
 }
 
 async fn dispatch_plain(command: Command, context: &Context<'_>) -> Result<ExitCode, Error> {
-    let later = |name: &str| Err(Error::not_there_yet(&format!("bgctl {name}")));
     match command {
         Command::Demo(_)
         | Command::Up(_)
@@ -115,7 +118,8 @@ async fn dispatch_plain(command: Command, context: &Context<'_>) -> Result<ExitC
         | Command::Rollback(_)
         | Command::Route(_)
         | Command::Recover(_)
-        | Command::Scale(_) => Ok(ExitCode::DONE),
+        | Command::Scale(_)
+        | Command::Verify(_) => Ok(ExitCode::DONE),
         Command::DemoUptimer(args) => args.run(context).await,
         Command::Down(args) => args.run(context).await,
         Command::Flip(args) => args.run(context).await,
@@ -140,7 +144,6 @@ async fn dispatch_plain(command: Command, context: &Context<'_>) -> Result<ExitC
         Command::Init(args) => args.run(context).await,
         Command::Schema(args) => args.run(context).await,
         Command::Top(args) => args.run(context).await,
-        Command::Verify(_) => later("verify"),
         Command::Completions(args) => args.run(context, Cli::command()).await,
         Command::Complete(args) => args.run(context).await,
         Command::Man(args) => args.run(context, Cli::command()).await,

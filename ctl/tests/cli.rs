@@ -39,13 +39,6 @@ fn wrong_usage_is_exit_1_and_talk() {
 }
 
 #[test]
-fn what_is_not_there_yet_says_so_with_exit_1() {
-    let output = bgctl(&["verify", "shop"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("not there yet"), "{}", text(&output.stderr));
-}
-
-#[test]
 fn a_screen_without_a_terminal_is_refused_with_what_helps() {
     let output = bgctl(&["top"]);
     assert_eq!(output.status.code(), Some(1));

@@ -41,6 +41,8 @@ mod docker_replicas;
 mod docker_restart;
 // The main job on a real engine, under load: versions that come, fail and go back.
 mod docker_switch;
+// The self-test between two containers of one image.
+mod docker_verify;
 // The recipe's uptimer as a slot of the Docker engine.
 mod docker_uptimer;
 // How bgproxy ends.
@@ -97,5 +99,7 @@ mod telemetry;
 mod top;
 // What people forget: layers, lists, documents, bans.
 mod tidy;
+// `bgctl verify`: its verdict, and what is left of it when it is cut off.
+mod verify;
 // Services without a port.
 mod workers;

@@ -1,6 +1,6 @@
 //! The fake application as a program: `app VERSION LOADING-MS [LEDGER]` answers 503 while it loads, on `PORT` of 127.0.0.1,
 //! or of the address that `BIND` names,
-//! and notes each request in the ledger.
+//! and notes each request in the ledger. The path that `FAILS` names is answered 500.
 
 use std::io::Write;
 use std::net::Ipv4Addr;
@@ -23,6 +23,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     writeln!(std::io::stdout(), "{version} loads")?;
     tokio::time::sleep(loading).await;
     app.behave(Behaviour::Answer);
+    if let Ok(path) = std::env::var("FAILS") {
+        app.behave_for(&path, Behaviour::Status(500));
+    }
     writeln!(std::io::stdout(), "{version} is ready")?;
     std::future::pending().await
 }

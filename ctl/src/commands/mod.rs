@@ -43,6 +43,7 @@ pub mod status;
 pub mod switch;
 pub mod top;
 pub mod up;
+pub mod verify;
 
 use ::config::admin::response::ServiceStatus;
 use ::config::name::ServiceName;

@@ -18,6 +18,7 @@ use crate::deploy::plan::{self, Back, Plan, Situation};
 use crate::deploy::recover::{Aim, Finder};
 use crate::deploy::report::Report;
 use crate::deploy::settings::Settings;
+use crate::deploy::verify;
 use crate::engine::{Engine, EngineError, Instance, Pull};
 use crate::error::{Error, ExitCode, Kind};
 
@@ -168,7 +169,8 @@ fn leads_to(back: &Back, service: &ServiceStatus, deployment: &str) -> bool {
 async fn find(client: &mut Client, name: &ServiceName, to: &str) -> Result<Work, Error> {
     let history = client.history(name).await?;
     let entries = history.map(|history| history.entries).unwrap_or_default();
-    let done = |entry: &Entry| entry.outcome == Some(journal::Outcome::Done);
+    // A self-test made nothing live.
+    let done = |entry: &Entry| entry.outcome == Some(journal::Outcome::Done) && !entry.has_begun(verify::STEP);
     let is_it = |work: &Work| work.deployment.starts_with(to) || work.image.as_deref() == Some(to);
     let found = entries.into_iter().find(|entry| done(entry) && is_it(&entry.work)).map(|entry| entry.work);
     found.ok_or_else(|| {

@@ -59,7 +59,7 @@ impl Scale {
                 return Err(Error::usage(format!("{name} has no port, so the proxy can't share requests out to it"))
                     .hint(format!("`{line} --replicas {wanted}` runs so many of it")));
             }
-            let spec = spec(engine, &first, &settings).await?;
+            let spec = copy_of(engine, &first, &settings).await?;
             let last = |instances: &[Instance]| instances.last().map_or(0, |instance| instance.replica);
             let from = last(&present);
             let plan = scale::plan(present, wanted);
@@ -106,7 +106,12 @@ impl Scale {
 }
 
 /// Ends what was left open, and waits for an old version that still drains: its journal is not to be forgotten.
-async fn settle(context: &Context<'_>, client: &mut Client, engine: &Engine, name: &ServiceName) -> Result<(), Error> {
+pub(super) async fn settle(
+    context: &Context<'_>,
+    client: &mut Client,
+    engine: &Engine,
+    name: &ServiceName,
+) -> Result<(), Error> {
     let settle = async |client: &mut Client| {
         Finder { context, client, engine: Some(engine), service: name }.settle(Aim::End).await
     };
@@ -137,8 +142,8 @@ fn endpoints(service: &ServiceStatus, plan: &Plan) -> Result<Vec<EndpointAddr>, 
     Ok(endpoints)
 }
 
-/// Returns what a new replica is made like: the first one.
-async fn spec(engine: &Engine, first: &Instance, settings: &Settings) -> Result<InstanceSpec, Error> {
+/// Returns what one more instance is made like: the first one.
+pub(super) async fn copy_of(engine: &Engine, first: &Instance, settings: &Settings) -> Result<InstanceSpec, Error> {
     let image = image(engine, first).await?;
     Ok(InstanceSpec {
         service: first.service.clone(),

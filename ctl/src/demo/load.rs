@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::exchange::{Order, Wire};
-use super::tally::{Failure, Sample, Tally};
+use super::order::Order;
+use super::tally::{Sample, Tally};
 use super::uptimer::SLOW_PATH;
+use crate::traffic::Failure;
+use crate::traffic::wire::Wire;
 
 /// How a client behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,7 +140,7 @@ impl Client {
                 Wire::open(self.address).await?
             }
         };
-        let answer = open.exchange(order).await?;
+        let answer = order.exchange(&mut open).await?;
         let sample = Sample {
             began,
             took: self.started.elapsed().saturating_sub(began),

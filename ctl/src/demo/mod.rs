@@ -1,10 +1,10 @@
 //! `bgctl demo`: a switch on this machine under real traffic, and its proof.
 //!
 //! `play` is the acts in order, on a `stage` (a gateway of its own) with `uptimer` as the application; `load` the clients
-//! (`exchange` is one request of theirs), `tally` what they saw, `verdict` what follows from it.
+//! (`order` is one request of theirs), `tally` what they saw, `verdict` what follows from it.
 
-mod exchange;
 mod load;
+mod order;
 mod play;
 mod stage;
 mod tally;

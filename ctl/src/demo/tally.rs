@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::traffic::latency::Latency;
+use crate::traffic::{Failure, as_seconds};
+
 /// So near to a flip on either side counts as during it.
 const NEAR_FLIP: Duration = Duration::from_millis(500);
 /// A request that began this shortly after a flip, and was answered by the old version, was on its way already.
@@ -19,15 +22,6 @@ pub(super) struct Sample {
     pub(super) version: u32,
     /// Whether it was late by order.
     pub(super) is_slow: bool,
-}
-
-/// A request that was not answered, or not rightly.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Failure {
-    #[serde(rename = "seconds", serialize_with = "as_seconds")]
-    pub(super) at: Duration,
-    pub(super) client: String,
-    pub(super) why: String,
 }
 
 /// All that the clients saw.
@@ -54,15 +48,7 @@ pub(super) struct Span {
     pub(super) answers: u64,
 }
 
-/// How long answers took, those that are slow by order left out.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub(super) struct Latency {
-    pub(super) answers: usize,
-    pub(super) p50_millis: f64,
-    pub(super) p99_millis: f64,
-}
-
-/// The latencies before the first flip, near any flip, and at all later times.
+/// The latencies, those that are slow by order left out, before the first flip, near any flip, and at all later times.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub(super) struct Latencies {
     pub(super) before: Latency,
@@ -111,7 +97,7 @@ impl Tally {
                 sample => after.push(sample.took),
             }
         }
-        Latencies { before: latency(before), during: latency(during), after: latency(after) }
+        Latencies { before: Latency::of(before), during: Latency::of(during), after: Latency::of(after) }
     }
 
     /// Returns how many answers each version gave, the lowest version first.
@@ -124,18 +110,6 @@ impl Tally {
     }
 }
 
-fn latency(mut took: Vec<Duration>) -> Latency {
-    took.sort();
-    let at = |share| percentile(&took, share).as_secs_f64() * 1000.0;
-    Latency { answers: took.len(), p50_millis: at(50), p99_millis: at(99) }
-}
-
-/// Returns the smallest of the sorted values that at least `percent` of them don't exceed; zero where there are none.
-fn percentile(sorted: &[Duration], percent: usize) -> Duration {
-    let rank = (sorted.len() * percent).div_ceil(100);
-    sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
-}
-
 /// Returns the ids that were received more than once.
 pub(super) fn twice(received: impl IntoIterator<Item = String>) -> Vec<String> {
     let mut counts: HashMap<String, u32> = HashMap::new();
@@ -145,10 +119,6 @@ pub(super) fn twice(received: impl IntoIterator<Item = String>) -> Vec<String> {
     let mut twice: Vec<String> = counts.into_iter().filter(|(_, count)| *count > 1).map(|(id, _)| id).collect();
     twice.sort();
     twice
-}
-
-fn as_seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64((duration.as_secs_f64() * 1000.0).round() / 1000.0)
 }
 
 #[cfg(test)]
@@ -176,15 +146,6 @@ mod tests {
         let tally = tally(&[(0, 1), (1000, 2), (1001, 1), (1002, 2), (2000, 2)]);
         let spans: Vec<(u32, u64)> = tally.timeline().iter().map(|span| (span.version, span.answers)).collect();
         assert_eq!(spans, [(1, 2), (2, 3)]);
-    }
-
-    #[test]
-    fn percentiles_are_values_that_were_seen() {
-        let values: Vec<Duration> = (1..=200).map(Duration::from_millis).collect();
-        assert_eq!(percentile(&values, 50), Duration::from_millis(100));
-        assert_eq!(percentile(&values, 99), Duration::from_millis(198));
-        assert_eq!(percentile(&values[..1], 99), Duration::from_millis(1));
-        assert_eq!(percentile(&[], 99), Duration::ZERO);
     }
 
     #[test]

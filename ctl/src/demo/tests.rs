@@ -7,9 +7,10 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use super::exchange::{Order, Wire};
 use super::load::Load;
+use super::order::Order;
 use super::uptimer::{RECEIVED, Uptimer};
+use crate::traffic::wire::Wire;
 
 const READY: Uptimer = Uptimer { version: 1, load: Duration::ZERO, slow: Duration::from_millis(20) };
 
@@ -58,11 +59,11 @@ async fn every_way_to_be_wrong_is_a_failure_in_words() {
         ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "not the application's answer"),
         (
             "HTTP/1.1 200 OK\r\nContent-Length: 38\r\n\r\nUptimer v1.0 is running for 7 seconds.\n.",
-            "not the application's answer",
+            "2 bytes more than the answer",
         ),
     ] {
         let address = server(answer).await;
-        let why = Wire::open(address).await.unwrap().exchange(&get()).await.unwrap_err();
+        let why = get().exchange(&mut Wire::open(address).await.unwrap()).await.unwrap_err();
         assert!(why.contains(words), "{answer:?}: {why}");
     }
 }
@@ -78,7 +79,7 @@ async fn answers_in_each_form_are_read_to_their_end() {
         ),
     ] {
         let address = server(answer).await;
-        let seen = Wire::open(address).await.unwrap().exchange(&get()).await.unwrap();
+        let seen = get().exchange(&mut Wire::open(address).await.unwrap()).await.unwrap();
         assert_eq!((seen.version, seen.alive), (2, alive), "{answer:?}");
     }
 }
@@ -87,11 +88,11 @@ async fn answers_in_each_form_are_read_to_their_end() {
 async fn the_uptimer_says_503_until_it_has_loaded_and_echoes_posts() {
     let log = Arc::default();
     let loading = uptimer(Uptimer { load: Duration::from_secs(60), ..READY }, &log).await;
-    let why = Wire::open(loading).await.unwrap().exchange(&get()).await.unwrap_err();
+    let why = get().exchange(&mut Wire::open(loading).await.unwrap()).await.unwrap_err();
     assert!(why.contains("503"), "{why}");
     let ready = uptimer(READY, &log).await;
     let post = Order { post: Some(("id-1".to_owned(), vec![7; 5000])), ..get() };
-    assert_eq!(Wire::open(ready).await.unwrap().exchange(&post).await.unwrap().version, 1);
+    assert_eq!(post.exchange(&mut Wire::open(ready).await.unwrap()).await.unwrap().version, 1);
     assert!(log.lock().unwrap().contains(&format!("{RECEIVED}id-1")));
 }
 

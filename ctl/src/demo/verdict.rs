@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::tally::{Failure, Latencies, Latency, Span, Tally, twice};
+use super::tally::{Latencies, Span, Tally, twice};
 use crate::error::{ExitCode, Kind};
+use crate::traffic::Failure;
+use crate::traffic::latency::Latency;
 use crate::ui::Ui;
 
 /// So many failures are printed one by one.
@@ -94,7 +96,7 @@ impl Verdict {
             self.lines().iter().for_each(|line| ui.data(line));
         }
         for failure in self.failures.iter().take(SHOWN) {
-            ui.warn(&format!("{:.3} s, {}: {}", failure.at.as_secs_f64(), failure.client, failure.why));
+            ui.warn(&failure.line());
         }
         self.wrong.iter().for_each(|line| ui.warn(line));
     }
@@ -109,7 +111,7 @@ impl Verdict {
             self.flip_micros.iter().map(|flip| flip.map_or("?".to_owned(), |micros| micros.to_string())).collect();
         lines.push(format!("flips           {} us", flips.join(" us, ")));
         let row = |name: &str, latency: Latency| {
-            let Latency { answers, p50_millis, p99_millis } = latency;
+            let Latency { answers, p50_millis, p99_millis, .. } = latency;
             format!("{name:<15} p50 {p50_millis:.2} ms, p99 {p99_millis:.2} ms   ({answers} answers)")
         };
         lines.push(row("before", self.latency.before));

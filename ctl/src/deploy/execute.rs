@@ -102,8 +102,8 @@ pub(super) struct Live {
 }
 
 /// Why no flip is known to be done.
-struct Stopped {
-    error: Error,
+pub(super) struct Stopped {
+    pub(super) error: Error,
     /// False where it can't be known whether the flip was done.
     is_before: bool,
 }
@@ -166,7 +166,7 @@ impl<'a> Rollout<'a> {
         self.engine.ok_or_else(|| Error::usage("an instance needs an engine"))
     }
 
-    async fn before_flip(&mut self, undo: &mut Vec<Undo>) -> Result<Option<Live>, Stopped> {
+    pub(super) async fn before_flip(&mut self, undo: &mut Vec<Undo>) -> Result<Option<Live>, Stopped> {
         let mut tried = Tried::default();
         if let Candidate::Existing(instances) | Candidate::Warm(_, instances) = &self.candidate {
             tried.instances.clone_from(instances);

@@ -13,4 +13,5 @@ pub mod settings;
 mod stop_first;
 pub mod together;
 mod undo;
+pub(crate) mod verify;
 pub mod wait;

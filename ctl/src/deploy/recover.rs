@@ -1,7 +1,7 @@
 //! What a run left that was killed or interrupted: found in the journal, and finished or undone.
 
 use config::admin::journal::{Entry, Journal, Outcome, Scale, Work};
-use config::admin::request::Drain;
+use config::admin::request::{Drain, Flip};
 use config::admin::response::{ServiceStatus, SlotState};
 use config::name::{EndpointAddr, ServiceName, Slot};
 use serde_json::json;
@@ -11,7 +11,8 @@ use super::scale;
 use super::settings::{Keep, Settings};
 use super::stop_first::serves_again;
 use super::undo::clear;
-use crate::admin::Client;
+use super::verify;
+use crate::admin::{Client, Match};
 use crate::context::Context;
 use crate::engine::{Engine, Instance, Restart};
 use crate::error::Error;
@@ -141,6 +142,11 @@ impl Found<'_> {
         }
     }
 
+    /// Tells whether a self-test was cut off while its second run was live.
+    fn is_away(&self) -> bool {
+        self.entry.has_begun(verify::STEP) && matches!(self.stand(), Stand::After | Stand::Draining)
+    }
+
     fn occupants(&self, slot: Slot) -> impl Iterator<Item = &Instance> {
         self.instances.iter().filter(move |instance| instance.slot == slot && !instance.kept)
     }
@@ -172,6 +178,10 @@ impl Found<'_> {
     /// Returns what is to be done, in order.
     fn actions(&self, aim: Aim) -> Vec<Action> {
         let mut actions = Vec::new();
+        if self.is_away() {
+            // The slot that was live before is not there to go back to; this one runs the same version.
+            return self.policies().collect();
+        }
         if let Some(scale) = self.entry.work.scale {
             self.settle_scale(scale, &mut actions);
             return actions;
@@ -297,14 +307,19 @@ impl Finder<'_> {
     pub async fn settle(&mut self, aim: Aim) -> Result<Option<Stand>, Error> {
         let Some(history) = self.client.history(self.service).await? else { return Ok(None) };
         let Some(entry) = history.open() else { return Ok(None) };
-        let service = self.client.service(self.service).await?;
+        let mut service = self.client.service(self.service).await?;
         let instances = match self.engine {
             Some(engine) => engine.instances(Some(self.service)).await?,
             None => Vec::new(),
         };
         let found = Found { entry, service: service.as_ref(), instances: &instances };
-        let stand = found.stand();
         self.context.ui.say(&found.sentence());
+        if found.is_away() {
+            self.lead_home(entry.work.slot.other()).await?;
+            service = self.client.service(self.service).await?;
+        }
+        let found = Found { entry, service: service.as_ref(), instances: &instances };
+        let stand = found.stand();
         for action in found.actions(aim) {
             self.act(action, &entry.work.deployment).await?;
         }
@@ -319,6 +334,21 @@ impl Finder<'_> {
         let line = Journal::End { id: entry.work.id.clone(), outcome, report: Box::new(report), log: None };
         self.client.journal(self.service, &line).await?;
         Ok(Some(stand))
+    }
+
+    /// Flips back from the second run of a self-test, and waits until it has nothing in flight. A slot that is not healthy is not
+    /// flipped to: then the second run stays, and that is told.
+    async fn lead_home(&mut self, home: Slot) -> Result<(), Error> {
+        let ui = self.context.ui;
+        let flip = Flip { to: Some(home), ..Flip::default() };
+        if let Err(error) = self.client.flip(self.service, Match::Any, &flip).await {
+            ui.warn(&format!("{} stays live: {error}", home.other()));
+            return Ok(());
+        }
+        ui.say(&format!("{home} is live again; waiting for the last requests on {}", home.other()));
+        let mut events = self.client.drain(self.service, &Drain { slot: Some(home.other()), bake: false }).await?;
+        while events.next().await?.is_some() {}
+        Ok(())
     }
 
     async fn act(&mut self, action: Action, deployment: &str) -> Result<(), Error> {

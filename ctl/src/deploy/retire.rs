@@ -195,7 +195,7 @@ impl Rollout<'_> {
     }
 
     /// Sets restart policies; what can't be set is told.
-    async fn set_restarts(&self, instances: &[Instance], restart: Restart) {
+    pub(super) async fn set_restarts(&self, instances: &[Instance], restart: Restart) {
         let Some(engine) = self.engine else { return };
         for instance in instances {
             if let Err(error) = engine.set_restart(instance, restart).await {

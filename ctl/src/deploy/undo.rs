@@ -60,7 +60,7 @@ impl Rollout<'_> {
         error
     }
 
-    async fn undo_all(&mut self, undo: Vec<Undo>) -> Vec<String> {
+    pub(super) async fn undo_all(&mut self, undo: Vec<Undo>) -> Vec<String> {
         let mut left = Vec::new();
         for step in undo.into_iter().rev() {
             let (what, done) = match &step {

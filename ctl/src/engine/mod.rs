@@ -289,6 +289,17 @@ impl Engine {
         }
     }
 
+    /// Returns where the running proxy is reached, as `http://0.0.0.0:80`.
+    ///
+    /// # Errors
+    /// Where the engine can't be reached, or no proxy runs.
+    pub async fn addresses(&self) -> Result<Vec<String>, EngineError> {
+        match self {
+            Self::Docker(docker) => docker.published().await,
+            Self::Process(process) => process.listeners().await,
+        }
+    }
+
     /// Removes the gateway; with `volumes` its saved state too. Returns what was removed and what was left, a sentence each.
     ///
     /// # Errors

@@ -95,6 +95,13 @@ impl Docker {
         )))
     }
 
+    /// Returns where the proxy is reached by the ports that its holder publishes.
+    pub(in crate::engine) async fn published(&self) -> Result<Vec<String>, EngineError> {
+        let holder = self.own_container(&self.names.holder()).await?;
+        let published = ports::read(holder.and_then(|holder| holder.host_config?.port_bindings).as_ref());
+        Ok(published.iter().map(|port| port.url(self.place.host())).collect())
+    }
+
     /// Returns the containers that publish a port of the host, by name.
     pub(super) async fn publishers(&self, port: u16) -> Result<Vec<String>, EngineError> {
         let filters = HashMap::from([("publish".to_owned(), vec![port.to_string()])]);

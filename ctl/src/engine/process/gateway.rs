@@ -152,6 +152,13 @@ impl Process {
         }
     }
 
+    pub(in crate::engine) async fn listeners(&self) -> Result<Vec<String>, EngineError> {
+        match self.connect_admin().await? {
+            Some(stream) => listeners(stream).await,
+            None => Err(EngineError::NoProxy("no proxy runs here".to_owned())),
+        }
+    }
+
     async fn connect_admin(&self) -> Result<Option<UnixStream>, EngineError> {
         use std::io::ErrorKind::{ConnectionRefused, NotFound};
         let socket = self.folders.socket();

@@ -6,70 +6,39 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::uptimer;
-
 /// A request with its answer takes no longer than this.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// An answer of the demo's application is far shorter.
-const ANSWER_BYTES: usize = 64 * 1024;
+/// An answer is no longer than this: it is kept in memory.
+const ANSWER_BYTES: usize = 1024 * 1024;
 
-/// What is sent.
-#[derive(Debug, Clone)]
-pub(super) struct Order {
-    pub(super) path: &'static str,
-    /// The id and the body of a POST; a GET has none.
-    pub(super) post: Option<(String, Vec<u8>)>,
-    /// Whether the connection is meant to live on.
-    pub(super) keep_alive: bool,
-}
-
-impl Order {
-    /// Returns the request on the wire.
-    fn bytes(&self) -> Vec<u8> {
-        let connection = if self.keep_alive { "keep-alive" } else { "close" };
-        let (method, fields, body) = match &self.post {
-            None => ("GET", String::new(), &[][..]),
-            Some((id, body)) => {
-                let fields = format!("{}: {id}\r\nContent-Length: {}\r\n", uptimer::ID_HEADER, body.len());
-                ("POST", fields, body.as_slice())
-            }
-        };
-        let head = format!(
-            "{method} {} HTTP/1.1\r\nHost: uptimer.demo\r\nConnection: {connection}\r\n{fields}\r\n",
-            self.path
-        );
-        let mut bytes = head.into_bytes();
-        bytes.extend_from_slice(body);
-        bytes
-    }
-
-    /// Returns the version that gave this answer, which must be right in every byte.
-    fn version(&self, body: &str) -> Result<u32, String> {
-        let wrong = || format!("not the application's answer: {:?}", body.chars().take(80).collect::<String>());
-        let rest = body.strip_prefix("Uptimer v").ok_or_else(wrong)?;
-        let (version, rest) = rest.split_once(".0 ").ok_or_else(wrong)?;
-        let version: u32 = version.parse().map_err(|_| wrong())?;
-        let right = match &self.post {
-            Some((id, sent)) => body == uptimer::echo(version, id, sent),
-            None => rest
-                .strip_prefix("is running for ")
-                .and_then(|rest| rest.strip_suffix(" seconds.\n"))
-                .is_some_and(|seconds| seconds.parse::<u64>().is_ok()),
-        };
-        if right { Ok(version) } else { Err(wrong()) }
-    }
-}
-
-/// An answer that was right.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Answer {
-    pub(super) version: u32,
+/// A whole answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// Its status.
+    pub(crate) status: u16,
+    /// Its body.
+    pub(crate) body: Vec<u8>,
     /// Whether the connection may be used again.
-    pub(super) alive: bool,
+    pub(crate) alive: bool,
+    /// Status line and fields, in lower case.
+    head: String,
+}
+
+impl Answer {
+    /// Returns the status line, in capitals.
+    pub(crate) fn status_line(&self) -> String {
+        self.head.lines().next().unwrap_or_default().to_ascii_uppercase()
+    }
+
+    /// Returns the value of a field, in lower case.
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        let mut fields = self.head.lines().skip(1).filter_map(|line| line.split_once(':'));
+        fields.find(|(key, _)| *key == name).map(|(_, value)| value.trim())
+    }
 }
 
 /// A client connection.
-pub(super) struct Wire {
+pub(crate) struct Wire {
     stream: TcpStream,
     /// What was read beyond the part that is being looked at.
     buffer: Vec<u8>,
@@ -80,7 +49,7 @@ impl Wire {
     ///
     /// # Errors
     /// In words.
-    pub(super) async fn open(address: SocketAddr) -> Result<Self, String> {
+    pub(crate) async fn open(address: SocketAddr) -> Result<Self, String> {
         let connect = tokio::time::timeout(TIMEOUT, TcpStream::connect(address)).await;
         let stream = connect.map_err(|_| "time-out while connecting".to_owned())?;
         let stream = stream.map_err(|error| format!("connect: {error}"))?;
@@ -89,7 +58,7 @@ impl Wire {
     }
 
     /// Tells whether the other side closed it, or sent what nobody asked for, between two requests.
-    pub(super) fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         let mut byte = [0];
         !matches!(self.stream.try_read(&mut byte), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
     }
@@ -97,28 +66,28 @@ impl Wire {
     /// Sends a request and reads its answer.
     ///
     /// # Errors
-    /// In words: any other status than 200, a reset, a body that is short or wrong, a time-out.
-    pub(super) async fn exchange(&mut self, order: &Order) -> Result<Answer, String> {
+    /// In words: a reset, an answer that is short or too long, a time-out.
+    pub(crate) async fn exchange(&mut self, request: &[u8]) -> Result<Answer, String> {
         let whole = async {
-            self.stream.write_all(&order.bytes()).await.map_err(|error| format!("send: {error}"))?;
-            self.read_answer(order).await
+            self.stream.write_all(request).await.map_err(|error| format!("send: {error}"))?;
+            self.read_answer().await
         };
         tokio::time::timeout(TIMEOUT, whole)
             .await
             .unwrap_or_else(|_| Err(format!("time-out: no whole answer within {} s", TIMEOUT.as_secs())))
     }
 
-    async fn read_answer(&mut self, order: &Order) -> Result<Answer, String> {
+    async fn read_answer(&mut self) -> Result<Answer, String> {
         let head = self.read_until(b"\r\n\r\n").await?;
         let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
-        let mut lines = head.lines();
-        let status_line = lines.next().unwrap_or_default().to_owned();
-        let fields: Vec<(&str, &str)> =
-            lines.filter_map(|line| line.split_once(':')).map(|(name, value)| (name, value.trim())).collect();
-        let field = |name: &str| fields.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
-        let length = field("content-length");
-        let is_chunked = field("transfer-encoding").is_some_and(|value| value.ends_with("chunked"));
-        let body = match length {
+        let mut answer = Answer { status: 0, body: Vec::new(), alive: false, head };
+        let status = answer.head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        answer.status = status.ok_or_else(|| format!("not an answer: {:?}", answer.status_line()))?;
+        let is_chunked = answer.field("transfer-encoding").is_some_and(|value| value.ends_with("chunked"));
+        let length = answer.field("content-length").map(str::to_owned);
+        let has_body = !matches!(answer.status, 204 | 304);
+        answer.body = match &length {
+            _ if !has_body => Vec::new(),
             _ if is_chunked => self.read_chunks().await?,
             Some(text) => {
                 let length = text.parse().map_err(|_| format!("content-length: {text}"))?;
@@ -126,17 +95,14 @@ impl Wire {
             }
             None => self.read_to_end().await?,
         };
-        if status_line.split(' ').nth(1) != Some("200") {
-            return Err(format!("answered {}", status_line.to_ascii_uppercase()));
-        }
-        let version = order.version(&String::from_utf8_lossy(&body))?;
         if !self.buffer.is_empty() {
             return Err(format!("{} bytes more than the answer", self.buffer.len()));
         }
-        let ends = field("connection").is_some_and(|value| value.contains("close"))
-            || !status_line.starts_with("http/1.1")
-            || (length.is_none() && !is_chunked);
-        Ok(Answer { version, alive: !ends })
+        let ends = answer.field("connection").is_some_and(|value| value.contains("close"))
+            || !answer.head.starts_with("http/1.1")
+            || (has_body && length.is_none() && !is_chunked);
+        answer.alive = !ends;
+        Ok(answer)
     }
 
     async fn read_until(&mut self, mark: &[u8]) -> Result<Vec<u8>, String> {
@@ -180,6 +146,9 @@ impl Wire {
                 return Ok(body);
             }
             body.extend_from_slice(&chunk[..size]);
+            if body.len() > ANSWER_BYTES {
+                return Err(format!("an answer of more than {ANSWER_BYTES} bytes"));
+            }
         }
     }
 
