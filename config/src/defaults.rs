@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+/// A link to a preview holds long enough to be sent to a colleague.
+pub const PREVIEW: Duration = Duration::from_secs(3600);
 /// What most applications answer, and what needs no setting.
 pub const HEALTH_PATH: &str = "/";
 /// A probe that takes longer than this on one host is not an application that is ready.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use config::admin::journal::{History, Journal};
 use config::admin::request::{
-    Canary, Delete, Drain, Endpoints, Flip, Lease, Maintenance, Pause, Resume, ServiceSettings, Stage,
+    Canary, Delete, Drain, Endpoints, Flip, Lease, Maintenance, Pause, Preview, Resume, ServiceSettings, Stage,
 };
 use config::admin::response::{self, Flipped, Paused, ServiceStatus, Status, Version};
 use config::admin::{AdminError, BODY_BYTES, Call, ErrorCode, Event, LEASE_HEADER, Verb};
@@ -199,6 +199,14 @@ impl Client {
     /// As of every call.
     pub async fn canary(&mut self, name: &ServiceName, wanted: &Canary) -> Result<ServiceStatus, Error> {
         self.answer(Call::Act(name.clone(), Verb::Canary), Some(Match::Any), Some(wanted)).await
+    }
+
+    /// Returns a link to the version that waits in a service's idle slot.
+    ///
+    /// # Errors
+    /// As of every call.
+    pub async fn preview(&mut self, name: &ServiceName, wanted: &Preview) -> Result<response::Preview, Error> {
+        self.answer(Call::Act(name.clone(), Verb::Preview), Some(Match::Any), Some(wanted)).await
     }
 
     /// Changes the endpoints of a service's live slot and follows that; the last line is `endpoints` or `error`.

@@ -35,7 +35,7 @@ Rarely:
   rm           Drain and remove a service
   config       Print what is in force
   events       Follow what happens in the proxy
-  recover pause resume maintenance canary scale exec run prune plan
+  recover pause resume maintenance canary preview scale exec run prune plan
   schema top verify completions man
 
 Options:
@@ -82,6 +82,7 @@ pub enum Command {
     Resume(commands::pause::Resume),
     Maintenance(commands::maintenance::Maintenance),
     Canary(commands::canary::Canary),
+    Preview(commands::preview::Preview),
     Scale(commands::scale::Scale),
     Exec(commands::exec::Exec),
     Run(commands::exec::Run),

@@ -137,6 +137,7 @@ async fn dispatch_plain(command: Command, context: &Context<'_>) -> Result<ExitC
         Command::Resume(args) => args.run(context).await,
         Command::Maintenance(args) => args.run(context).await,
         Command::Canary(args) => args.run(context).await,
+        Command::Preview(args) => args.run(context).await,
         Command::Exec(args) => args.run(context).await,
         Command::Run(args) => args.run(context).await,
         Command::Prune(args) => args.run(context).await,

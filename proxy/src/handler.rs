@@ -1,6 +1,7 @@
 //! The life of one request, step by step: connection -> **handler** -> forward. Each step is one call.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::hold::Hold;
 use crate::respond;
 use crate::routing::canary::Visit;
 use crate::routing::closed::{Closed, Gate};
+use crate::routing::preview::{self, Entry, Look};
 use crate::routing::table::{Matched, Service, escapes};
 use crate::telemetry::record::Record;
 use crate::upstream::exchange::RequestFraming;
@@ -141,7 +143,8 @@ async fn answer(
         return Err(Error::TooManyFields.into());
     }
     let is_empty = body.is_none();
-    let asked = Asked {
+    let seen = OnceCell::new();
+    let mut asked = Asked {
         request,
         request_id,
         authority: headers::check(request, fields, worker.limits.target_bytes)?,
@@ -156,7 +159,7 @@ async fn answer(
     // Of a request that waited for its body or its turn, the last time that it was sent.
     let mut sent_at = began;
     let (service, claim, sent, cookies) = loop {
-        let Routed { service, claim, target, visit } = match route(worker, request, &asked.authority, address)? {
+        let Routed { service, claim, target, visit, look } = match route(worker, request, &asked.authority, address)? {
             Way::Open(routed) => routed,
             Way::Closed(service, gate) => {
                 if let Some(live) = &service.live {
@@ -169,7 +172,11 @@ async fn answer(
                 continue;
             }
             Way::Healthy => return Ok(respond::healthy(request_id)),
+            Way::Enter(entry) => return Ok(respond::entered(*entry, request_id)),
         };
+        if look != Look::Live {
+            asked.request = seen.get_or_init(|| Box::new(preview::without_cookie(request, &service.name)));
+        }
         client.is_sent_to(claim.run().id());
         if let Some(record) = record {
             record.is_sent_to(&service, claim.run().slot());
@@ -190,16 +197,18 @@ async fn answer(
                 Err(error) => {
                     return Err(match route(worker, request, &asked.authority, address)? {
                         Way::Open(Routed { service, claim, .. }) => refuse(service, &claim, began, error.into()),
-                        Way::Closed(..) | Way::Healthy => Error::from(error).into(),
+                        Way::Closed(..) | Way::Healthy | Way::Enter(_) => Error::from(error).into(),
                     });
                 }
             }
             sent_at = clock::now();
             continue;
         }
-        let (live, back) = match service.canary.as_ref().filter(|_| visit.as_ref().is_some_and(|v| v.is_canary)) {
-            Some(canary) => (&canary.target, service.live.as_ref()),
-            None => (service.live.as_ref().ok_or(Error::NoVersion)?, service.back.as_ref()),
+        let canary = service.canary.as_ref().filter(|_| visit.as_ref().is_some_and(|v| v.is_canary));
+        let (live, back) = match (service.preview.as_ref().filter(|_| look == Look::Idle), canary) {
+            (Some(preview), _) => (&preview.target, None),
+            (None, Some(canary)) => (&canary.target, service.live.as_ref()),
+            (None, None) => (service.live.as_ref().ok_or(Error::NoVersion)?, service.back.as_ref()),
         };
         let is_sticky = service.options.sticky && live.endpoints.len() > 1;
         let wanted = is_sticky.then(|| sticky::wanted(&request.headers, &service.name, live)).flatten();
@@ -263,6 +272,10 @@ async fn answer(
     }
     for cookie in cookies.into_iter().flatten() {
         headers.append(header::SET_COOKIE, cookie);
+    }
+    if seen.get().is_some() {
+        // No cache on the way may take it for what everybody sees.
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
     claim.tally(Tally::Answered);
     let meter =
@@ -375,6 +388,8 @@ struct Routed<'r> {
     target: Cow<'r, str>,
     /// Where a share of the visitors is on another slot.
     visit: Option<Visit>,
+    /// Where it is shown to whoever has a link.
+    look: Look,
 }
 
 /// Where a request goes from here.
@@ -385,6 +400,8 @@ enum Way<'r> {
     Closed(Arc<Service>, Arc<Gate>),
     /// It is a health check of a service that is closed on purpose.
     Healthy,
+    /// To the version that waits for its flip, with the next request.
+    Enter(Box<Entry>),
 }
 
 /// Looks the service up and claims a place on its live run: load, claim, and where the run drains load again.
@@ -410,16 +427,27 @@ fn route<'r>(
             return Ok(way);
         }
         let live = service.live.as_ref().ok_or_else(|| refused(Error::NoVersion))?;
+        let look = match service.preview.as_ref().map(|preview| preview.look(&service.name, request)) {
+            Some(Look::Enter(entry)) => return Ok(Way::Enter(entry)),
+            Some(Look::Refused) => return Err(refused(Error::BadRequest("this link to a preview holds no more"))),
+            look => look.unwrap_or(Look::Live),
+        };
+        let shown = service.preview.as_ref().filter(|_| look == Look::Idle);
         let id = || String::from_utf8_lossy(worker.request_id().as_bytes()).into_owned();
-        let visit = service.canary.as_ref().map(|canary| canary.visit(&service.name, &request.headers, id));
-        let to = match (&service.canary, &visit) {
-            (Some(canary), Some(Visit { is_canary: true, .. })) => &canary.target,
+        let visit = service
+            .canary
+            .as_ref()
+            .filter(|_| shown.is_none())
+            .map(|canary| canary.visit(&service.name, &request.headers, id));
+        let to = match (shown, &service.canary, &visit) {
+            (Some(preview), _, _) => &preview.target,
+            (None, Some(canary), Some(Visit { is_canary: true, .. })) => &canary.target,
             _ => live,
         };
         if let Some(claim) = to.run.claim(worker.index) {
             let target = request.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
             let target = if service.strip_path { strip(target, prefix.trimmed()) } else { Cow::Borrowed(target) };
-            return Ok(Way::Open(Routed { service: Arc::clone(service), claim, target, visit }));
+            return Ok(Way::Open(Routed { service: Arc::clone(service), claim, target, visit, look }));
         }
     }
 }

@@ -34,6 +34,7 @@ mod respond;
 pub mod routing;
 mod scratch;
 mod service;
+pub mod signature;
 mod sticky;
 pub mod telemetry;
 mod thread;

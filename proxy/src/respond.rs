@@ -8,6 +8,7 @@ use http::{Response, StatusCode};
 use crate::answer::AnswerBody;
 use crate::client::Serving;
 use crate::error::Error;
+use crate::routing::preview::Entry;
 
 /// Answers an error; `options` are those of the service, where one was found.
 pub(crate) fn error(
@@ -59,6 +60,18 @@ pub(crate) fn panicked() -> Response<AnswerBody> {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// Sends a visitor to the same address without the token of a preview, with the cookie that shows it.
+pub(crate) fn entered(entry: Entry, request_id: &HeaderValue) -> Response<AnswerBody> {
+    let mut response = Response::new(AnswerBody::bytes(""));
+    *response.status_mut() = StatusCode::FOUND;
+    let headers = response.headers_mut();
+    headers.insert(header::LOCATION, entry.location);
+    headers.insert(header::SET_COOKIE, entry.cookie);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert("x-request-id", request_id.clone());
     response
 }
 

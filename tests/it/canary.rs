@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tests::{Behaviour, Load, Proxy, Site, client, eventually, load, proxy, upstream};
+use tests::{Behaviour, Load, Proxy, Site, client, eventually, load, proxy, proxy_program, upstream};
 
 use crate::programs::PROGRAMS;
 
@@ -71,6 +71,47 @@ async fn visitors_are_shared_as_told_and_stay_where_they_were() {
     assert_eq!(proxy.flip("shop").await.status, 200);
     assert_eq!(visit(&proxy, None).await, ("blue".to_owned(), None));
     assert_eq!(proxy.drain("shop").await["event"], "drained");
+}
+
+/// The cookies are signed with a key that lasts; one that was made up puts nobody anywhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn visitors_are_where_they_were_after_a_restart_and_nobody_chooses() {
+    let (blue, green) = (upstream("blue").await, upstream("green").await);
+    let mut proxy = proxy_program(PROGRAMS.bgproxy);
+    proxy.start().await;
+    proxy.serve("shop", blue.address()).await;
+    assert_eq!(proxy.stage("shop", green.address()).await["event"], "healthy");
+    // There and back again: green is warm, and outlives the restart.
+    for _ in 0..2 {
+        assert_eq!(proxy.flip("shop").await.status, 200);
+    }
+    canary(&proxy, 50).await;
+    let mut visitors = Vec::new();
+    for _ in 0..40 {
+        let (version, cookie) = visit(&proxy, None).await;
+        visitors.push((version, cookie.unwrap()));
+    }
+    for version in ["blue", "green"] {
+        assert!(visitors.iter().any(|(of, _)| of == version), "{visitors:?}");
+    }
+    proxy.kill();
+    proxy.start().await;
+    eventually("green is healthy again", async || {
+        let answer = proxy.call("POST", "/v1/services/shop/canary", json!({ "percent": 50 })).await;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+    for (version, cookie) in &visitors {
+        assert_eq!(visit(&proxy, Some(cookie)).await, (version.clone(), None), "{cookie}");
+    }
+    let (_, cookie) = &visitors[0];
+    let (front, signature) = cookie.split_once('.').unwrap();
+    for made_up in [front.to_owned(), format!("{front}0.{signature}"), "bg-canary-shop=any.thing".to_owned()] {
+        let (_, set) = visit(&proxy, Some(&made_up)).await;
+        assert!(set.is_some_and(|set| set != *cookie), "{made_up} is ignored");
+    }
+    let text = std::fs::read_dir(proxy.state().join("services")).unwrap();
+    assert!(text.flatten().any(|file| file.file_name() == "shop.key"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -49,6 +49,8 @@ mod docker_uptimer;
 mod ending;
 // The harness itself: its load fails where it must.
 mod harness;
+// A version that waits for its flip, shown to whoever has a link.
+mod preview;
 // The real programs, as the tests start them.
 mod programs;
 // Requests that wait for an application to come back.

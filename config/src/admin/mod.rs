@@ -15,6 +15,8 @@ use crate::name::ServiceName;
 pub const PROTOCOL: u32 = 1;
 /// The header in which a call names the lease it acts under.
 pub const LEASE_HEADER: &str = "bluegreen-lease";
+/// The parameter of an address that carries a preview's token.
+pub const PREVIEW_PARAMETER: &str = "bg_preview";
 /// A body of a call is no longer than this, in bytes.
 pub const BODY_BYTES: usize = 4 * 1024 * 1024;
 /// The log of a failed instance is kept up to this, in bytes: its end.
@@ -72,6 +74,8 @@ pub enum Verb {
     Maintenance,
     /// [`request::Canary`]: sends a share of visitors to the idle slot; answers [`response::ServiceStatus`].
     Canary,
+    /// [`request::Preview`]: shows the idle slot to whoever has a link; answers [`response::Preview`].
+    Preview,
     /// [`request::Endpoints`]: more or fewer endpoints of the live slot; streams [`Event`]s.
     Endpoints,
     /// [`request::Lease`]: who may change the service; answers [`response::Lease`].
@@ -82,7 +86,7 @@ pub enum Verb {
 
 impl Verb {
     /// Every verb.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Stage,
         Self::Flip,
         Self::Drain,
@@ -91,6 +95,7 @@ impl Verb {
         Self::Resume,
         Self::Maintenance,
         Self::Canary,
+        Self::Preview,
         Self::Endpoints,
         Self::Lease,
         Self::Journal,
@@ -107,6 +112,7 @@ impl Verb {
             Self::Resume => "resume",
             Self::Maintenance => "maintenance",
             Self::Canary => "canary",
+            Self::Preview => "preview",
             Self::Endpoints => "endpoints",
             Self::Lease => "lease",
             Self::Journal => "journal",

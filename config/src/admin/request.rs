@@ -212,6 +212,21 @@ pub struct Canary {
     pub margins: Margins,
 }
 
+/// Shows the version in the idle slot to whoever has a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Preview {
+    /// How long the link holds.
+    #[serde(with = "crate::duration")]
+    pub lasts: Duration,
+}
+
+impl Default for Preview {
+    fn default() -> Self {
+        Self { lasts: defaults::PREVIEW }
+    }
+}
+
 /// Changes the endpoints of the live slot without a flip. Those that stay are the first ones of the present list, in its
 /// order: what is added or taken out is at its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -78,6 +78,9 @@ pub struct ServiceStatus {
     /// A share of its visitors is on the idle slot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<CanaryStatus>,
+    /// The idle slot is shown to whoever has a link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preview: Option<PreviewStatus>,
     /// The bake that is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bake: Option<BakeStatus>,
@@ -118,6 +121,27 @@ pub struct CanaryStatus {
     pub slot: Slot,
     /// Of a hundred visitors.
     pub percent: u8,
+}
+
+/// A preview.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreviewStatus {
+    /// The idle slot.
+    pub slot: Slot,
+    /// How long the last link still holds.
+    #[serde(with = "crate::duration")]
+    pub left: Duration,
+}
+
+/// A link to a preview: any address of the service, with the token as its parameter `bg_preview`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Preview {
+    /// The slot that it shows.
+    pub slot: Slot,
+    /// What makes it a link.
+    pub token: String,
+    /// Until when it holds, RFC 3339.
+    pub expires: String,
 }
 
 /// A bake under way.

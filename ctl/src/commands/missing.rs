@@ -149,6 +149,7 @@ mod tests {
             paused: None,
             maintenance: None,
             canary: None,
+            preview: None,
             bake: None,
         }
     }

@@ -28,6 +28,7 @@ pub mod options;
 pub(crate) mod order;
 pub mod pause;
 pub mod plan;
+pub mod preview;
 pub(crate) mod proxy_table;
 pub mod prune;
 pub mod push;

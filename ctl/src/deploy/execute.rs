@@ -11,6 +11,7 @@ use tokio::time::{Duration, Instant};
 
 use super::lease::leased;
 use super::plan::{Plan, Step};
+use super::preview::{self, Wanted};
 use super::report::{Failure, Report};
 use super::settings::{ImageHealth, Settings};
 use super::wait::{Healthy, Wait};
@@ -155,11 +156,27 @@ impl<'a> Rollout<'a> {
         let still =
             self.plan.live.map_or_else(|| "nobody sees it".to_owned(), |live| format!("visitors are on {live}"));
         ui.announce(&format!("STAGED: {} is healthy on {slot}; {still}", self.service));
+        let wanted = Wanted { lasts: config::defaults::PREVIEW, path: "/" };
+        let link = match preview::link(self.client, self.engine, self.service, wanted).await {
+            Ok(link) => Some(link),
+            Err(error) => {
+                // A service that was never live has no route yet, and an older proxy makes no links.
+                ui.detail(&format!("no link to look at it: {error}"));
+                None
+            }
+        };
+        if let Some(link) = &link {
+            ui.say(&format!("whoever has this link, until {}: {}", link.expires, link.url));
+        }
         ui.say(&format!("some visitors: {} 10", self.context.line("canary", self.service)));
         ui.say(&format!("all of them: {} --continue", self.context.line("switch", self.service)));
-        let report = serde_json::json!({ "event": "report", "service": self.service, "staged": slot, "exit_code": 0 });
+        let mut report =
+            serde_json::json!({ "event": "report", "service": self.service, "staged": slot, "exit_code": 0 });
+        let kept = report.clone();
+        // Whoever may read the history need not have the link.
+        report["preview"] = serde_json::json!(link);
         ui.event(&report);
-        self.end(Outcome::Done, report, None).await;
+        self.end(Outcome::Done, kept, None).await;
     }
 
     pub(super) fn engine(&self) -> Result<&'a Engine, Error> {

@@ -5,6 +5,7 @@ pub mod hook;
 mod journal;
 mod lease;
 pub mod plan;
+pub(crate) mod preview;
 pub mod recover;
 pub mod report;
 mod retire;

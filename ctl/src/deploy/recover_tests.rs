@@ -70,6 +70,7 @@ fn service(live: Slot, green: SlotState, blue: SlotState, deployment: &str) -> S
         paused: None,
         maintenance: None,
         canary: None,
+        preview: None,
         bake: None,
     }
 }

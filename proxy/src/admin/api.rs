@@ -148,6 +148,7 @@ async fn act(
             Ok(respond(StatusCode::NO_CONTENT, None, Bytes::new()))
         }
         Verb::Endpoints => Ok(events(control::endpoints(handle, name, &parse(body)?, &change(headers)?)?)),
+        Verb::Preview => json(None, &control::preview(handle, name, &parse(body)?, &change(headers)?)?),
         Verb::Canary => {
             let service = control::canary(handle, name, &parse(body)?, &change(headers)?)?;
             json(Some(service.generation), &service)

@@ -1,7 +1,7 @@
 //! A share of visitors on the idle slot, watched beside the others: where it does far worse they all go to the live slot again.
 
-use std::hash::RandomState;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use config::admin::request::{self, Margins};
@@ -10,7 +10,8 @@ use config::admin::{AdminError, ErrorCode, Event};
 use config::name::{ServiceName, Slot};
 
 use super::judge::{Sample, judge};
-use super::{Change, Control, Handle, unknown};
+use super::{Change, Control, Handle, not_saved, unknown};
+use crate::signature::Key;
 use crate::upstream::run::RunId;
 
 /// How often the judge looks.
@@ -21,7 +22,8 @@ pub(crate) struct Canary {
     run: RunId,
     pub(super) slot: Slot,
     pub(super) percent: u8,
-    pub(super) key: RandomState,
+    pub(super) key: Key,
+    pub(super) deployment: Arc<str>,
     margins: Margins,
     /// What was counted of the idle slot and of the live one when it began.
     base: (Sample, Sample),
@@ -75,6 +77,7 @@ impl Control {
             self.end_canary(name, None);
             return Ok(None);
         }
+        let key = self.store.key(name).map_err(|error| not_saved(&error))?;
         let service = self.services.get_mut(name).ok_or_else(|| unknown(name))?;
         let Some(live) = service.live else {
             return Err(AdminError::new(ErrorCode::EmptySlot, format!("{name} has no live slot to take a share from")));
@@ -91,7 +94,7 @@ impl Control {
                 format!("{slot} of {name} is not healthy: {complaint}"),
             ));
         }
-        let run = state.run.id();
+        let (run, deployment) = (state.run.id(), state.identity());
         state.run.revive();
         state.run.clear_suspicion();
         // What a flip back would go to takes visitors from here on.
@@ -99,9 +102,8 @@ impl Control {
         let samples = |slot| Sample::of(&service.counters.sums(slot));
         let base = (samples(slot), samples(live));
         let before = service.canary.take().filter(|canary| canary.run == run);
-        let key = before.as_ref().map_or_else(RandomState::new, |canary| canary.key.clone());
         let (percent, margins) = (wanted.percent, wanted.margins);
-        service.canary = Some(Canary { run, slot, percent, key, margins, base });
+        service.canary = Some(Canary { run, slot, percent, key, deployment, margins, base });
         service.compile();
         self.publish();
         self.news.push(Event::Canary { service: name.clone(), slot, percent, reason: None });
@@ -131,7 +133,8 @@ impl Control {
         let Some(service) = self.services.get_mut(name) else { return };
         let Some(Canary { slot, .. }) = service.canary.take() else { return };
         service.compile();
-        let run = service.slot(slot).map(|state| std::sync::Arc::clone(&state.run));
+        // Whoever looks at it by a preview goes on.
+        let run = service.slot(slot).filter(|_| service.preview.is_none()).map(|state| Arc::clone(&state.run));
         self.publish();
         run.iter().for_each(|run| run.drain());
         if let Some(reason) = &reason {

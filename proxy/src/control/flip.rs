@@ -222,6 +222,7 @@ impl Control {
         service.bake = None;
         service.flipped_back = None;
         service.canary = None;
+        service.preview = None;
         before.1.iter().for_each(|gone| {
             gone.run.drain();
             gone.run.end_replays();
@@ -254,6 +255,7 @@ impl Control {
         let Some(service) = self.services.get_mut(name) else { return Err(unknown(name)) };
         service.end_bake();
         service.canary = None;
+        service.preview = None;
         let gone = service.slot_mut(slot).take();
         service.next_settings = None;
         service.prepared = None;
@@ -320,6 +322,7 @@ impl Control {
         let old = service.live;
         let back = service.was_live(to);
         service.canary = None;
+        service.preview = None;
         service.flipped_back = None;
         let now = Sample::of(&service.counters.sums(to));
         if let Some(state) = service.slot_mut(to) {

@@ -15,6 +15,7 @@ use super::bake::{Bake, Lately};
 use super::canary::Canary;
 use super::closing::Pause;
 use super::lease::Holder;
+use super::preview::Preview;
 use super::store::{Saved, SavedMaintenance, SavedSlot};
 use crate::health::Streak;
 use crate::routing;
@@ -44,6 +45,8 @@ pub(crate) struct Service {
     pub(crate) bake: Option<Bake>,
     /// A share of its visitors is on the idle slot.
     pub(crate) canary: Option<Canary>,
+    /// The idle slot is shown to whoever has a link.
+    pub(crate) preview: Option<Preview>,
     /// Its requests are held.
     pub(crate) pause: Option<Pause>,
     /// Its visitors are shown a page.
@@ -130,6 +133,12 @@ impl SlotRun {
 
     pub(crate) fn is_healthy(&self) -> bool {
         self.endpoints.iter().all(|endpoint| endpoint.endpoint.healthy)
+    }
+
+    /// Returns what tells its version from others in what we sign, also after a restart.
+    pub(crate) fn identity(&self) -> Arc<str> {
+        let addresses = || self.endpoints.iter().map(|known| known.endpoint.address.to_string()).collect::<Vec<_>>();
+        self.deployment.clone().or_else(|| self.image.clone()).unwrap_or_else(|| addresses().join(" ")).into()
     }
 
     /// Says why it is not healthy.
@@ -230,6 +239,7 @@ impl Service {
             prepared: None,
             bake: None,
             canary: None,
+            preview: None,
             pause: None,
             maintenance: None,
             flipped_back: None,
@@ -263,9 +273,17 @@ impl Service {
 
     /// Returns where a share of the visitors goes.
     fn compiled_canary(&self) -> Option<routing::canary::Canary> {
-        let Canary { slot, percent, key, .. } = self.canary.as_ref()?;
+        let Canary { slot, percent, key, deployment, .. } = self.canary.as_ref()?;
         let target = self.slot(*slot)?.target();
-        Some(routing::canary::Canary { target, percent: *percent, key: key.clone() })
+        let (key, deployment) = (key.clone(), Arc::clone(deployment));
+        Some(routing::canary::Canary { target, percent: *percent, key, deployment })
+    }
+
+    /// Returns what whoever has a link is shown.
+    fn compiled_preview(&self) -> Option<routing::preview::Preview> {
+        let Preview { slot, key, deployment, .. } = self.preview.as_ref()?;
+        let target = self.slot(*slot)?.target();
+        Some(routing::preview::Preview { target, key: key.clone(), deployment: Arc::clone(deployment) })
     }
 
     /// Returns why it is closed on purpose.
@@ -300,6 +318,7 @@ impl Service {
             live: self.live.and_then(|live| self.slot(live)).map(SlotRun::target),
             back: self.back().map(SlotRun::target),
             canary: self.compiled_canary().map(Box::new),
+            preview: self.compiled_preview().map(Box::new),
             closed: self.closed().map(Box::new),
             strip_path: self.settings.strip_path,
             options: self.settings.options.clone().map(Arc::new).unwrap_or_default(),
@@ -389,6 +408,7 @@ impl Service {
                 .as_ref()
                 .map(|saved| MaintenanceStatus { since: saved.since.clone(), message: saved.message.clone() }),
             canary: self.canary.as_ref().map(Canary::status),
+            preview: self.preview.as_ref().map(|preview| preview.status(now)),
             bake: self.bake.as_ref().map(|bake| bake.status(now)),
         }
     }

@@ -1,11 +1,12 @@
 //! Saved state: one file a service, `services/NAME`, and `proxy` with what the admin API set of the proxy itself.
 //!
 //! Each is [`durable`], and so is `NAME.journal`, a service's history. Beside them are `NAME.log`, what its last failed version
-//! wrote, and `NAME.lease`, who may change it.
+//! wrote, `NAME.lease`, who may change it, and `NAME.key`, what its cookies and links are signed with.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use config::admin::journal::Entry;
@@ -18,6 +19,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::durable;
+use crate::signature::Key;
 
 /// The stem of the proxy's own file.
 const PROXY: &str = "proxy";
@@ -249,7 +251,7 @@ impl Store {
     /// # Errors
     /// Where the disk refuses.
     pub fn remove(&mut self, name: &ServiceName) -> io::Result<()> {
-        for kind in ["next", "prev", "bad", "journal", "log", "lease", "json"] {
+        for kind in ["next", "prev", "bad", "journal", "log", "lease", "key", "json"] {
             durable::remove(&self.path(name, kind))?;
         }
         self.sync()
@@ -318,6 +320,34 @@ impl Store {
             saved.map(|saved| leases.insert(name, saved));
         }
         Ok(leases)
+    }
+
+    /// Returns a service's key, which is made at the first call and lasts; nobody else may read it.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn key(&self, name: &ServiceName) -> io::Result<Key> {
+        let path = self.path(name, "key");
+        let kept = match fs::read(&path) {
+            // One that was cut short has signed nothing that anybody holds.
+            Ok(bytes) => <[u8; Key::BYTES]>::try_from(bytes).ok(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        if let Some(bytes) = kept {
+            return Ok(Key::new(bytes));
+        }
+        let mut bytes = [0; Key::BYTES];
+        // So few bytes come whole or not at all (getrandom(2)).
+        rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+        let next = self.path(name, "key.tmp");
+        durable::remove(&next)?;
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&next)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        fs::rename(next, path)?;
+        self.sync()?;
+        Ok(Key::new(bytes))
     }
 
     /// Keeps the log of an instance that failed.
@@ -468,5 +498,23 @@ mod tests {
             let expected = Saved { generation: 3, ..saved(2) };
             assert_eq!(Store::open(dir.path()).unwrap().1.services, [expected]);
         }
+    }
+
+    #[test]
+    fn a_key_is_made_once_lasts_is_for_us_alone_and_goes_with_its_service() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let (mut store, _) = Store::open(dir.path()).unwrap();
+        let [shop, other] = ["shop", "other"].map(|name| name.parse::<ServiceName>().unwrap());
+        let key = store.key(&shop).unwrap();
+        assert!(key != store.key(&other).unwrap());
+        assert!(Store::open(dir.path()).unwrap().0.key(&shop).unwrap() == key);
+        let path = store.path(&shop, "key");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        store.remove(&shop).unwrap();
+        assert!(store.key(&shop).unwrap() != key);
+        fs::write(&path, b"short").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), 5);
+        assert!(store.key(&shop).unwrap() != key);
     }
 }

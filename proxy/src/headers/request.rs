@@ -128,7 +128,10 @@ impl RequestHead<'_> {
             put(out, &[if number == 0 { "cookie: " } else { "; " }]);
             out.extend_from_slice(value.as_bytes());
         }
-        put(out, &["\r\n"]);
+        // Where all that came were our own, none is left: an empty line would end the head.
+        if self.request.headers.contains_key(header::COOKIE) {
+            put(out, &["\r\n"]);
+        }
     }
 
     fn encode_forwarded(&self, out: &mut Vec<u8>, claims: Claims) {

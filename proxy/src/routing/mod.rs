@@ -3,6 +3,7 @@
 pub mod canary;
 pub mod closed;
 pub mod live;
+pub mod preview;
 pub mod rate;
 pub mod table;
 pub mod target;

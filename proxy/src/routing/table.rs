@@ -10,6 +10,7 @@ use rustc_hash::FxHashMap;
 
 use super::canary::Canary;
 use super::closed::Closed;
+use super::preview::Preview;
 use super::rate::{Rate, Rates};
 pub use super::target::{Endpoint, Target};
 use super::waiting::Waiting;
@@ -38,6 +39,8 @@ pub struct Service {
     pub back: Option<Target>,
     /// The idle slot's share of the visitors.
     pub canary: Option<Box<Canary>>,
+    /// The idle slot, for whoever has a link.
+    pub preview: Option<Box<Preview>>,
     /// Why it takes no requests, where it is closed on purpose.
     pub closed: Option<Box<Closed>>,
     /// Whether a route's prefix is taken off.
@@ -58,6 +61,7 @@ impl Service {
             live: None,
             back: None,
             canary: None,
+            preview: None,
             closed: None,
             strip_path: false,
             options: Arc::default(),

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use config::admin::PREVIEW_PARAMETER;
 use config::model::{Access, AccessFormat};
 use config::name::Slot;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -181,7 +182,7 @@ impl Drop for Record {
 fn redact<'t>(target: &'t str, names: &[String]) -> Cow<'t, str> {
     let is_secret = |pair: &str| {
         let name = pair.split('=').next().unwrap_or_default();
-        names.iter().any(|secret| secret.eq_ignore_ascii_case(name))
+        name == PREVIEW_PARAMETER || names.iter().any(|secret| secret.eq_ignore_ascii_case(name))
     };
     let Some((path, query)) = target.split_once('?') else { return Cow::Borrowed(target) };
     if !query.split('&').any(is_secret) {
