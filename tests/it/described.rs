@@ -216,6 +216,12 @@ async fn a_secret_reaches_the_program_and_is_shown_nowhere() {
 /// Pages promise commands and files: every line of theirs is one that bgctl reads, and every file one that it takes.
 #[test]
 fn the_first_pages_say_nothing_that_bgctl_does_not_take() {
+    // With the stack of a program's first thread, which all that bgctl can be told needs in a build without optimisation.
+    let thread = std::thread::Builder::new().stack_size(8 << 20).spawn(read_first_pages).unwrap();
+    thread.join().unwrap();
+}
+
+fn read_first_pages() {
     use clap::Parser as _;
     let docs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
     let mut seen = (0, 0);
