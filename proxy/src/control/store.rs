@@ -1,6 +1,6 @@
 //! Saved state: one file a service, `services/NAME`, and `proxy` with what the admin API set of the proxy itself.
 //!
-//! Each is [`durable`], and so is `NAME.journal`, a service's history. Beside them are `NAME.log`, what its last failed version
+//! Each is `durable`, and so is `NAME.journal`, a service's history. Beside them are `NAME.log`, what its last failed version
 //! wrote, `NAME.lease`, who may change it, and `NAME.key`, what its cookies and links are signed with.
 
 use std::collections::BTreeMap;
