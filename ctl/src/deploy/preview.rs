@@ -67,8 +67,11 @@ fn place(service: &ServiceStatus, addresses: &[String]) -> String {
     let exact = service.settings.domains.iter().find(|domain| matches!(domain, HostPattern::Exact(_)));
     let host = match (exact.or(service.settings.domains.first()), addresses.first()) {
         (Some(domain), _) => domain.to_string().replace('*', "preview"),
-        // Any host will do.
-        (None, Some(address)) => return (*address).to_owned(),
+        // Any host will do, but one that is no address of anybody.
+        (None, Some(address)) => {
+            let port = address.strip_prefix("0.0.0.0").or_else(|| address.strip_prefix("[::]"));
+            return port.map_or_else(|| (*address).to_owned(), |port| format!("localhost{port}"));
+        }
         (None, None) => service.name.to_string(),
     };
     match ports.first() {
