@@ -37,6 +37,10 @@ pub const LEASE: Duration = Duration::from_secs(15);
 
 /// The complete head of a request, from its first byte (nginx: 60 s; shorter is harder to hurt).
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// TLS handshakes under way at once, all workers together: more wait their turn, within the time for a head.
+pub const HANDSHAKES: usize = 1024;
+/// A certificate that ends within this is told of: time enough to get another by hand.
+pub const CERTIFICATE_WARNING: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 /// A client connection without a request (nginx's keepalive_timeout).
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// A body, of a request or an answer, in which nothing moves.

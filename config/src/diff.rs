@@ -17,6 +17,7 @@ impl Diff {
         let (a, b) = (&old.limits, &new.limits);
         let restart = [
             ("listen", old.listen != new.listen),
+            ("listen_tls", old.listen_tls != new.listen_tls),
             ("admin", old.admin != new.admin),
             ("state", old.state != new.state),
             ("metrics", old.metrics != new.metrics),
@@ -31,6 +32,7 @@ impl Diff {
             ("log.format", old.log.format != new.log.format),
         ];
         let live = [
+            ("certificates", old.certificates != new.certificates),
             ("trusted_proxies", old.trusted_proxies != new.trusted_proxies),
             ("proxy_protocol", old.proxy_protocol != new.proxy_protocol),
             ("limits.connections", a.connections != b.connections),
@@ -64,7 +66,7 @@ mod tests {
         let old = Model::default();
         assert!(Diff::between(&old, &old).is_empty());
         let mut new = old.clone();
-        new.listen = Listen::Asked(old.listen.addresses());
+        new.listen = Listen::Asked(old.listen.addresses(80));
         new.limits.idle_timeout *= 2;
         let diff = Diff::between(&old, &new);
         assert_eq!((diff.live, diff.restart), (vec!["limits.idle_timeout"], vec!["listen"]));

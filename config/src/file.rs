@@ -16,6 +16,8 @@ pub type Number = Spanned<i64>;
 pub struct File {
     /// Addresses to listen on.
     pub listen: Option<Spanned<Vec<Text>>>,
+    /// Addresses to listen on for TLS.
+    pub listen_tls: Option<Spanned<Vec<Text>>>,
     /// The admin socket.
     pub admin: Option<Text>,
     /// The folder of saved state.
@@ -28,6 +30,9 @@ pub struct File {
     pub proxy_protocol: Option<Vec<Text>>,
     /// Where the metrics are served besides the admin socket.
     pub metrics: Option<Text>,
+    /// What is shown to clients of TLS.
+    #[serde(default)]
+    pub certificates: Vec<Certificate>,
     /// Limits and time-outs.
     #[serde(default)]
     pub limits: Limits,
@@ -37,6 +42,16 @@ pub struct File {
     /// Services, by name.
     #[serde(default)]
     pub services: BTreeMap<Text, Service>,
+}
+
+/// `[[certificates]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Certificate {
+    /// The file of the certificate, its issuers behind it.
+    pub cert: Text,
+    /// The file of its key.
+    pub key: Text,
 }
 
 /// `[limits]`.

@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod admin;
+pub mod certificate;
 pub mod defaults;
 pub mod diff;
 pub mod duration;

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::admin::request::ServiceSettings;
+use crate::certificate::Certificate;
+use crate::error::Problem;
 use crate::health::HealthCheck;
 use crate::name::{EndpointAddr, PathPrefix, ServiceName};
 use crate::network::Network;
@@ -19,6 +21,12 @@ pub use crate::settings::AccessFormat;
 pub struct Model {
     /// Where to listen.
     pub listen: Listen,
+    /// Where to listen for TLS; by default only where there is a certificate.
+    pub listen_tls: Listen,
+    /// What is shown to clients of TLS, in the order of the file.
+    pub certificates: Vec<Certificate>,
+    /// What someone should look at, and what is served all the same.
+    pub complaints: Vec<Problem>,
     /// The admin socket.
     pub admin: PathBuf,
     /// The folder of saved state.
@@ -47,6 +55,9 @@ impl Default for Model {
     fn default() -> Self {
         Self {
             listen: Listen::Default,
+            listen_tls: Listen::Default,
+            certificates: Vec::new(),
+            complaints: Vec::new(),
             admin: paths::ADMIN_SOCKET.into(),
             state: paths::STATE_DIR.into(),
             workers: Workers::PerCore,
@@ -126,19 +137,19 @@ impl Model {
 /// Where to listen. That nobody asked matters: a host without IPv6 is then a warning, not an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
-    /// Port 80 of every address, IPv6 where there is any.
+    /// The usual port of every address, IPv6 where there is any.
     Default,
     /// These addresses, each of which must work.
     Asked(Vec<SocketAddr>),
 }
 
 impl Listen {
-    /// Returns the addresses, IPv4 first.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
+    /// Returns the addresses, IPv4 first, given the usual port.
+    pub fn addresses(&self, port: u16) -> Vec<SocketAddr> {
         match self {
             Self::Default => vec![
-                SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 80),
-                SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 80),
+                SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port),
+                SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port),
             ],
             Self::Asked(addresses) => addresses.clone(),
         }

@@ -1,7 +1,7 @@
 //! A whole proxy: what it needs before it serves, the threads it runs, and its end. Also used inside tests.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -20,9 +20,12 @@ use tokio::sync::{mpsc, watch as stages};
 use crate::admin::socket::{AdminSocket, SocketFile};
 use crate::control::reload::{ConfigFile, Order};
 use crate::control::store::{Restored, Store};
+use crate::doors::{self, Closed, Door, Doors, Sockets};
+use crate::socket::Port;
 use crate::telemetry::access_log::AccessLog;
+use crate::tls::Tls;
 use crate::worker::{Shared, Stage};
-use crate::{control_thread, listener, thread as worker_thread};
+use crate::{control_thread, thread as worker_thread};
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -31,6 +34,8 @@ pub struct Options {
     pub config: Option<PathBuf>,
     /// Addresses to listen on; empty: the file's.
     pub listen: Vec<SocketAddr>,
+    /// Addresses to listen on for TLS; empty: the file's.
+    pub listen_tls: Vec<SocketAddr>,
     /// The admin socket.
     pub admin: PathBuf,
     /// The folder of saved state.
@@ -64,6 +69,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// TLS can't be set up.
+    #[error("TLS can't be set up: {0}")]
+    Tls(rustls::Error),
     /// The admin socket can't be made.
     #[error("the admin socket {path} can't be made: {source}", path = path.display())]
     Admin {
@@ -85,6 +93,12 @@ pub enum StartError {
     Thread(io::Error),
 }
 
+impl From<Closed> for StartError {
+    fn from(Closed { address, source }: Closed) -> Self {
+        Self::Listen { address, source }
+    }
+}
+
 /// What makes proxies.
 #[derive(Debug)]
 pub struct App;
@@ -95,7 +109,10 @@ pub struct Bound {
     pub addresses: Vec<SocketAddr>,
     /// Its admin socket.
     pub admin: PathBuf,
-    sockets: Vec<Vec<TcpListener>>,
+    sockets: Sockets,
+    sockets_tls: Sockets,
+    listen_tls: Vec<SocketAddr>,
+    tls: Tls,
     workers: usize,
     admin_socket: AdminSocket,
     config: Option<ConfigFile>,
@@ -132,7 +149,7 @@ impl App {
     /// # Errors
     /// The first thing that is not to be had; what was taken is given back.
     pub fn bind(options: Options) -> Result<Bound, StartError> {
-        let Options { config, listen, admin, state, workers } = options;
+        let Options { config, listen, listen_tls, admin, state, workers } = options;
         let orders = mpsc::unbounded_channel();
         let config =
             config.map(|path| ConfigFile::watch(path, orders.0.clone())).transpose().map_err(StartError::Thread)?;
@@ -142,8 +159,13 @@ impl App {
         let spool = state.clone();
         let (lock, state) = open_state(&state)?;
         let wanted = if listen.is_empty() { model.listen.clone() } else { Listen::Asked(listen) };
-        let sockets = bind_all(&wanted, workers)?;
-        let addresses = sockets.iter().filter_map(|group| group.first()?.local_addr().ok()).collect();
+        let sockets = doors::bind(&wanted, Port::Plain, workers)?;
+        let addresses = doors::addresses(&sockets);
+        let tls = Tls::new(&model.certificates).map_err(StartError::Tls)?;
+        let wanted = doors::wanted(&listen_tls, &model);
+        let sockets_tls =
+            wanted.map(|listen| doors::bind(&listen, Port::Tls, workers)).transpose()?.unwrap_or_default();
+        tls.listens_on(doors::addresses(&sockets_tls));
         let made = make_folder(admin.parent().unwrap_or(Path::new(""))).and_then(|()| AdminSocket::bind(&admin));
         let admin_socket = made.map_err(|source| StartError::Admin { path: admin.clone(), source })?;
         let access = open_access_log(&model, &state.1.proxy.settings)?;
@@ -152,6 +174,9 @@ impl App {
             addresses,
             admin,
             sockets,
+            sockets_tls,
+            listen_tls,
+            tls,
             workers,
             admin_socket,
             config,
@@ -176,6 +201,9 @@ impl Bound {
             addresses,
             admin,
             sockets,
+            sockets_tls,
+            listen_tls,
+            tls,
             workers,
             admin_socket,
             config,
@@ -189,12 +217,16 @@ impl Bound {
         } = self;
         let (orders, receiver) = orders;
         let (ready, shared) = sync_channel(1);
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::unbounded_channel()).unzip();
+        let doors = Doors { asked: listen_tls, workers: senders, are_open: !sockets_tls.is_empty() };
         let setup = control_thread::Setup {
             config,
             model,
             state,
             spool,
             workers,
+            tls,
+            doors,
             addresses: addresses.clone(),
             access: access.lines.clone(),
             listener: admin_socket.listener,
@@ -225,9 +257,11 @@ impl Bound {
             _admin_file: admin_socket.file,
             _lock: lock,
         };
-        for (index, listeners) in by_worker(sockets, workers).into_iter().enumerate() {
+        let plain = sockets.into_iter().map(|group| (Port::Plain, group));
+        let sockets = plain.chain(sockets_tls.into_iter().map(|group| (Port::Tls, group))).collect();
+        for (index, (listeners, more)) in by_worker(sockets, workers).into_iter().zip(receivers).enumerate() {
             let (shared, stage, done) = (Arc::clone(&running.shared), stage_receiver.clone(), done.clone());
-            let setup = worker_thread::Setup { index, listeners, shared, stage };
+            let setup = worker_thread::Setup { index, listeners, more, shared, stage };
             let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 let _done = done;
                 if let Err(error) = worker_thread::run(setup) {
@@ -349,37 +383,17 @@ fn make_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Binds every address; returns, for each, a socket for each worker.
-fn bind_all(listen: &Listen, workers: usize) -> Result<Vec<Vec<TcpListener>>, StartError> {
-    let mut sockets = Vec::new();
-    for address in listen.addresses() {
-        match listener::bind(address, workers) {
-            Ok(group) => sockets.push(group),
-            Err(error) if *listen == Listen::Default && address.is_ipv6() && is_without_ipv6(&error) => {
-                tracing::warn!(%address, "this host has no IPv6, so it is not listened on");
-            }
-            Err(source) => return Err(StartError::Listen { address, source }),
-        }
-    }
-    Ok(sockets)
-}
-
 fn bind_metrics(address: SocketAddr) -> Result<TcpListener, StartError> {
     let bound = TcpListener::bind(address).and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
     bound.map_err(|source| StartError::Listen { address, source })
 }
 
-fn is_without_ipv6(error: &io::Error) -> bool {
-    error.kind() == ErrorKind::AddrNotAvailable
-        || matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT))
-}
-
 /// Turns a list of addresses with a socket for each worker into a list of workers with a socket for each address.
-fn by_worker(sockets: Vec<Vec<TcpListener>>, workers: usize) -> Vec<Vec<TcpListener>> {
-    let mut each: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::with_capacity(sockets.len())).collect();
-    for group in sockets {
+fn by_worker(sockets: Vec<(Port, Vec<TcpListener>)>, workers: usize) -> Vec<Vec<Door>> {
+    let mut each: Vec<Vec<Door>> = (0..workers).map(|_| Vec::with_capacity(sockets.len())).collect();
+    for (port, group) in sockets {
         for (worker, socket) in each.iter_mut().zip(group) {
-            worker.push(socket);
+            worker.push((port, socket));
         }
     }
     each
@@ -398,6 +412,7 @@ mod tests {
         Options {
             config: None,
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+            listen_tls: Vec::new(),
             admin: folder.join("admin.sock"),
             state: folder.join("state"),
             workers: 2,

@@ -48,6 +48,9 @@ pub struct Serve {
     /// An address to listen on; may be given several times [default: 0.0.0.0:80 and the same of IPv6]
     #[arg(long, value_name = "ADDR")]
     pub listen: Vec<SocketAddr>,
+    /// An address to listen on for TLS; may be given several times [default: port 443, once there is a certificate]
+    #[arg(long, value_name = "ADDR")]
+    pub listen_tls: Vec<SocketAddr>,
     /// The admin socket [default: /run/bluegreen/admin.sock]
     #[arg(long, value_name = "PATH")]
     pub admin: Option<PathBuf>,
@@ -79,6 +82,7 @@ impl Serve {
         Options {
             config: Some(self.config.clone().unwrap_or_else(|| paths::PROXY_CONFIG.into())),
             listen: self.listen.clone(),
+            listen_tls: self.listen_tls.clone(),
             admin: self.admin.clone().unwrap_or_else(|| model.admin.clone()),
             state: self.state.clone().unwrap_or_else(|| model.state.clone()),
             workers: self.workers.map_or_else(|| model.workers.count(), NonZeroUsize::get),

@@ -13,12 +13,10 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use crate::clock;
+use crate::socket::{Seen, Socket};
 use crate::upstream::run::RunId;
 use crate::upstream::tunnel::Tunnel;
 
@@ -97,6 +95,8 @@ pub(crate) struct Client {
     peer: Cell<IpAddr>,
     /// The same as text, as each request tells it to the application.
     peer_text: RefCell<Rc<str>>,
+    /// It speaks TLS with us.
+    is_secure: Cell<bool>,
     phase: Cell<Phase>,
     /// Requests under way: one at the most in HTTP/1, many in HTTP/2.
     requests: Cell<u32>,
@@ -143,6 +143,7 @@ impl Client {
         Rc::new(Self {
             peer: Cell::new(peer),
             peer_text: RefCell::new(peer.to_string().into()),
+            is_secure: Cell::new(false),
             // The first request is awaited as if it had begun: who connects has something to say.
             phase: Cell::new(Phase::Head(now)),
             requests: Cell::new(0),
@@ -184,6 +185,17 @@ impl Client {
         let peer = peer.ip().to_canonical();
         self.peer.set(peer);
         self.peer_text.replace(peer.to_string().into());
+    }
+
+    /// Notes that it speaks TLS with us; its first request has its time from now on.
+    pub(crate) fn is_within_tls(&self) {
+        self.is_secure.set(true);
+        self.phase.set(Phase::Head(clock::now()));
+    }
+
+    /// Tells whether it speaks TLS with us.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.is_secure.get()
     }
 
     /// Notes that a request is being served, until the guard is dropped.
@@ -419,7 +431,7 @@ impl BodyWatch {
 
 /// The socket of a client connection, which notes what moves.
 pub(crate) struct ClientStream {
-    stream: TcpStream,
+    stream: Socket,
     client: Rc<Client>,
     /// What was read and is to be read again: see [`ClientStream::put_back`].
     put_back: Bytes,
@@ -430,13 +442,14 @@ pub(crate) struct ClientStream {
 }
 
 impl ClientStream {
-    pub(crate) fn new(stream: TcpStream, client: Rc<Client>) -> Self {
+    pub(crate) fn new(stream: Socket, client: Rc<Client>) -> Self {
         let put_back = Bytes::new();
         Self { stream, client, put_back, at_beginning: true, is_roomy: false }
     }
 
-    /// Returns the stream of a connection that was parked: it has spoken HTTP/1 before.
-    pub(crate) fn again(stream: TcpStream, client: Rc<Client>) -> Self {
+    /// Returns the stream of a connection of which no preface of HTTP/2 is expected: it has spoken HTTP/1 before, or agreed
+    /// on what it speaks.
+    pub(crate) fn agreed(stream: Socket, client: Rc<Client>) -> Self {
         Self { at_beginning: false, ..Self::new(stream, client) }
     }
 
@@ -482,18 +495,18 @@ impl ClientStream {
         buf.put_slice(&self.put_back.split_to(length));
     }
 
-    pub(crate) fn into_inner(self) -> TcpStream {
+    pub(crate) fn into_inner(self) -> Socket {
         self.stream
     }
 
-    /// Asks the kernel whether the client has closed its side, without taking anything.
-    fn look_for_end(&self) {
-        let peeked = recv(&self.stream, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
-        let has_ended = match peeked {
-            Ok((_, length)) => length == 0,
-            Err(error) => error != Errno::WOULDBLOCK && error != Errno::INTR,
-        };
-        self.client.has_ended.set(has_ended);
+    /// Looks whether the client has closed its side. HTTP/2 reads all the time and sees it by itself.
+    fn look_for_end(&mut self, cx: &mut Context<'_>) {
+        let may_take = self.put_back.is_empty() && !self.client.is_http2.get();
+        let seen = self.stream.look_for_end(cx, may_take);
+        self.client.has_ended.set(seen == Seen::Ended);
+        if let Seen::Byte(byte) = seen {
+            self.put_back = Bytes::copy_from_slice(&[byte]);
+        }
     }
 
     fn note_write(&self, polled: &Poll<io::Result<usize>>) {
@@ -515,6 +528,7 @@ impl AsyncRead for ClientStream {
         }
         if !self.put_back.is_empty() {
             self.replay(buf);
+            self.client.has_read();
             return Poll::Ready(Ok(()));
         }
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
@@ -568,7 +582,7 @@ impl AsyncWrite for ClientStream {
     /// Called at every look at the connection, so also where nobody reads: a request under way.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.client.asks_for_end.take() {
-            self.look_for_end();
+            self.look_for_end(cx);
         }
         Pin::new(&mut self.stream).poll_flush(cx)
     }

@@ -14,8 +14,9 @@ use tokio::net::TcpStream;
 use crate::client::{Client, ClientStream, HTTP2_PREFACE, Order};
 use crate::clock;
 use crate::service::Service;
+use crate::socket::{Port, Socket};
 use crate::worker::Worker;
-use crate::{http2, proxy_header, upgrade};
+use crate::{http2, proxy_header, tls, upgrade};
 
 /// So long, and so much, is listened to a client that still sends a request that was answered.
 const LINGER: Duration = Duration::from_secs(2);
@@ -27,20 +28,32 @@ const LINGER_BYTES: u64 = 16 * 1024 * 1024;
 ///
 /// # Cancel safety
 /// Dropping it closes both sockets and gives the claim back.
-pub(crate) async fn serve(mut stream: TcpStream, client: Rc<Client>, worker: Rc<Worker>) {
+pub(crate) async fn serve(mut stream: TcpStream, port: Port, client: Rc<Client>, worker: Rc<Worker>) {
     if worker.awaits_proxy_header(client.peer()) && !Box::pin(learn_client(&mut stream, &client)).await {
         return;
     }
     let Some(_place) = worker.enter(client.peer()) else { return };
-    let mut stream = ClientStream::new(stream, Rc::clone(&client));
+    let mut stream = match port {
+        Port::Plain => ClientStream::new(Socket::Plain(stream), Rc::clone(&client)),
+        Port::Tls => {
+            let Some((socket, spoken)) = Box::pin(shake_hands(stream, &client, &worker)).await else { return };
+            let stream = ClientStream::agreed(socket, Rc::clone(&client));
+            if spoken == Spoken::Http2 {
+                return Box::pin(http2::serve(stream, client, worker)).await;
+            }
+            stream
+        }
+    };
     // In a box of its own, so that nothing of it stays while the connection is parked.
     while let Some(rest) = Box::pin(serve_http(stream, &client, &worker)).await {
         stream = match rest {
             Rest::Crowded(crowded) => crowded,
-            Rest::Parked(parked) if wait_parked(&parked, &client).await => {
-                ClientStream::again(parked, Rc::clone(&client))
+            Rest::Parked(mut parked) => {
+                if !wait_parked(&parked, &client).await {
+                    return parked.say_goodbye().await;
+                }
+                ClientStream::agreed(parked, Rc::clone(&client))
             }
-            Rest::Parked(_) => return,
         };
     }
 }
@@ -72,8 +85,41 @@ async fn learn_client(stream: &mut TcpStream, client: &Client) -> bool {
     }
 }
 
+/// What was agreed on in a handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spoken {
+    Http1,
+    Http2,
+}
+
+/// Does the handshake of TLS; `None` where the connection is to end. The time for it is that of a request's head.
+async fn shake_hands(stream: TcpStream, client: &Client, worker: &Worker) -> Option<(Socket, Spoken)> {
+    let mut shaken = pin!(worker.shared.tls.accept(stream));
+    let outcome = poll_fn(|cx| {
+        loop {
+            match client.poll_order(cx) {
+                Some(Order::Drop | Order::Finish) => return Poll::Ready(None),
+                Some(Order::Look | Order::Park) => {}
+                None => return shaken.as_mut().poll(cx).map(Some),
+            }
+        }
+    })
+    .await?;
+    match outcome {
+        Ok(stream) => {
+            client.is_within_tls();
+            let spoken = if tls::is_http2(&stream) { Spoken::Http2 } else { Spoken::Http1 };
+            Some((Socket::Tls(Box::new(stream)), spoken))
+        }
+        Err(error) => {
+            tracing::debug!(peer = %client.peer(), %error, "a TLS handshake failed");
+            None
+        }
+    }
+}
+
 /// Waits until the client of a parked connection has something to say; false where the connection is to end.
-async fn wait_parked(stream: &TcpStream, client: &Client) -> bool {
+async fn wait_parked(stream: &Socket, client: &Client) -> bool {
     client.park();
     let stays = poll_fn(|cx| {
         loop {
@@ -92,7 +138,7 @@ async fn wait_parked(stream: &TcpStream, client: &Client) -> bool {
 /// What is left of a connection that goes on.
 enum Rest {
     /// Its socket, while it is idle.
-    Parked(TcpStream),
+    Parked(Socket),
     /// Its stream, which begins with a head of more fields than usual.
     Crowded(ClientStream),
 }
@@ -135,7 +181,7 @@ async fn serve_http(stream: ClientStream, client: &Rc<Client>, worker: &Rc<Worke
         }
     })
     .await;
-    if ended == Ended::Dropped {
+    if ended == Ended::Dropped && !client.is_idle() {
         return None;
     }
     let parts = http.into_parts();
@@ -153,6 +199,10 @@ async fn serve_http(stream: ClientStream, client: &Rc<Client>, worker: &Rc<Worke
         return None;
     }
     let mut stream = stream.into_inner();
+    if ended == Ended::Dropped {
+        stream.say_goodbye().await;
+        return None;
+    }
     if is_parked && client.is_idle() {
         return Some(Rest::Parked(stream));
     }
@@ -160,13 +210,15 @@ async fn serve_http(stream: ClientStream, client: &Rc<Client>, worker: &Rc<Worke
         Box::pin(upgrade::run(stream, parts.read_buf, tunnel, client)).await;
     } else if client.has_unread_body() {
         Box::pin(linger(&mut stream)).await;
+    } else {
+        stream.say_goodbye().await;
     }
     None
 }
 
 /// Takes what a client still sends of a request that was answered before its end: closing a socket with something unread
 /// resets the connection, and the reset may take the answer away (RFC 9112 section 9.6).
-async fn linger(stream: &mut TcpStream) {
+async fn linger(stream: &mut Socket) {
     // The client may have gone; then there is nobody to say goodbye to.
     _ = stream.shutdown().await;
     let mut rest = tokio::io::AsyncReadExt::take(stream, LINGER_BYTES);

@@ -17,8 +17,10 @@ use crate::admin::server::{self, Context};
 use crate::control::reload::{ConfigFile, Configure, Order, Reloader, settings};
 use crate::control::store::{Restored, Store};
 use crate::control::{self, Control, Handle, Reports};
+use crate::doors::Doors;
 use crate::telemetry::access_log::Lines;
 use crate::telemetry::count::Count;
+use crate::tls::Tls;
 use crate::worker::Shared;
 
 /// What the control thread is made from.
@@ -28,6 +30,8 @@ pub(crate) struct Setup {
     pub(crate) state: (Store, Restored),
     pub(crate) spool: PathBuf,
     pub(crate) workers: usize,
+    pub(crate) tls: Tls,
+    pub(crate) doors: Doors,
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) access: Lines,
     pub(crate) listener: std::os::unix::net::UnixListener,
@@ -47,6 +51,8 @@ pub(crate) fn run(setup: Setup) -> io::Result<()> {
             state,
             spool,
             workers,
+            tls,
+            doors,
             addresses,
             access,
             listener,
@@ -68,6 +74,7 @@ pub(crate) fn run(setup: Setup) -> io::Result<()> {
             resolver,
             suspects,
             connections: AtomicU64::new(0),
+            tls,
             below_cap: Notify::new(),
             access,
             spool,
@@ -76,7 +83,7 @@ pub(crate) fn run(setup: Setup) -> io::Result<()> {
         });
         control.attach(Arc::clone(&shared));
         let handle = Handle::new(control);
-        let mut reloader = Reloader { config, model, handle: Rc::clone(&handle), shared: Arc::clone(&shared) };
+        let mut reloader = Reloader { config, model, handle: Rc::clone(&handle), shared: Arc::clone(&shared), doors };
         reloader.begin();
         control::start(&handle, Reports { resolves, suspects: suspected });
         let context = Context { handle, shared: Arc::clone(&shared), orders, addresses, started: SystemTime::now() };

@@ -151,6 +151,7 @@ async fn answer(
         peer: client.peer_text(),
         behind: (address != client.peer()).then(|| address.to_string()),
         trusted: worker.trust().believes(client.peer()),
+        secure: client.is_secure(),
         framing: fields.framing(request.version, is_empty),
         fields,
     };
@@ -304,6 +305,7 @@ struct Asked<'r> {
     /// The client behind the peer, where there is one that is to be believed.
     behind: Option<String>,
     trusted: bool,
+    secure: bool,
     framing: RequestFraming,
 }
 
@@ -335,6 +337,7 @@ impl Asked<'_> {
                 peer: &self.peer,
                 client: self.behind.as_deref().unwrap_or(&self.peer),
                 trusted: self.trusted,
+                secure: self.secure,
                 request_id: self.request_id,
             },
         };

@@ -6,12 +6,14 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::client::Client;
 use crate::connection;
+use crate::socket::Port;
 use crate::worker::{Stage, Worker};
 
 /// Connections that the kernel keeps for us between two accepts.
@@ -52,12 +54,12 @@ fn open(address: SocketAddr, shared: bool) -> io::Result<Socket> {
 }
 
 /// Accepts until the worker drains.
-pub(crate) async fn accept(listener: TcpListener, worker: Rc<Worker>, mut stage: watch::Receiver<Stage>) {
+pub(crate) async fn accept(listener: TcpListener, port: Port, worker: Rc<Worker>, mut stage: watch::Receiver<Stage>) {
     loop {
         tokio::select! {
             _ = stage.wait_for(|stage| *stage != Stage::Serve) => return,
             accepted = next(&listener, &worker) => match accepted {
-                Ok((stream, peer)) => welcome(stream, peer, &worker),
+                Ok((stream, peer)) => welcome(stream, port, peer, &worker),
                 Err(error) if is_clients_fault(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "can't accept connections; trying again");
@@ -91,14 +93,20 @@ async fn next(listener: &TcpListener, worker: &Worker) -> io::Result<(TcpStream,
 }
 
 /// Serves a connection that has its place.
-fn welcome(stream: TcpStream, peer: SocketAddr, worker: &Rc<Worker>) {
+fn welcome(stream: TcpStream, port: Port, peer: SocketAddr, worker: &Rc<Worker>) {
     let client = Client::new(peer);
     let listed = worker.list(&client);
     let worker = Rc::clone(worker);
     tokio::task::spawn_local(async move {
         let _listed = listed;
-        connection::serve(stream, client, worker).await;
+        connection::serve(stream, port, client, worker).await;
     });
+}
+
+/// Tells whether a failure to bind says that there is no IPv6 here.
+pub(crate) fn is_without_ipv6(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT))
 }
 
 /// The connection was gone before we could take it.

@@ -54,7 +54,8 @@ fn serve(serve: &Serve) -> ExitCode {
         }
     };
     if serve.check {
-        return ExitCode::SUCCESS;
+        model.complaints.iter().for_each(|complaint| say(&complaint.render()));
+        return if model.complaints.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     start_log(&model.log);
     panics::tell();

@@ -4,8 +4,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
+use crate::doors::Door;
 use crate::listener;
 use crate::worker::{Shared, Stage, Worker};
 
@@ -14,7 +15,9 @@ pub(crate) struct Setup {
     /// Its place among the workers, from 0.
     pub(crate) index: usize,
     /// Its own sockets.
-    pub(crate) listeners: Vec<std::net::TcpListener>,
+    pub(crate) listeners: Vec<Door>,
+    /// Where it gets those that are opened later.
+    pub(crate) more: mpsc::UnboundedReceiver<Door>,
     /// What all workers share.
     pub(crate) shared: Arc<Shared>,
     /// What it does when told so.
@@ -28,12 +31,24 @@ pub(crate) struct Setup {
 pub(crate) fn run(setup: Setup) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     runtime.block_on(async move {
-        let Setup { index, listeners, shared, stage } = setup;
+        let Setup { index, listeners, mut more, shared, stage } = setup;
         let worker = Rc::new(Worker::new(index, shared));
-        for listener in listeners {
-            let listener = TcpListener::from_std(listener)?;
-            tokio::task::spawn_local(listener::accept(listener, Rc::clone(&worker), stage.clone()));
-        }
+        let open = {
+            let (worker, stage) = (Rc::clone(&worker), stage.clone());
+            move |(port, listener): Door| {
+                let listener = TcpListener::from_std(listener)?;
+                tokio::task::spawn_local(listener::accept(listener, port, Rc::clone(&worker), stage.clone()));
+                Ok::<_, std::io::Error>(())
+            }
+        };
+        listeners.into_iter().try_for_each(&open)?;
+        tokio::task::spawn_local(async move {
+            while let Some(door) = more.recv().await {
+                if let Err(error) = open(door) {
+                    tracing::error!(%error, index, "a worker can't listen for TLS");
+                }
+            }
+        });
         worker.watch(stage).await;
         Ok(())
     })

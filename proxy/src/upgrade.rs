@@ -12,12 +12,12 @@ use std::time::Duration;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use bytes::Bytes;
 
 use crate::client::{Client, Order};
+use crate::socket::Socket;
 use crate::upstream::run::{Claim, Tally};
 use crate::upstream::tunnel::Tunnel;
 use crate::websocket::{CLOSE_TO_CLIENT, Frames, close_to_application};
@@ -28,7 +28,7 @@ const PIECE: usize = 8 * 1024;
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
 /// Carries bytes both ways until both ends have closed, or the worker orders otherwise.
-pub(crate) async fn run(mut socket: TcpStream, early: Bytes, tunnel: Tunnel, client: &Rc<Client>) {
+pub(crate) async fn run(socket: Socket, early: Bytes, tunnel: Tunnel, client: &Rc<Client>) {
     let Tunnel { stream, read, claim } = tunnel;
     let ordered = poll_fn(|cx| {
         loop {
@@ -42,13 +42,31 @@ pub(crate) async fn run(mut socket: TcpStream, early: Bytes, tunnel: Tunnel, cli
             }
         }
     });
-    let (from_client, to_client) = socket.split();
-    let (from_application, to_application) = tokio::io::split(stream);
     let _long = claim.is_long();
     let ways = Ways::new((&early, &read));
+    match socket {
+        Socket::Plain(mut socket) => join(&ways, socket.split(), stream, ordered, &claim).await,
+        Socket::Tls(mut socket) => {
+            join(&ways, tokio::io::split(&mut socket), stream, ordered, &claim).await;
+            if ways.is_closed.get() {
+                Socket::Tls(socket).say_goodbye().await;
+            }
+        }
+    }
+}
+
+/// Joins a client's two ways to those of the application's socket.
+async fn join(
+    ways: &Ways<'_>,
+    (from_client, to_client): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+    application: impl AsyncRead + AsyncWrite,
+    ordered: impl Future<Output = End>,
+    claim: &Claim,
+) {
+    let (from_application, to_application) = tokio::io::split(application);
     let down = ways.down(from_application, to_client);
     let up = ways.up(from_client, to_application);
-    carry(&ways, down, up, ordered, &claim).await;
+    carry(ways, down, up, ordered, claim).await;
 }
 
 /// Carries bytes both ways on one stream of HTTP/2 (RFC 8441), as [`run`] does on a connection: its connection goes on.
@@ -70,13 +88,9 @@ pub(crate) async fn run_stream(upgrade: OnUpgrade, tunnel: Tunnel, client: Rc<Cl
         }
     });
     if let Ok(upgraded) = upgrade.await {
-        let (from_client, to_client) = tokio::io::split(TokioIo::new(upgraded));
-        let (from_application, to_application) = tokio::io::split(stream);
         let _long = claim.is_long();
         let ways = Ways::new((&[], &read));
-        let down = ways.down(from_application, to_client);
-        let up = ways.up(from_client, to_application);
-        carry(&ways, down, up, ordered, &claim).await;
+        join(&ways, tokio::io::split(TokioIo::new(upgraded)), stream, ordered, &claim).await;
     }
     client.forget_stream(number);
 }
@@ -121,6 +135,12 @@ async fn carry(
     claim.tally(Tally::Cut);
 }
 
+/// Sends a piece to the client. TLS keeps what the socket does not take at once; it must not stay there until the next.
+async fn send(to: &mut (impl AsyncWrite + Unpin), piece: &[u8]) -> io::Result<()> {
+    to.write_all(piece).await?;
+    to.flush().await
+}
+
 /// Both directions of a tunnel.
 struct Ways<'t> {
     /// What each end sent before the tunnel began: the client, and the application.
@@ -147,10 +167,10 @@ impl<'t> Ways<'t> {
         let mut frames = Frames::default();
         let mut piece = vec![0; PIECE];
         frames.take_all(self.early.1);
-        to.write_all(self.early.1).await?;
+        send(&mut to, self.early.1).await?;
         loop {
             if self.is_closing.get() && frames.is_between() {
-                return to.write_all(&CLOSE_TO_CLIENT).await;
+                return send(&mut to, &CLOSE_TO_CLIENT).await;
             }
             let closing = self.closing.notified();
             let count = tokio::select! {
@@ -169,7 +189,7 @@ impl<'t> Ways<'t> {
                     count
                 }
             };
-            to.write_all(&read[..taken]).await?;
+            send(&mut to, &read[..taken]).await?;
         }
     }
 

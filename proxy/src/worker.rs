@@ -27,6 +27,7 @@ use crate::routing::table::Table;
 use crate::scratch::Scratch;
 use crate::telemetry::access_log::{Lines, WorkerLog};
 use crate::telemetry::count::Count;
+use crate::tls::Tls;
 use crate::upstream::balance::Balance;
 use crate::upstream::exchange::ExchangeLimits;
 use crate::upstream::http2::Links;
@@ -54,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) suspects: mpsc::UnboundedSender<RunId>,
     /// Client connections of all workers.
     pub(crate) connections: AtomicU64,
+    /// What handshakes of TLS need.
+    pub(crate) tls: Tls,
     /// Rings when a connection ended while the cap was reached.
     pub(crate) below_cap: Notify,
     /// Requests served by each worker.

@@ -1,22 +1,30 @@
 //! A raw client: bytes in, bytes out, nothing mended.
 
+use std::fmt::Debug;
 use std::io::Result;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustls::ClientConfig;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::message::{self, Kind, Message};
+use crate::tls::connect_tls;
 
 /// Longer than any answer that a test waits for.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What bytes go over.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send + Debug {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + Debug> Stream for S {}
+
 /// One connection.
 #[derive(Debug)]
 pub struct Client {
-    socket: TcpStream,
+    socket: Box<dyn Stream>,
     buffer: Vec<u8>,
 }
 
@@ -37,7 +45,16 @@ pub struct Response {
 pub async fn client(address: SocketAddr) -> Result<Client> {
     let socket = TcpStream::connect(address).await?;
     socket.set_nodelay(true)?;
-    Ok(Client { socket, buffer: Vec::new() })
+    Ok(Client { socket: Box::new(socket), buffer: Vec::new() })
+}
+
+/// Opens a connection of TLS.
+///
+/// # Errors
+/// Those of connecting and of the handshake.
+pub async fn client_tls(address: SocketAddr, host: &str, trusted: &Arc<ClientConfig>) -> Result<Client> {
+    let socket = connect_tls(address, host, trusted).await?;
+    Ok(Client { socket: Box::new(socket), buffer: Vec::new() })
 }
 
 impl Client {
@@ -46,7 +63,8 @@ impl Client {
     /// # Errors
     /// Those of the socket.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> Result<()> {
-        self.socket.write_all(bytes.as_ref()).await
+        self.socket.write_all(bytes.as_ref()).await?;
+        self.socket.flush().await
     }
 
     /// Reads the next answer; none where the connection was closed before its first byte.

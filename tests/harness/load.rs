@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rustls::ClientConfig;
 use tokio::task::JoinSet;
 
-use crate::client::{Client, Response, client};
+use crate::client::{Client, Response, client, client_tls};
 
 /// The body of a POST, all of which must arrive.
 const BODY_BYTES: usize = 20_000;
@@ -36,6 +37,8 @@ pub struct Load {
     pub streams: usize,
     /// What each client but the slow ones waits between an answer and its next request.
     pub pause: Duration,
+    /// They speak TLS and trust this.
+    pub tls: Option<Arc<ClientConfig>>,
     /// Says which version gave an answer with status 200, or what is wrong with it.
     pub judge: fn(&Asked<'_>, &Response) -> Result<String, String>,
 }
@@ -81,6 +84,7 @@ impl Default for Load {
             slow_for: Duration::from_millis(200),
             streams: 0,
             pause: Duration::ZERO,
+            tls: None,
             judge: judge_upstream,
         }
     }
@@ -255,7 +259,11 @@ async fn exchange(
     let slot = match connection {
         Some(open) => open,
         None => {
-            let open = client(shared.address).await.map_err(|error| format!("connect: {error}"))?;
+            let open = match &shared.load.tls {
+                Some(trusted) => client_tls(shared.address, &shared.load.host, trusted).await,
+                None => client(shared.address).await,
+            };
+            let open = open.map_err(|error| format!("connect: {error}"))?;
             connection.insert(open)
         }
     };

@@ -13,14 +13,16 @@ mod proxy;
 mod site;
 mod skip;
 mod terminal;
+mod tls;
 mod upstream;
 
 pub use chance::Chance;
-pub use client::{Client, Response, client};
+pub use client::{Client, Response, client, client_tls};
 pub use eventually::eventually;
 pub use load::{Asked, Load, Running, Verdict, load};
 pub use proxy::{Answer, Proxy, proxy, proxy_program};
 pub use site::{Ended, Programs, Site, Started};
 pub use skip::{is_soak, measured, skipped};
 pub use terminal::Terminal;
+pub use tls::{Authority, Issued, authority, connect_tls, version};
 pub use upstream::{Behaviour, Seen, Upstream, upstream, upstream_at};

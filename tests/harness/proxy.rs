@@ -53,7 +53,7 @@ pub fn proxy() -> Proxy {
     let folder = tempfile::tempdir().unwrap();
     let (admin, state) = (folder.path().join("admin.sock"), folder.path().join("state"));
     let listen = vec![(Ipv4Addr::LOCALHOST, 0).into()];
-    let options = Options { config: None, listen, admin, state: state.clone(), workers: 2 };
+    let options = Options { config: None, listen, listen_tls: Vec::new(), admin, state: state.clone(), workers: 2 };
     let running = App::bind(options).unwrap().start().unwrap();
     let (address, body) = (running.addresses()[0], Body::Here(Some(running)));
     Proxy { address, folder, state, config: String::new(), files: None, body }
@@ -71,6 +71,22 @@ impl Proxy {
     /// Returns where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Returns where it listens for TLS.
+    ///
+    /// # Panics
+    /// Where it does not.
+    pub async fn tls_address(&self) -> SocketAddr {
+        let status = self.call("GET", "/v1/status", json!({})).await;
+        status.lines[0]["tls_listeners"][0].as_str().unwrap().parse().unwrap()
+    }
+
+    /// Writes a file beside its `bgproxy.toml`, all of it at once.
+    pub fn write_beside(&self, name: &str, text: &str) {
+        let new = self.folder.path().join(format!("{name}.new"));
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, self.folder.path().join(name)).unwrap();
     }
 
     /// Returns its folder of saved state.
@@ -97,10 +113,7 @@ impl Proxy {
 
     /// Puts another `bgproxy.toml` in the place of the one it has, as an editor does.
     pub fn rewrite_config(&self, config: &str) {
-        let file = self.folder.path().join("bgproxy.toml");
-        let new = self.folder.path().join("bgproxy.toml.new");
-        std::fs::write(&new, config).unwrap();
-        std::fs::rename(new, file).unwrap();
+        self.write_beside("bgproxy.toml", config);
     }
 
     /// Lets it open so many files, before the start.

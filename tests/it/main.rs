@@ -95,6 +95,8 @@ mod lost;
 mod options;
 // HTTP/1 on the wire, bytes on both sides.
 mod wire;
+// TLS with certificates of the file.
+mod tls;
 // The access log and the metrics.
 mod telemetry;
 // The live view, on a terminal.

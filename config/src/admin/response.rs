@@ -32,6 +32,12 @@ pub struct Status {
     pub started: String,
     /// The addresses it listens on.
     pub listeners: Vec<String>,
+    /// The addresses it listens on for TLS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tls_listeners: Vec<String>,
+    /// What it shows to clients of TLS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateStatus>,
     /// Client connections open now.
     pub connections: u64,
     /// Requests answered since the start.
@@ -42,6 +48,15 @@ pub struct Status {
     pub warnings: Vec<String>,
     /// Every service.
     pub services: Vec<ServiceStatus>,
+}
+
+/// A certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    /// The hosts that it is for.
+    pub names: Vec<String>,
+    /// When it ends, RFC 3339.
+    pub not_after: String,
 }
 
 /// Every service.

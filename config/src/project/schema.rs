@@ -89,7 +89,7 @@ pub const LOG: &[Key] = &[
 ];
 
 /// The keys of `bgproxy.toml` that no table here has: the proxy takes them when it starts.
-pub const RESTART: &[&str] = &["listen", "admin", "state", "workers", "metrics"];
+pub const RESTART: &[&str] = &["listen", "listen_tls", "admin", "state", "workers", "metrics"];
 /// The same of its `[limits]`.
 pub const RESTART_LIMITS: &[&str] =
     &["header_bytes", "header_fields", "target_bytes", "upstream_idle", "upstream_idle_connections"];

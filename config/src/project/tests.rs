@@ -82,7 +82,7 @@ fn every_key_is_in_the_schema_and_on_its_page_and_the_parser_knows_no_other() {
     assert_eq!(sorted(fields::<crate::file::Limits>()), names(schema::LIMITS, schema::RESTART_LIMITS));
     assert_eq!(sorted(fields::<crate::file::Log>()), names(schema::LOG, schema::RESTART_LOG));
     // The proxy's own file has the same at its top, but for its services.
-    let top = [schema::RESTART, &["limits", "log", "services"]].concat();
+    let top = [schema::RESTART, &["certificates", "limits", "log", "services"]].concat();
     assert_eq!(sorted(fields::<crate::file::File>()), names(schema::PROXY, &top));
     assert_eq!(sorted(fields::<file::Service>()), names(schema::SERVICE, &["secrets", "hooks", "options"]));
     assert_eq!(sorted(fields::<file::Secret>()), names(schema::SECRET, &[]));

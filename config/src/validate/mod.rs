@@ -16,6 +16,7 @@ use crate::network::Network;
 use crate::settings::{AccessFormat, CONNECTIONS, LONGEST, LimitSettings, LogSettings, ONE_IN, ProxySettings};
 use crate::{duration, paths};
 
+mod certificate;
 mod options;
 mod project;
 mod service;
@@ -27,11 +28,13 @@ pub use self::project::{Judge, project};
 /// # Errors
 /// Every problem of the file, in its order.
 pub fn validate(file: File, source: &Source) -> Result<Model, Vec<Problem>> {
-    let mut check = Check { source, problems: Vec::new(), files: Vec::new() };
+    let mut check = Check { source, problems: Vec::new(), complaints: Vec::new(), files: Vec::new() };
     let hot = Hot { trusted_proxies: file.trusted_proxies, proxy_protocol: file.proxy_protocol };
     let (limits, level, format) = (check.restart_limits(&file.limits), file.log.level.clone(), file.log.format.clone());
     let mut model = Model {
-        listen: check.listen(file.listen),
+        listen: check.listen("listen", file.listen, 80),
+        listen_tls: check.listen("listen_tls", file.listen_tls, 443),
+        certificates: check.certificates(&file.certificates),
         admin: check.path("admin", file.admin, paths::ADMIN_SOCKET),
         state: check.path("state", file.state, paths::STATE_DIR),
         workers: check.workers(file.workers),
@@ -55,6 +58,7 @@ pub fn validate(file: File, source: &Source) -> Result<Model, Vec<Problem>> {
     model.log.format = check.choice("format", format, &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
     let mut model = model.with(&ProxySettings::default());
     model.files = std::mem::take(&mut check.files);
+    model.complaints = std::mem::take(&mut check.complaints);
     check.end(model)
 }
 
@@ -70,6 +74,8 @@ type Routes = BTreeMap<(String, String), (String, Range<usize>)>;
 struct Check<'a> {
     source: &'a Source,
     problems: Vec<Problem>,
+    /// What is no reason to refuse the file.
+    complaints: Vec<Problem>,
     /// What was read besides, with its content.
     files: Vec<(PathBuf, u64)>,
 }
@@ -94,10 +100,11 @@ impl Check<'_> {
         text.get_ref().parse().map_err(|error: T::Err| self.refuse(text.span(), error.to_string(), hint)).ok()
     }
 
-    fn listen(&mut self, listen: Option<serde_spanned::Spanned<Vec<Text>>>) -> Listen {
+    fn listen(&mut self, key: &str, listen: Option<serde_spanned::Spanned<Vec<Text>>>, port: u16) -> Listen {
         let Some(listen) = listen else { return Listen::Default };
         if listen.get_ref().is_empty() {
-            self.refuse(listen.span(), "`listen` names no address", "leave it out for port 80 of every address");
+            let hint = format!("leave it out for port {port} of every address");
+            self.refuse(listen.span(), format!("`{key}` names no address"), &hint);
         }
         let mut addresses: Vec<SocketAddr> = Vec::new();
         for text in listen.get_ref() {
@@ -106,11 +113,12 @@ impl Check<'_> {
                     self.refuse(text.span(), format!("`{address}` is listed twice"), "");
                 }
                 Ok(address) => addresses.push(address),
-                Err(_) => self.refuse(
-                    text.span(),
-                    format!("`{}` is not an address to listen on", shorten(text.get_ref())),
-                    "write an IP address and a port: 0.0.0.0:80, [::]:80, 127.0.0.1:8080",
-                ),
+                Err(_) => {
+                    let what = format!("`{}` is not an address to listen on", shorten(text.get_ref()));
+                    let hint =
+                        format!("write an IP address and a port: 0.0.0.0:{port}, [::]:{port}, 127.0.0.1:8{port:0>3}");
+                    self.refuse(text.span(), what, &hint);
+                }
             }
         }
         Listen::Asked(addresses)

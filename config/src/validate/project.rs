@@ -25,7 +25,7 @@ pub type Judge<'j> = &'j dyn Fn(&str, &str) -> Result<(), String>;
 /// # Errors
 /// Every problem of the file, in its order.
 pub fn project(file: file::File, source: &Source, judge: Judge<'_>) -> Result<Project, Vec<Problem>> {
-    let mut check = Check { source, problems: Vec::new(), files: Vec::new() };
+    let mut check = Check { source, problems: Vec::new(), complaints: Vec::new(), files: Vec::new() };
     let mut services: Vec<_> = file.services.into_iter().collect();
     services.sort_by_key(|(name, _)| name.span().start);
     let mut routes = Routes::new();

@@ -29,7 +29,10 @@ impl Check {
         let problems = if is_projects {
             project::check(&file, reading(&context.global))
         } else {
-            load(&file, Presence::Required).err().unwrap_or_default()
+            match load(&file, Presence::Required) {
+                Ok(model) => model.complaints,
+                Err(problems) => problems,
+            }
         };
         if context.ui.tone().json {
             let list: Vec<_> = problems

@@ -39,12 +39,14 @@ impl Status {
             context.ui.document(&document);
             return Ok(ExitCode::DONE);
         }
+        let tls = status.tls_listeners.iter().map(|address| format!("{address} (TLS)"));
+        let listeners: Vec<String> = status.listeners.iter().cloned().chain(tls).collect();
         context.ui.data(&format!(
             "bgproxy {} since {}, bgctl {}, at {}",
             status.version.version,
             status.started,
             env!("CARGO_PKG_VERSION"),
-            status.listeners.join(", ")
+            listeners.join(", ")
         ));
         if status.services.is_empty() {
             context.ui.data("no services yet");
@@ -53,6 +55,10 @@ impl Status {
         }
         for service in &status.services {
             notes(service).iter().for_each(|note| context.ui.data(note));
+        }
+        for certificate in &status.certificates {
+            let names = certificate.names.join(", ");
+            context.ui.data(&format!("certificate for {names}, until {}", certificate.not_after));
         }
         for lost in &status.state_lost {
             context.ui.warn(&format!("the saved state of {lost} could not be read: it answers 503"));

@@ -1,5 +1,6 @@
 //! The calls of the admin protocol: from a request to control, and from its outcome to an answer.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io::Read;
 use std::net::SocketAddr;
@@ -10,7 +11,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use config::admin::request;
-use config::admin::response::{Services, Status, Version};
+use config::admin::response::{CertificateStatus, Services, Status, Version};
 use config::admin::{AdminError, BODY_BYTES, Call, ErrorCode, Event, LEASE_HEADER, PROTOCOL, Verb};
 use config::name::{ServiceName, Slot};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
@@ -166,12 +167,20 @@ impl Context {
     }
 
     fn status(&self, version: Version) -> Status {
-        let (state_lost, warnings, services) =
+        let (state_lost, mut warnings, services) =
             self.handle.with(|control| (control.state_lost(), control.warnings(), control.services()));
+        let told = self.shared.tls.told();
+        warnings.extend(told.warnings(SystemTime::now()));
+        let certificates = told.certificates.iter().map(|certificate| CertificateStatus {
+            names: certificate.names.clone(),
+            not_after: humantime::format_rfc3339_seconds(certificate.not_after).to_string(),
+        });
         Status {
             version,
             started: humantime::format_rfc3339_seconds(self.started).to_string(),
             listeners: self.addresses.iter().map(ToString::to_string).collect(),
+            tls_listeners: told.addresses.iter().map(ToString::to_string).collect(),
+            certificates: certificates.collect(),
             connections: self.shared.connections.load(Ordering::Relaxed),
             requests: self.requests(),
             state_lost,
@@ -203,12 +212,20 @@ impl Context {
             })
         });
         let started = self.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let mut certificates = BTreeMap::new();
+        for certificate in self.shared.tls.told().certificates {
+            let ends = certificate.not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+            let first = certificates.entry(certificate.title().to_owned()).or_insert(ends);
+            *first = ends.min(*first);
+        }
         let proxy = ProxyMetrics {
             version: env!("CARGO_PKG_VERSION"),
             started: started.as_secs(),
             connections: self.shared.connections.load(Ordering::Relaxed),
             received: self.requests(),
             refused: self.shared.crowd.refused(),
+            handshakes: self.shared.tls.counts(),
+            certificates: certificates.into_iter().collect(),
             log_dropped: self.shared.access.dropped(),
             panics: panics::count(),
             flips: counted.iter().map(|counted| (counted.name.to_string(), counted.flips)).collect(),

@@ -17,6 +17,7 @@ use config::watch::{self, Watch};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Handle, IfMatch, flip};
+use crate::doors::Doors;
 use crate::headers::Trust;
 use crate::telemetry::access_log::Target;
 use crate::worker::{Settings, Shared};
@@ -88,6 +89,8 @@ pub(crate) struct Reloader {
     pub(crate) handle: Rc<Handle>,
     /// Where its limits go.
     pub(crate) shared: Arc<Shared>,
+    /// Where the first certificate opens the ports of TLS.
+    pub(crate) doors: Doors,
 }
 
 impl Reloader {
@@ -101,10 +104,17 @@ impl Reloader {
         if let Some(warning) = self.config.as_ref().and_then(|config| config.watch.warning()) {
             tracing::warn!("{warning}");
         }
+        self.complain();
         self.handle.with(|control| {
             control.compare_with(&self.model);
             control.set_config_problems(problems);
         });
+    }
+
+    fn complain(&self) {
+        for complaint in &self.model.complaints {
+            tracing::warn!("{complaint}");
+        }
     }
 
     /// Returns the proxy's own settings.
@@ -168,11 +178,15 @@ impl Reloader {
 
     /// Returns the problems; where there is one, the limits of the old file stay too.
     fn apply(&mut self, model: Model) -> Vec<String> {
-        let diff = Diff::between(&self.model, &model);
+        let mut diff = Diff::between(&self.model, &model);
         let next = self.handle.with(|control| model.with(control.proxy_settings()));
         let target = match self.target(&next) {
             Ok(target) => target,
             Err(problem) => return vec![problem],
+        };
+        let sockets = match self.doors.bind(&model) {
+            Ok(sockets) => sockets,
+            Err(closed) => return vec![closed.to_string()],
         };
         let problems = flip::apply_file(&self.handle, &model.services);
         // One service's fault does not keep the others from being applied.
@@ -180,6 +194,15 @@ impl Reloader {
             return problems;
         }
         self.enforce(&next, target);
+        self.shared.tls.show(&model.certificates);
+        let mut listen_tls = self.model.listen_tls.clone();
+        if !sockets.is_empty() {
+            listen_tls = model.listen_tls.clone();
+            diff.restart.retain(|key| *key != "listen_tls");
+            let addresses = self.doors.open(sockets);
+            tracing::info!(listen_tls = ?addresses, "serving TLS, too");
+            self.shared.tls.listens_on(addresses);
+        }
         tracing::info!(applied = diff.live.join(" "), "the configuration was read again");
         if !diff.restart.is_empty() {
             tracing::warn!(keys = diff.restart.join(" "), "in force only after a restart");
@@ -188,9 +211,10 @@ impl Reloader {
         let (listen, admin, state) = (self.model.listen.clone(), self.model.admin.clone(), self.model.state.clone());
         let (workers, metrics) = (self.model.workers, self.model.metrics);
         let log = Log { access: model.log.access.clone(), ..self.model.log.clone() };
-        self.model = Model { listen, admin, state, workers, metrics, log, ..model };
+        self.model = Model { listen, listen_tls, admin, state, workers, metrics, log, ..model };
         self.config.iter_mut().for_each(|config| config.watch.also(&self.model.files));
         self.handle.with(|control| control.compare_with(&self.model));
+        self.complain();
         Vec::new()
     }
 }

@@ -139,6 +139,7 @@ pub fn request(bytes: &[u8]) {
             peer: "192.0.2.1",
             client: "192.0.2.1",
             trusted: false,
+            secure: false,
             request_id: &HeaderValue::from_static("id"),
         },
     };

@@ -18,6 +18,8 @@ pub(crate) struct Forwarded<'r> {
     pub(crate) client: &'r str,
     /// Whether what the peer says of its own client is believed.
     pub(crate) trusted: bool,
+    /// Whether the peer speaks TLS with us.
+    pub(crate) secure: bool,
     /// The request's id.
     pub(crate) request_id: &'r HeaderValue,
 }
@@ -135,7 +137,8 @@ impl RequestHead<'_> {
     }
 
     fn encode_forwarded(&self, out: &mut Vec<u8>, claims: Claims) {
-        let Forwarded { peer, client: address, trusted, request_id } = &self.forwarded;
+        let Forwarded { peer, client: address, trusted, secure, request_id } = &self.forwarded;
+        let (scheme, usual_port) = if *secure { ("https", "443") } else { ("http", "80") };
         let headers = &self.request.headers;
         put(out, &["x-forwarded-for: "]);
         let mut client = None;
@@ -150,13 +153,13 @@ impl RequestHead<'_> {
         out.extend_from_slice(client.map_or(address.as_bytes(), HeaderValue::as_bytes));
         put(out, &["\r\n"]);
         if !claims.proto {
-            put(out, &["x-forwarded-proto: http\r\n"]);
+            put(out, &["x-forwarded-proto: ", scheme, "\r\n"]);
         }
         if !claims.host {
             put(out, &["x-forwarded-host: ", self.authority.text, "\r\n"]);
         }
         if !claims.port {
-            put(out, &["x-forwarded-port: ", self.authority.port.unwrap_or("80"), "\r\n"]);
+            put(out, &["x-forwarded-port: ", self.authority.port.unwrap_or(usual_port), "\r\n"]);
         }
         field(out, "x-request-id", request_id.as_bytes());
     }

@@ -34,6 +34,7 @@ fn encode(request: &http::request::Parts, trusted: bool) -> String {
             peer: "10.0.0.9",
             client: "10.0.0.9",
             trusted,
+            secure: false,
             request_id: &HeaderValue::from_static("id-1"),
         },
     };

@@ -38,6 +38,10 @@ pub(crate) struct ProxyMetrics {
     pub(crate) received: u64,
     /// Client connections that were refused, for their address had too many.
     pub(crate) refused: u64,
+    /// TLS handshakes that were done, and those that failed.
+    pub(crate) handshakes: (u64, u64),
+    /// Certificates by their first names, and when the first of each ends, in seconds since 1970.
+    pub(crate) certificates: Vec<(String, u64)>,
     /// Lines of the access log that were dropped.
     pub(crate) log_dropped: u64,
     /// Panics.
@@ -61,6 +65,16 @@ pub(crate) fn render(proxy: &ProxyMetrics, slots: &[SlotMetrics]) -> String {
         .value("", proxy.refused);
     family(out, "bgproxy_panics_total", "counter", "Panics: each ended one request, and each is a fault of bgproxy.")
         .value("", proxy.panics);
+    family(out, "bgproxy_tls_handshakes_total", "counter", "TLS handshakes that were done.")
+        .value("", proxy.handshakes.0);
+    family(out, "bgproxy_tls_handshakes_failed_total", "counter", "TLS handshakes that failed or were broken off.")
+        .value("", proxy.handshakes.1);
+    let mut ends = family(out, "bgproxy_certificate_not_after_seconds", "gauge", "When a certificate ends.");
+    for (name, seconds) in &proxy.certificates {
+        // A name is a text of the certificate's maker.
+        let name = name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        ends.value(&format!("certificate=\"{name}\""), seconds);
+    }
     family(out, "bgproxy_requests_received_total", "counter", "Requests whose heads came.").value("", proxy.received);
     family(out, "bgproxy_access_log_dropped_total", "counter", "Lines of the access log that were dropped.")
         .value("", proxy.log_dropped);
