@@ -128,6 +128,8 @@ pub(crate) struct Client {
     /// They are more than the parser has room for, and are kept until there is another.
     is_crowded: Cell<bool>,
     order: Cell<Option<Order>>,
+    /// It was told to end after the requests under way.
+    is_finishing: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     /// The tasks of HTTP/2 streams, which look again too.
     streams: RefCell<HashMap<u64, Waker>>,
@@ -163,6 +165,7 @@ impl Client {
             head_lines: Cell::new(0),
             is_crowded: Cell::new(false),
             order: Cell::new(None),
+            is_finishing: Cell::new(false),
             waker: RefCell::new(None),
             streams: RefCell::default(),
             next_stream: Cell::new(0),
@@ -255,11 +258,17 @@ impl Client {
 
     /// Gives an order and wakes the connection's task.
     pub(crate) fn order(&self, order: Order) {
+        self.is_finishing.set(self.is_finishing.get() || order == Order::Finish);
         self.order.set(self.order.get().max(Some(order)));
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }
         self.streams.borrow().values().for_each(Waker::wake_by_ref);
+    }
+
+    /// Tells whether it was told to end after the requests under way.
+    pub(crate) fn is_finishing(&self) -> bool {
+        self.is_finishing.get()
     }
 
     /// Notes that the connection speaks HTTP/2.
@@ -458,10 +467,18 @@ impl ClientStream {
         self.put_back = bytes;
     }
 
+    /// Makes what was read of a head come again, before what was put back already; tells whether that is anything.
+    pub(crate) fn takes_back(&mut self, read: &[u8]) -> bool {
+        if !read.is_empty() {
+            self.put_back = [read, &self.put_back].concat().into();
+        }
+        !self.put_back.is_empty()
+    }
+
     /// Returns the stream for a parser with room for any head; of the one under way `read` was handed on already.
     #[must_use]
     pub(crate) fn for_any_head(mut self, read: &[u8]) -> Self {
-        self.put_back = [read, &self.put_back].concat().into();
+        self.takes_back(read);
         self.is_roomy = true;
         self.client.is_crowded.set(false);
         self

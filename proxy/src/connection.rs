@@ -47,7 +47,7 @@ pub(crate) async fn serve(mut stream: TcpStream, port: Port, client: Rc<Client>,
     // In a box of its own, so that nothing of it stays while the connection is parked.
     while let Some(rest) = Box::pin(serve_http(stream, &client, &worker)).await {
         stream = match rest {
-            Rest::Crowded(crowded) => crowded,
+            Rest::Begun(begun) => begun,
             Rest::Parked(mut parked) => {
                 if !wait_parked(&parked, &client).await {
                     return parked.say_goodbye().await;
@@ -139,8 +139,9 @@ async fn wait_parked(stream: &Socket, client: &Client) -> bool {
 enum Rest {
     /// Its socket, while it is idle.
     Parked(Socket),
-    /// Its stream, which begins with a head of more fields than usual.
-    Crowded(ClientStream),
+    /// Its stream, which begins with what was read of a head: one of more fields than usual, or half of one that came behind
+    /// a request.
+    Begun(ClientStream),
 }
 
 /// Serves HTTP until the connection ends, or goes on in another way.
@@ -155,6 +156,8 @@ async fn serve_http(stream: ClientStream, client: &Rc<Client>, worker: &Rc<Worke
         .max_buf_size(worker.limits.header_bytes.max(8192))
         .max_header_size(worker.limits.header_bytes)
         .half_close(true)
+        // Told to end while another parser had the connection.
+        .keep_alive(!client.is_finishing())
         .serve_connection(TokioIo::new(stream), service);
     let mut is_parked = false;
     let ended = poll_fn(|cx| {
@@ -187,7 +190,7 @@ async fn serve_http(stream: ClientStream, client: &Rc<Client>, worker: &Rc<Worke
     let parts = http.into_parts();
     let mut stream = parts.io.into_inner();
     if ended == Ended::Crowded {
-        return Some(Rest::Crowded(stream.for_any_head(&parts.read_buf)));
+        return Some(Rest::Begun(stream.for_any_head(&parts.read_buf)));
     }
     if ended == Ended::Broken {
         // Only a connection may begin with it, not a later request (RFC 9113 section 3.3).
@@ -198,13 +201,14 @@ async fn serve_http(stream: ClientStream, client: &Rc<Client>, worker: &Rc<Worke
         }
         return None;
     }
+    if ended == Ended::Complete && is_parked && client.is_idle() {
+        let has_begun = stream.takes_back(&parts.read_buf);
+        return Some(if has_begun { Rest::Begun(stream) } else { Rest::Parked(stream.into_inner()) });
+    }
     let mut stream = stream.into_inner();
     if ended == Ended::Dropped {
         stream.say_goodbye().await;
         return None;
-    }
-    if is_parked && client.is_idle() {
-        return Some(Rest::Parked(stream));
     }
     if let Some(tunnel) = client.take_tunnel() {
         Box::pin(upgrade::run(stream, parts.read_buf, tunnel, client)).await;

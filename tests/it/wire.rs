@@ -116,6 +116,22 @@ async fn a_request_with_many_fields_is_served_like_any_other() {
     }
 }
 
+/// A connection that is idle for some seconds is parked; what was read of its next request must not be lost by that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_a_request_behind_another_is_waited_for_and_served_whole() {
+    let (proxy, app) = site().await;
+    let before = app.seen_count();
+    let mut visitor = client(proxy.address()).await.unwrap();
+    visitor.send("GET /first HTTP/1.1\r\nHost: shop.test\r\n\r\nGET /second HT").await.unwrap();
+    assert_eq!(visitor.answer().await.unwrap().unwrap().status, 200);
+    // Longer than an idle connection is kept as it is, shorter than a head may take.
+    tokio::time::sleep(Duration::from_millis(6500)).await;
+    visitor.send("TP/1.1\r\nHost: shop.test\r\n\r\n").await.unwrap();
+    assert_eq!(visitor.answer().await.unwrap().unwrap().status, 200);
+    let heads = heads(&app, before);
+    assert!(heads.iter().any(|head| head.starts_with("GET /second HTTP/1.1\r\n")), "{heads:?}");
+}
+
 /// RFC 9112 section 6.3: chunked coding beats a length; the application sees one of them, and the connection ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_length_beside_chunked_coding_is_taken_out_and_the_connection_ends() {

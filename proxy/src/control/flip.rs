@@ -223,10 +223,6 @@ impl Control {
         service.flipped_back = None;
         service.canary = None;
         service.preview = None;
-        before.1.iter().for_each(|gone| {
-            gone.run.drain();
-            gone.run.end_replays();
-        });
         service.compile();
         service.prepared = Some(next);
         let generation = service.generation;
@@ -234,6 +230,11 @@ impl Control {
             live.base = live.run.counts();
         }
         self.recompile();
+        // Behind the table that names it no more: who is turned away looks there again.
+        before.1.iter().for_each(|gone| {
+            gone.run.drain();
+            gone.run.end_replays();
+        });
         self.news.push(Event::Staged { service: name.clone(), slot, generation });
         if healthy_at_once {
             self.news.push(Event::Healthy { service: name.clone(), slot, seconds: 0.0 });
@@ -261,10 +262,10 @@ impl Control {
         service.prepared = None;
         service.generation = saved.generation;
         service.compile();
+        self.publish();
         if let Some(state) = gone {
             state.run.drain();
         }
-        self.publish();
         self.news.push(Event::Cleared { service: name.clone(), slot });
         Ok(slot)
     }

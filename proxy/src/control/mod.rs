@@ -554,7 +554,10 @@ impl Control {
     }
 
     fn save(&mut self, saved: &Saved) -> Result<(), AdminError> {
-        let written = self.store.prepare(saved).and_then(|()| self.store.commit(&saved.name));
+        self.store.prepare(saved).map_err(|error| not_saved(&error))?;
+        // It stands where the next flip's file stood: should the rename fail, that flip must not put this in force.
+        self.services.get_mut(&saved.name).into_iter().for_each(|service| service.prepared = None);
+        let written = self.store.commit(&saved.name);
         written.and_then(|()| self.store.sync()).map_err(|error| not_saved(&error))
     }
 }

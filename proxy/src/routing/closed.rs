@@ -43,11 +43,13 @@ impl Maintenance {
     }
 }
 
-/// Returns the value of a cookie.
+/// Returns the value of a cookie. Whatever else stands beside it: applications write bytes into theirs that are no text.
 pub(crate) fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get_all(COOKIE).iter().find_map(|value| {
-        let pairs = value.to_str().ok()?.split(';');
-        pairs.filter_map(|pair| pair.trim().split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
+        value.as_bytes().split(|byte| *byte == b';').find_map(|pair| {
+            let value = pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+            std::str::from_utf8(value).ok()
+        })
     })
 }
 

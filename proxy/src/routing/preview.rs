@@ -105,16 +105,13 @@ fn without_token(path: &str, query: &str) -> String {
 pub(crate) fn without_cookie(request: &Parts, service: &ServiceName) -> Parts {
     let mut request = request.clone();
     let ours = name(service);
-    let is_ours = |pair: &&str| pair.trim().split('=').next() == Some(ours.as_str());
+    let is_ours = |pair: &&[u8]| pair.split(|byte| *byte == b'=').next() == Some(ours.as_bytes());
     let values: Vec<HeaderValue> = request.headers.get_all(COOKIE).iter().cloned().collect();
     request.headers.remove(COOKIE);
     for value in values {
-        let Ok(text) = value.to_str() else {
-            request.headers.append(COOKIE, value);
-            continue;
-        };
-        let rest: Vec<&str> = text.split(';').filter(|pair| !is_ours(pair)).map(str::trim).collect();
-        if let Some(value) = HeaderValue::try_from(rest.join("; ")).ok().filter(|value| !value.is_empty()) {
+        let pairs = value.as_bytes().split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+        let rest: Vec<&[u8]> = pairs.filter(|pair| !is_ours(pair)).collect();
+        if let Some(value) = HeaderValue::from_bytes(&rest.join(&b"; "[..])).ok().filter(|value| !value.is_empty()) {
             request.headers.append(COOKIE, value);
         }
     }

@@ -170,6 +170,10 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.status = StatusCode::INTERNAL_SERVER_ERROR;
+            self.cause.get_or_insert_with(|| "the proxy failed".to_owned());
+        }
         let has_failed = self.status.is_server_error() || self.cause.is_some();
         let is_turn = self.log.is_turn(self.access.one_in);
         if !self.is_unwanted && (has_failed || is_turn) {

@@ -440,6 +440,9 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.tally(Tally::Failed);
+        }
         if self.run.word(self.kind).release(self.worker) == Released::MayBeDrained {
             self.run.idle.notify_waiters();
         }
