@@ -50,9 +50,9 @@ async fn a_first_django_application_is_deployed_as_its_page_says() {
     let shop = folder.path().join("shop");
     fs::create_dir_all(folder.path().join("bin")).unwrap();
     std::os::unix::fs::symlink(PROGRAMS.bgctl, folder.path().join("bin/bgctl")).unwrap();
-    let project = "django-admin startproject shop /work/shop && chmod -R a+w /work/shop";
+    let project = "django-admin startproject shop /project/shop && chmod -R a+w /project/shop";
     fs::create_dir(&shop).unwrap();
-    let mount = format!("{}:/work", folder.path().display());
+    let mount = format!("{}:/project", folder.path().display());
     docker(&["run", "--rm", "-v", &mount, BASE, "sh", "-c", project]).unwrap();
 
     let python = blocks(page, "python");
