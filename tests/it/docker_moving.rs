@@ -218,6 +218,38 @@ async fn a_takeover_that_fails_leaves_nginx_serving() {
     measured(TEST, &format!("after a kill it took {:?}", began.elapsed()));
     assert!(!gateway.containers().iter().any(|name| name.ends_with("_moving")), "{:?}", gateway.containers());
 
+    // A kill between the two names: visitors are on ours, and stay there.
+    let rename = |from: &str, to: &str| {
+        docker(&["rename", &gateway.named(from), &gateway.named(to)]).unwrap();
+    };
+    let load = visitors(&gateway);
+    rename("reverse-proxy", "reverse-proxy_moving");
+    rename("reverse-proxy_before", "reverse-proxy");
+    let finished = replace(&gateway, &folder, &[]).await;
+    assert_eq!(finished.code, Some(0), "{}", finished.talk);
+    assert!(finished.talk.contains("finished what an interrupted run had begun"), "{}", finished.talk);
+    load.stop().await.assert_none_failed();
+    let names = gateway.containers();
+    assert!(names.contains("reverse-proxy") && names.contains("reverse-proxy_before"), "{names:?}");
+
+    // A kill where nobody served: nginx does again, and what a reboot does of it is as it was.
+    for part in ["reverse-proxy", "reverse-proxy-ports"] {
+        docker(&["stop", "-t", "0", &gateway.named(part)]).unwrap();
+        rename(part, &format!("{part}_moving"));
+        rename(&format!("{part}_before"), part);
+    }
+    let failed = replace(&gateway, &folder, &["--publish", &elsewhere]).await;
+    assert_eq!(failed.code, Some(2), "{}", failed.talk);
+    assert!(failed.talk.contains("which an interrupted run had stopped"), "{}", failed.talk);
+    for part in ["reverse-proxy", "reverse-proxy-ports"] {
+        let found = gateway.inspect(part);
+        let is_as_before = (&found["State"]["Running"], &found["HostConfig"]["RestartPolicy"]["Name"]);
+        assert_eq!(is_as_before, (&true.into(), &"always".into()), "{part}: {}", failed.talk);
+    }
+    // Saved state that knows the service is no hindrance.
+    let again = replace(&gateway, &folder, &[]).await;
+    assert_eq!(again.code, Some(0), "{}", again.talk);
+
     // A second time there is nothing to replace.
     let nothing = replace(&gateway, &folder, &[]).await;
     assert_eq!(nothing.code, Some(0), "{}", nothing.talk);

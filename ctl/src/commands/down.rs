@@ -18,7 +18,8 @@ impl Down {
     pub(crate) async fn run(self, context: &Context<'_>) -> Result<ExitCode, Error> {
         context.say_target("down").await?;
         let engine = context.engine().await?;
-        let mut going: Vec<String> = engine.instances(None).await?.into_iter().map(|instance| instance.name).collect();
+        let ours = engine.instances(None).await?.into_iter().filter(|instance| !instance.is_adopted());
+        let mut going: Vec<String> = ours.map(|instance| instance.name).collect();
         going.push("the proxy and what it needs".to_owned());
         if self.volumes {
             going.push("the proxy's saved state".to_owned());

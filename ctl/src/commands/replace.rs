@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use ::config::admin::journal::Work;
+use ::config::admin::request::Delete;
 use ::config::name::Slot;
 use ::config::project::Hooks;
 
-use crate::admin::{Client, Door};
+use crate::admin::{Client, Door, Match};
 use crate::commands::options::{Question, confirm};
 use crate::commands::order::{Lock, deployment_id, lock};
 use crate::context::{Context, who};
@@ -38,6 +39,10 @@ pub(crate) async fn replace(context: &Context<'_>, spec: &GatewaySpec, is_dry: b
     };
     if !spec.publish.is_empty() {
         recipe.publish.clone_from(&spec.publish);
+    }
+    if recipe.publish.is_empty() {
+        return Err(Error::usage("nginx publishes no port by itself or by its holder, so there is none to take over")
+            .hint("name it, if it should: --publish 80:80"));
     }
     if recipe.services.is_empty() {
         let error =
@@ -136,6 +141,10 @@ async fn adopt_all(context: &Context<'_>, recipe: &Recipe, moving: &Docker) -> R
 /// Makes one service live as nginx has it. Visitors are on it now, so a probe that fails is no reason to leave it.
 async fn adopt(context: &Context<'_>, client: &mut Client, adoption: &Adoption) -> Result<Settings, Error> {
     let name = &adoption.service;
+    // What saved state says of it is of another time: nobody is served by the proxy that is tried.
+    if client.service(name).await?.is_some() {
+        client.delete(name, Match::Any, &Delete { drain: std::time::Duration::ZERO }).await?;
+    }
     lock(context, client, Lock { name, what: "up --replace".to_owned(), wait: std::time::Duration::ZERO }).await?;
     let mut settings =
         Settings { routes: adoption.routes.clone(), bake: std::time::Duration::ZERO, ..Settings::default() };

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use bollard::models::{ContainerInspectResponse, ImageInspect, MountPoint};
+use bollard::models::{ContainerInspectResponse, ImageInspect, MountPoint, ResourcesUlimits};
 use bollard::query_parameters::ListContainersOptions;
 use config::name::{ServiceName, Slot};
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,9 @@ use crate::engine::{EngineError, Instance, RunSettings};
 
 /// On the holder: what was taken over, as JSON.
 pub(super) const LABEL: &str = "bluegreen.adopted";
+
+/// What the deployment of such a container begins with.
+pub(super) const DEPLOYMENT: &str = "adopted-";
 
 /// What our labels would say of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +50,14 @@ pub(super) fn label(instances: &[Instance]) -> String {
         notes: instance.notes.clone(),
     };
     serde_json::to_string(&instances.iter().map(adopted).collect::<Vec<_>>()).expect("our own types are JSON")
+}
+
+impl Instance {
+    /// Tells whether someone else made it, and we took it over in place.
+    #[must_use]
+    pub fn is_adopted(&self) -> bool {
+        self.deployment.starts_with(DEPLOYMENT)
+    }
 }
 
 impl Docker {
@@ -136,10 +147,43 @@ pub(super) fn run_settings(container: &ContainerInspectResponse, image: &ImageIn
         cpus: number(host.nano_cpus).map(|nano| format!("{}.{:09}", nano / 1_000_000_000, nano % 1_000_000_000)),
         // The engine's own 64 MiB are no wish of anybody's.
         shm_size: number(host.shm_size).filter(|bytes| *bytes != 64 << 20).map(|bytes| bytes.to_string()),
-        ulimits: Vec::new(),
+        ulimits: host.ulimits.unwrap_or_default().into_iter().filter_map(ulimit).collect(),
         entrypoint: words.next(),
         command: words.chain(if is_own_command { Vec::new() } else { command }).collect(),
     }
+}
+
+/// Returns an ulimit as `--ulimit` has it.
+fn ulimit(limit: ResourcesUlimits) -> Option<String> {
+    let (name, soft) = (limit.name?, limit.soft?);
+    Some(format!("{name}={soft}:{}", limit.hard.unwrap_or(soft)))
+}
+
+/// Returns what a container was started with that no option of ours says, by docker's own words.
+pub(super) fn uncarried(container: &ContainerInspectResponse, image: &ImageInspect) -> Vec<&'static str> {
+    let config = container.config.clone().unwrap_or_default();
+    let host = container.host_config.clone().unwrap_or_default();
+    let own = image.config.clone().unwrap_or_default();
+    let some = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
+    let is_mount = |mount: &bollard::models::Mount| mount.typ == Some(bollard::models::MountType::TMPFS);
+    [
+        ("--cap-add", some(&host.cap_add)),
+        ("--cap-drop", some(&host.cap_drop)),
+        ("--device", host.devices.is_some_and(|devices| !devices.is_empty())),
+        ("--device", host.device_requests.is_some_and(|requests| !requests.is_empty())),
+        ("--dns", some(&host.dns)),
+        ("--group-add", some(&host.group_add)),
+        ("--mount type=tmpfs", host.mounts.is_some_and(|mounts| mounts.iter().any(is_mount))),
+        ("--pid", host.pid_mode.is_some_and(|mode| !mode.is_empty())),
+        ("--privileged", host.privileged == Some(true)),
+        ("--read-only", host.readonly_rootfs == Some(true)),
+        ("--security-opt", some(&host.security_opt)),
+        ("--sysctl", host.sysctls.is_some_and(|sysctls| !sysctls.is_empty())),
+        ("--workdir", config.working_dir.unwrap_or_default() != own.working_dir.unwrap_or_default()),
+    ]
+    .into_iter()
+    .filter_map(|(setting, is_there)| is_there.then_some(setting))
+    .collect()
 }
 
 /// Returns a mount as `--volume` has it; a volume without a name can't be had twice.

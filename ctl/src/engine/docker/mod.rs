@@ -19,6 +19,7 @@ mod image;
 mod labels;
 mod layers;
 mod logs;
+mod mend;
 mod mount;
 mod names;
 mod nginx;

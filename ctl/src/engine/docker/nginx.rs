@@ -7,6 +7,21 @@ const FOLDER: &str = "/etc/nginx/";
 /// An include within an include, and so on: nginx itself refuses a circle, so this is never met.
 const DEPTH: usize = 10;
 
+/// What keeps visitors out of a place: who takes over what is behind it must not let them in.
+const GUARDS: [&str; 11] = [
+    "allow",
+    "auth_basic",
+    "auth_jwt",
+    "auth_request",
+    "deny",
+    "internal",
+    "limit_conn",
+    "limit_except",
+    "limit_req",
+    "secure_link",
+    "valid_referers",
+];
+
 /// What is known of a configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Sites {
@@ -50,6 +65,29 @@ impl Directive {
     fn all<'d>(&'d self, name: &'d str) -> impl Iterator<Item = &'d Self> {
         self.block.iter().filter(move |directive| directive.name() == name)
     }
+
+    /// Returns the directive here that keeps visitors out, as it is written.
+    fn guard(&self) -> Option<String> {
+        let guard = self.block.iter().find(|directive| {
+            let word = directive.arguments().first().map_or("", String::as_str);
+            match directive.name() {
+                "auth_basic" | "auth_request" | "auth_jwt" => word != "off",
+                "allow" => word != "all",
+                "return" => word.starts_with('4'),
+                "if" => directive.guard().is_some(),
+                name => GUARDS.contains(&name),
+            }
+        })?;
+        Some(guard.words.join(" "))
+    }
+}
+
+/// A place that nginx keeps visitors out of.
+struct Closed {
+    /// Below which path; `None` where it can't be told, as of a regular expression.
+    path: Option<String>,
+    /// In words.
+    what: String,
 }
 
 /// Reads what `nginx -T` prints.
@@ -174,6 +212,7 @@ fn read_http(http: &Directive, sites: &mut Sites) {
     };
     // Without a mark it is the first.
     let default = servers.iter().position(|server| is_marked(server)).unwrap_or(0);
+    let guard = http.guard();
     for (index, server) in servers.into_iter().enumerate() {
         sites.has_tls |= server.all("listen").any(|listen| listen.words.iter().any(|word| word == "ssl"));
         let names = server.all("server_name").flat_map(Directive::arguments);
@@ -186,8 +225,29 @@ fn read_http(http: &Directive, sites: &mut Sites) {
             continue;
         }
         let site = Site { hosts: &hosts, who: &who, upstreams: &upstreams, server };
-        site.read(server, sites);
+        let mut found = Found::default();
+        for name in ["return", "rewrite"].into_iter().filter(|name| server.all(name).next().is_some()) {
+            found.others.push(format!("{who}: `{name}`"));
+        }
+        site.read(server, guard.clone().or_else(|| server.guard()).as_deref(), &mut found);
+        sites.others.append(&mut found.others);
+        for route in found.routes {
+            // Whoever is let in to the one would be let in to the other.
+            let holds = |closed: &&Closed| closed.path.as_ref().is_none_or(|path| path.starts_with(&route.path));
+            match found.closed.iter().find(holds) {
+                Some(closed) => sites.others.push(format!("{who}: location {}, as {}", route.path, closed.what)),
+                None => sites.routes.push(route),
+            }
+        }
     }
+}
+
+/// What is found in one server.
+#[derive(Default)]
+struct Found {
+    routes: Vec<Route>,
+    others: Vec<String>,
+    closed: Vec<Closed>,
 }
 
 /// A server of the configuration.
@@ -199,35 +259,48 @@ struct Site<'d> {
 }
 
 impl Site<'_> {
-    /// Reads the locations of a server, and those within them.
-    fn read(&self, outer: &Directive, sites: &mut Sites) {
-        for name in ["return", "rewrite"] {
-            if outer.all(name).next().is_some() {
-                sites.others.push(format!("{}: `{name}`", self.who));
-            }
-        }
+    /// Reads the locations of a server, and those within them; `guard` keeps visitors out of all of them.
+    fn read(&self, outer: &Directive, guard: Option<&str>, found: &mut Found) {
         for location in outer.all("location") {
-            let path = match location.arguments() {
-                [path] if path.starts_with('/') => path,
-                [modifier, path] if modifier == "^~" => path,
-                other => {
-                    sites.others.push(format!("{}: location {}", self.who, other.join(" ")));
-                    continue;
-                }
+            let own = location.guard();
+            let guard = own.as_deref().or(guard);
+            let words = location.arguments();
+            let path = match words {
+                [path] if path.starts_with('/') => Some(path),
+                [modifier, path] if modifier == "^~" => Some(path),
+                _ => None,
             };
-            let Some(pass) = location.all("proxy_pass").flat_map(Directive::arguments).next() else {
-                sites.others.push(format!("{}: location {path}, which nginx serves by itself", self.who));
+            if let Some(guard) = guard {
+                let what = format!("`{guard}` keeps visitors out of {}", words.join(" "));
+                let exact = (words.len() == 2 && words[0] == "=").then(|| words[1].clone());
+                found.others.push(format!("{}: {what}", self.who));
+                found.closed.push(Closed { path: path.cloned().or(exact), what });
+            } else if let Some(path) = path {
+                self.read_prefix(location, path, found);
+            } else {
+                found.others.push(format!("{}: location {}", self.who, words.join(" ")));
                 continue;
-            };
-            match self.target(&self.resolved(pass, location)) {
-                Some((to, is_stripped)) => {
-                    let is_stripped = is_stripped && path != "/";
-                    let path = path.clone();
-                    sites.routes.push(Route { hosts: self.hosts.to_vec(), path, is_stripped, to });
-                }
-                None => sites.others.push(format!("{}: location {path} to {pass}", self.who)),
             }
-            self.read(location, sites);
+            self.read(location, guard, found);
+        }
+    }
+
+    fn read_prefix(&self, location: &Directive, path: &str, found: &mut Found) {
+        let Some(pass) = location.all("proxy_pass").flat_map(Directive::arguments).next() else {
+            found.others.push(format!("{}: location {path}, which nginx serves by itself", self.who));
+            return;
+        };
+        // What has another path there, or goes nowhere, is none that a prefix tells.
+        let is_plain = ["return", "rewrite"].iter().all(|name| location.all(name).next().is_none());
+        let target = self.target(&self.resolved(pass, location)).filter(|_| is_plain);
+        match target {
+            Some((to, is_stripped)) => found.routes.push(Route {
+                hosts: self.hosts.to_vec(),
+                path: path.to_owned(),
+                is_stripped: is_stripped && path != "/",
+                to,
+            }),
+            None => found.others.push(format!("{}: location {path} to {pass}", self.who)),
         }
     }
 
@@ -246,6 +319,10 @@ impl Site<'_> {
     fn target(&self, pass: &str) -> Option<(Vec<(String, u16)>, bool)> {
         let rest = pass.strip_prefix("http://").filter(|rest| !rest.contains('$'))?;
         let (authority, uri) = rest.split_once('/').map_or((rest, None), |(authority, uri)| (authority, Some(uri)));
+        // In the place of the prefix stands another: that is more than taking one off.
+        if uri.is_some_and(|uri| !uri.is_empty()) {
+            return None;
+        }
         let addresses = match self.upstreams.get(authority) {
             Some(servers) => servers.iter().map(|server| address(server)).collect::<Option<Vec<_>>>()?,
             None => vec![address(authority)?],
@@ -314,6 +391,45 @@ proxy_set_header Host ${host};
             ["shop.test: location /static, which nginx serves by itself", "shop.test: location ~ \\.php$",]
         );
         assert!(!sites.has_tls);
+    }
+
+    #[test]
+    fn what_nginx_keeps_visitors_out_of_is_never_opened() {
+        let read = |server: &str| read(&format!("http {{ server {{ {server} }} }}"));
+        let open = "location / { proxy_pass http://shop_BLUE; }";
+        for closed in [
+            "location / { auth_basic shop; proxy_pass http://shop_BLUE; }".to_owned(),
+            format!("deny 10.0.0.1; {open}"),
+            format!("limit_req zone=one; {open}"),
+            format!("{open} location /admin {{ deny all; }}"),
+            format!("{open} location /admin {{ return 403; }}"),
+            format!("{open} location = /admin {{ internal; }}"),
+            format!("{open} location ~ /[.]ht {{ deny all; }}"),
+            format!(
+                "{open} location /a {{ proxy_pass http://shop_BLUE; location /a/b {{ allow 10.0.0.1; deny all; }} }}"
+            ),
+            format!("if ($bad) {{ return 403; }} {open}"),
+        ] {
+            let sites = read(&closed);
+            assert!(!sites.routes.iter().any(|route| route.path == "/"), "{closed}: {:?}", sites.routes);
+            assert!(
+                sites.others.iter().any(|other| other.contains("keeps visitors out")),
+                "{closed}: {:?}",
+                sites.others
+            );
+        }
+        // Beside, and not within: and what is said to be open is open.
+        let beside = read("location /shop { proxy_pass http://shop_BLUE; } location /admin { deny all; }");
+        assert_eq!(beside.routes, [route(&[], "/shop", false, ("shop_BLUE", 80))]);
+        let off = read("auth_basic off; allow all; location / { proxy_pass http://shop_BLUE; }");
+        assert_eq!(off.routes.len(), 1, "{:?}", off.others);
+    }
+
+    #[test]
+    fn a_path_that_nginx_changes_is_not_taken_for_one_that_it_does_not() {
+        let text = "http { server { location /api/ { proxy_pass http://api_BLUE/v2/; }
+            location /old { rewrite ^/old(.*) /new$1 break; proxy_pass http://api_BLUE; } } }";
+        assert_eq!((read(text).routes, read(text).others.len()), (Vec::new(), 2));
     }
 
     #[test]

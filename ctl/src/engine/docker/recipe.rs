@@ -10,7 +10,7 @@ use config::admin::request::ServiceSettings;
 use config::name::{HostPattern, PathPrefix, ServiceName, Slot};
 use futures_util::StreamExt as _;
 
-use super::adopted::run_settings;
+use super::adopted::{self, run_settings};
 use super::container::{describe, listed};
 use super::names::Names;
 use super::nginx::{self, Route};
@@ -119,6 +119,17 @@ impl Docker {
                 )));
             }
         }
+        let fleeting = [Some(&nginx), holder.as_ref()]
+            .into_iter()
+            .flatten()
+            .find(|part| part.host_config.as_ref().and_then(|host| host.auto_remove).unwrap_or(false));
+        if let Some(part) = fleeting {
+            return Err(EngineError::Usage(format!(
+                "`{}` was started with --rm: once stopped it is gone, and could not be gone back to; nothing was touched\n\
+                 hint: start it without --rm first",
+                part.name.as_deref().unwrap_or_default().trim_start_matches('/')
+            )));
+        }
         let config = self.nginx_config(&name, &nginx).await?;
         let sites = nginx::read(&config);
         if sites.has_tls {
@@ -131,9 +142,10 @@ impl Docker {
         };
         let publish: Vec<String> =
             published(holder.as_ref().unwrap_or(&nginx)).iter().map(ports::Published::as_flag).collect();
-        let candidates = self.candidates().await?;
+        let (candidates, uncarried) = self.candidates().await?;
         let (services, mut left) = sort(&candidates, &sites.routes);
         left.extend(sites.others);
+        left.extend(uncarried);
         for candidate in &candidates {
             if !services.iter().any(|adoption| adoption.service == candidate.service) {
                 left.push(format!("{}, which nginx does not know: it stays as it is", candidate.name));
@@ -190,8 +202,9 @@ impl Docker {
         Ok(String::from_utf8_lossy(&out).into_owned())
     }
 
-    /// Returns the containers on the gateway's network that have a slot's name and are not ours, as the instances that they would be.
-    async fn candidates(&self) -> Result<Vec<Instance>, EngineError> {
+    /// Returns the containers on the gateway's network that have a slot's name and are not ours, as the instances that they would be,
+    /// and in words what of their settings a next version would not have.
+    async fn candidates(&self) -> Result<(Vec<Instance>, Vec<String>), EngineError> {
         let network = self.names.network();
         let options = ListContainersOptions {
             all: true,
@@ -200,7 +213,7 @@ impl Docker {
         };
         let list = self.handles.call.list_containers(Some(options)).await;
         let list = list.map_err(|error| refusal("list the containers", error))?;
-        let mut candidates = Vec::new();
+        let (mut candidates, mut uncarried) = (Vec::new(), Vec::new());
         for container in list.into_iter().filter_map(listed) {
             let Some((service, slot)) = self.names.parse_slot(&container.name) else { continue };
             if labels::is_ours(Some(&container.labels), &network) {
@@ -211,9 +224,14 @@ impl Docker {
             let what = format!("look at the image of {}", container.name);
             let image = found(&what, self.handles.call.inspect_image(&image_id).await)?.unwrap_or_default();
             let reference = inspected.config.as_ref().and_then(|config| config.image.clone());
+            uncarried.extend(
+                adopted::uncarried(&inspected, &image)
+                    .into_iter()
+                    .map(|setting| format!("{setting} of {}: the next version runs without it", container.name)),
+            );
             candidates.push(Instance {
                 run: run_settings(&inspected, &image, &network),
-                deployment: format!("adopted-{}", container.id.get(..12).unwrap_or(&container.id)),
+                deployment: format!("{}{}", adopted::DEPLOYMENT, container.id.get(..12).unwrap_or(&container.id)),
                 // Which port it is, nginx knows.
                 endpoint: format!("{}:80", container.name)
                     .parse()
@@ -231,7 +249,7 @@ impl Docker {
                 name: container.name,
             });
         }
-        Ok(candidates)
+        Ok((candidates, uncarried))
     }
 
     /// Gives a container the restart policy that it had.

@@ -19,7 +19,7 @@ use super::program_image::ProgramImage;
 use super::recipe::{Part, Recipe};
 use super::refusal::{refusal, status};
 use super::spec::{log_config, restart_policy};
-use super::{Docker, adopted, labels};
+use super::{Docker, adopted, labels, mend};
 use crate::engine::{EngineError, Gateway, GatewaySpec, Instance};
 
 /// How long nginx may answer what it has, once it is asked to end: nobody else is answered meanwhile.
@@ -42,55 +42,6 @@ impl Docker {
         Self { place: self.place.clone(), handles: self.handles.clone(), names: self.names.moving() }
     }
 
-    /// Finishes or takes back what a run left that was killed; returns what was done.
-    ///
-    /// # Errors
-    /// Where the engine can't be reached or refuses.
-    pub async fn mend(&self) -> Result<Vec<String>, EngineError> {
-        let (moving, settled) = (self.names.moving(), self.names.settled());
-        let is_ours = |container: &bollard::models::ContainerInspectResponse| {
-            labels::is_ours(container.config.as_ref().and_then(|config| config.labels.as_ref()), &settled.network())
-        };
-        let ours = |container: Option<bollard::models::ContainerInspectResponse>| container.filter(is_ours);
-        let (holder, proxy) = (ours(self.inspect(&moving.holder()).await?), ours(self.inspect(&moving.proxy()).await?));
-        if holder.is_none() && proxy.is_none() {
-            return Ok(Vec::new());
-        }
-        let mut done = Vec::new();
-        let old = [settled.holder(), settled.proxy()];
-        let mut waiting = Vec::new();
-        for name in &old {
-            // It may have been renamed already.
-            for name in [name.clone(), Names::before(name)] {
-                waiting.extend(
-                    self.inspect(&name).await?.filter(|container| !is_ours(container)).map(|found| (name, found)),
-                );
-            }
-        }
-        let serves = waiting.iter().any(|(_, container)| is_running(container));
-        let is_taken_over =
-            holder.as_ref().is_some_and(is_running) && proxy.as_ref().is_some_and(is_running) && !serves;
-        if is_taken_over {
-            self.rename_all().await?;
-            return Ok(vec!["finished what an interrupted run had begun: the ports are bgproxy's".to_owned()]);
-        }
-        for part in [proxy, holder].iter().flatten() {
-            self.discard(&id_of(part)?).await?;
-        }
-        for (now, container) in waiting {
-            let id = id_of(&container)?;
-            if let Some(name) = old.iter().find(|name| Names::before(name) == now) {
-                self.rename(&id, name).await?;
-            }
-            if !is_running(&container) {
-                let answer = self.handles.call.start_container(&id, None::<StartContainerOptions>).await;
-                answer.map_err(|error| refusal(&format!("start {now}"), error))?;
-                done.push(format!("started {now} again, which an interrupted run had stopped"));
-            }
-        }
-        Ok(done)
-    }
-
     /// Starts a proxy beside the one that serves; it has no port, and the state that the real one will have.
     ///
     /// # Errors
@@ -104,7 +55,9 @@ impl Docker {
             raising.ensure_network().await?;
             raising.ensure_volume().await?;
             raising.load(&image).await?;
-            let body = raising.holder_body(&image, &[]);
+            let mut body = raising.holder_body(&image, &[]);
+            // The name by which containers call nginx is not the trial's: it would take requests that it can't answer yet.
+            body.networking_config = None;
             let holder = raising.start_new(&self.names.holder(), body, None).await?;
             raising.create_proxy(&image, &holder).await?;
             Ok(holder.log_driver)
@@ -149,7 +102,9 @@ impl Docker {
             Raising::new(self, &nothing, trial).take_back().await;
             let published = spec.publish.iter().map(|text| Published::parse(text)).collect::<Result<Vec<_>, _>>()?;
             let mut holder = raising.holder_body(&image, &published);
-            holder.labels.get_or_insert_default().insert(adopted::LABEL.to_owned(), adopted::label(instances));
+            let own_labels = holder.labels.get_or_insert_default();
+            own_labels.insert(adopted::LABEL.to_owned(), adopted::label(instances));
+            own_labels.insert(mend::POLICIES.to_owned(), mend::policies(recipe));
             let holder = self.create_part(&self.names.holder(), holder, &log_driver).await?;
             let holder = Started { id: holder, log_driver: log_driver.clone() };
             let body = raising.proxy_body(&image, &holder);
@@ -249,7 +204,7 @@ impl Docker {
     }
 
     /// Gives ours the names, and what had them others.
-    async fn rename_all(&self) -> Result<(), EngineError> {
+    pub(super) async fn rename_all(&self) -> Result<(), EngineError> {
         let (moving, settled) = (self.names.moving(), self.names.settled());
         for (now, wanted) in [(moving.holder(), settled.holder()), (moving.proxy(), settled.proxy())] {
             let Some(ours) = self.inspect(&now).await? else { continue };

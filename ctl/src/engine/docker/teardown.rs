@@ -17,7 +17,11 @@ const GRACE: i32 = 35;
 impl Docker {
     pub(super) async fn tear_down(&self, volumes: bool) -> Result<Vec<String>, EngineError> {
         let mut said = Vec::new();
+        let adopted = self.adopted_instances().await?;
         self.remove_containers(&mut said).await?;
+        said.extend(adopted.iter().map(|instance| {
+            format!("left {}, which was taken over: the next `up` knows nothing of how it is run", instance.name)
+        }));
         self.remove_network(&mut said).await?;
         self.remove_volume(volumes, &mut said).await?;
         self.remove_images(&mut said).await?;
