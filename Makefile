@@ -1,5 +1,5 @@
 # The two commands of the README are `make demo` and `make test`.
-.PHONY: demo test static bench soak clients fuzz
+.PHONY: demo test static bench instructions soak clients fuzz
 
 STATIC = -- -C target-feature=+crt-static
 
@@ -20,6 +20,11 @@ bench:
 	cargo build --release -p proxy
 	cargo run --release -p benches --bin swap-latency
 	cargo run --release -p benches --bin request-cost
+
+# Whether a request takes more instructions than it did; needs valgrind, and doesn't mind other work on the machine.
+instructions:
+	cargo build --release -p proxy
+	cargo run --release -p benches --bin request-instructions
 
 # Each fuzz target for so many seconds; needs nightly Rust and cargo-fuzz.
 FUZZ_SECONDS = 60

@@ -5,10 +5,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use rustls::RootCertStore;
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::{Error as PemError, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use sha2::{Digest as _, Sha256};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
@@ -146,10 +148,30 @@ impl Certificate {
         complaints
     }
 
+    /// Returns SHA-256 of the chain in hex: two of one fingerprint are the same certificate behind the same issuers.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        self.certified.cert.iter().for_each(|der| hash.update(der));
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// Returns its first name, as it is called in messages.
     pub fn title(&self) -> &str {
         self.names.first().map_or("a certificate without names", String::as_str)
     }
+}
+
+/// Returns what believes the certificates that these authorities issued.
+///
+/// # Errors
+/// Where the text has none, or one of them is no authority's.
+pub fn authorities(text: &str) -> Result<RootCertStore, CertificateError> {
+    let mut roots = RootCertStore::empty();
+    for (at, der) in CertificateDer::pem_slice_iter(text.as_bytes()).enumerate() {
+        let malformed = CertificateError::Malformed { number: at + 1 };
+        roots.add(der.map_err(|_| malformed.clone())?).map_err(|_| malformed)?;
+    }
+    if roots.is_empty() { Err(CertificateError::NoCertificate) } else { Ok(roots) }
 }
 
 fn parse<'d>(der: &'d CertificateDer<'_>) -> Option<X509Certificate<'d>> {
@@ -206,11 +228,14 @@ mod tests {
     #[test]
     fn a_chain_and_its_key_are_taken_with_the_names_in_lower_case() {
         let (made, issuer) = made(&["Shop.example.com", "*.shop.example.com", "192.0.2.7"]);
+        let alone = Certificate::read(&made.cert, &made.key).unwrap();
         let read = Certificate::read(&(made.cert + &issuer), &made.key).unwrap();
+        assert_ne!(read.fingerprint(), alone.fingerprint());
         assert_eq!(read.names, ["shop.example.com", "*.shop.example.com", "192.0.2.7"]);
         assert_eq!(read.certified.cert.len(), 2);
         assert_eq!(read.complaints(SystemTime::now()), [""; 0]);
         assert!(!format!("{read:?}").contains("key"));
+        assert_eq!(read.fingerprint().len(), 64);
     }
 
     #[test]

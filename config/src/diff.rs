@@ -38,6 +38,8 @@ impl Diff {
             ("limits.connections", a.connections != b.connections),
             ("limits.connections_per_address", a.connections_per_address != b.connections_per_address),
             ("log.access", old.log.access != new.log.access),
+            ("webhook", old.webhook != new.webhook),
+            ("acme", old.acme != new.acme),
             ("limits.header_timeout", a.header_timeout != b.header_timeout),
             ("limits.idle_timeout", a.idle_timeout != b.idle_timeout),
             ("limits.body_idle_timeout", a.body_idle_timeout != b.body_idle_timeout),

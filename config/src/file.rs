@@ -5,6 +5,10 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_spanned::Spanned;
 
+use crate::edge::file::{
+    Access, BasicAuth, Compress, HeaderChanges, OldAssets, OneOrMore, RateLimit, Redirect, Rewrite, StaticFiles, Switch,
+};
+
 /// A text and where it stands.
 pub type Text = Spanned<String>;
 /// A whole number and where it stands.
@@ -39,6 +43,12 @@ pub struct File {
     /// What is logged, and where.
     #[serde(default)]
     pub log: Log,
+    /// Who is told when the proxy acted alone.
+    #[serde(default)]
+    pub webhook: Webhook,
+    /// Where certificates come from that nobody brings.
+    #[serde(default)]
+    pub acme: Acme,
     /// Services, by name.
     #[serde(default)]
     pub services: BTreeMap<Text, Service>,
@@ -106,6 +116,48 @@ pub struct Log {
     pub access_one_in: Option<Number>,
 }
 
+/// `[webhook]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Webhook {
+    /// Where it is sent.
+    pub url: Option<Text>,
+    /// What signs it.
+    pub secret: Option<Text>,
+    /// A file of certificates that are believed besides those of the public authorities.
+    pub ca: Option<Text>,
+}
+
+/// `[acme]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Acme {
+    /// Whom the authority writes to.
+    pub email: Option<Text>,
+    /// The authority.
+    pub directory: Option<Text>,
+    /// Let's Encrypt's authority for trials.
+    pub staging: Option<Spanned<bool>>,
+    /// The name of the key that binds the account to another one.
+    pub eab_key_id: Option<Text>,
+    /// That key.
+    pub eab_hmac: Option<Text>,
+    /// The file that it stands in.
+    pub eab_hmac_file: Option<Text>,
+    /// A file of certificates that are believed besides those of the public authorities.
+    pub ca: Option<Text>,
+    /// The program that writes records of DNS, and its arguments.
+    pub dns_hook: Option<Spanned<Vec<Text>>>,
+    /// In which order ways to prove a domain are tried.
+    pub challenges: Option<Spanned<Vec<Text>>>,
+    /// Whether visitors of plain HTTP are led to https.
+    pub redirect: Option<bool>,
+    /// Who is asked whether a host that no service names may have a certificate.
+    pub on_demand: Option<Text>,
+    /// How many such hosts are given one in an hour.
+    pub on_demand_per_hour: Option<Spanned<u32>>,
+}
+
 /// `[services.NAME]`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -118,6 +170,8 @@ pub struct Service {
     pub paths: Vec<Text>,
     /// Whether the prefix is taken off.
     pub strip_path: Option<Spanned<bool>>,
+    /// `auto` or `off`.
+    pub tls: Option<Text>,
     /// Where the application listens.
     #[serde(default)]
     pub endpoints: Vec<Text>,
@@ -153,9 +207,41 @@ pub struct Options {
     pub burst: Option<Number>,
     /// Whether its requests are in the access log.
     pub access_log: Option<bool>,
+    /// Whether visitors of plain HTTP are led to https.
+    pub https_redirect: Option<bool>,
+    /// How long a browser is to remember that there is https.
+    pub hsts: Option<Text>,
+    /// Whether that is so of subdomains too.
+    pub hsts_subdomains: Option<Spanned<bool>>,
+    /// The file of the authority that issued clients' certificates.
+    pub client_ca: Option<Text>,
     /// Files of HTML, by status.
     #[serde(default)]
     pub error_pages: BTreeMap<Text, Text>,
+    /// Requests that are sent to another address.
+    pub redirects: Option<Spanned<OneOrMore<Redirect>>>,
+    /// The one host that visitors are to see.
+    pub canonical_host: Option<Text>,
+    /// Other paths for the application.
+    pub rewrite: Option<Spanned<OneOrMore<Rewrite>>>,
+    /// Changes of requests.
+    pub request_headers: Option<Spanned<HeaderChanges>>,
+    /// Changes of answers.
+    pub response_headers: Option<Spanned<HeaderChanges>>,
+    /// Whether answers have the usual fields for safety.
+    pub security_headers: Option<bool>,
+    /// Which networks may come.
+    pub access: Option<Spanned<OneOrMore<Access>>>,
+    /// Who may come with a password.
+    pub basic_auth: Option<Spanned<OneOrMore<BasicAuth>>>,
+    /// How many requests of one client are taken.
+    pub rate_limits: Option<Spanned<OneOrMore<RateLimit>>>,
+    /// Which answers are compressed.
+    pub compress: Option<Spanned<Switch<Compress>>>,
+    /// Folders whose files are served.
+    pub r#static: Option<Spanned<OneOrMore<StaticFiles>>>,
+    /// What the old version is asked for.
+    pub old_assets: Option<Spanned<OldAssets>>,
 }
 
 /// `[services.NAME.health]`.

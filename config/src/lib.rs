@@ -4,11 +4,14 @@
 //! A file becomes a configuration in the order [`load`] -> [`mod@file`] -> [`validate`] -> [`model`].
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+pub mod acme;
 pub mod admin;
+pub mod brought;
 pub mod certificate;
 pub mod defaults;
 pub mod diff;
 pub mod duration;
+pub mod edge;
 pub mod error;
 pub mod file;
 pub mod health;
@@ -23,3 +26,4 @@ pub mod settings;
 pub mod size;
 pub mod validate;
 pub mod watch;
+pub mod webhook;

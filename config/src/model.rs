@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::acme::AcmeSettings;
 use crate::admin::request::ServiceSettings;
 use crate::certificate::Certificate;
 use crate::error::Problem;
@@ -12,6 +13,7 @@ use crate::health::HealthCheck;
 use crate::name::{EndpointAddr, PathPrefix, ServiceName};
 use crate::network::Network;
 use crate::settings::{LimitSettings, LogSettings, ProxySettings};
+use crate::webhook::WebhookSettings;
 use crate::{defaults, paths};
 
 pub use crate::settings::AccessFormat;
@@ -43,6 +45,10 @@ pub struct Model {
     pub limits: Limits,
     /// What is logged, and where.
     pub log: Log,
+    /// Who is told when the proxy acted alone.
+    pub webhook: WebhookSettings,
+    /// Where certificates come from that nobody brings.
+    pub acme: AcmeSettings,
     /// What the file itself says of all that changes while the proxy runs; the fields above are what it means.
     pub settings: ProxySettings,
     /// The file's services, in the order of their names.
@@ -66,6 +72,8 @@ impl Default for Model {
             metrics: None,
             limits: Limits::default(),
             log: Log::default(),
+            webhook: WebhookSettings::default(),
+            acme: AcmeSettings::default(),
             settings: ProxySettings::default(),
             services: Vec::new(),
             files: Vec::new(),
@@ -77,7 +85,8 @@ impl Model {
     /// Returns the configuration with what the file leaves open taken from a table, and the default where neither says it.
     #[must_use]
     pub fn with(&self, table: &ProxySettings) -> Self {
-        let ProxySettings { trusted_proxies, proxy_protocol, limits, log } = self.settings.clone().or(table);
+        let ProxySettings { trusted_proxies, proxy_protocol, limits, log, webhook, acme } =
+            self.settings.clone().or(table);
         let (default, access) = (Limits::default(), Access::default());
         Self {
             trusted_proxies: trusted_proxies.unwrap_or_default(),
@@ -103,6 +112,8 @@ impl Model {
                 },
                 ..self.log.clone()
             },
+            webhook,
+            acme,
             ..self.clone()
         }
     }
@@ -130,6 +141,8 @@ impl Model {
                 access_exclude: Some(access.exclude.clone()),
                 access_one_in: Some(access.one_in),
             },
+            webhook: self.webhook.clone(),
+            acme: self.acme.clone(),
         }
     }
 }

@@ -8,6 +8,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::certificate::{self, CertificateError};
+use crate::edge::{
+    self, Access, BasicAuth, Compress, HeaderChanges, OldAssets, RateLimit, Redirect, RequestHeaders, ResponseHeaders,
+    Rewrite, StaticFiles,
+};
+use crate::name::parse_host;
+
 /// The options of a service; what is left out has its default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -36,8 +43,67 @@ pub struct ServiceOptions {
     pub burst: Option<NonZeroU32>,
     /// Whether its requests are in the access log, where there is one.
     pub access_log: bool,
+    /// Whether visitors of plain HTTP are led to https, once there is a certificate; where absent the proxy's own setting, where
+    /// certificates come by themselves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub https_redirect: Option<bool>,
+    /// How long a browser is to remember that there is https; where absent it is told nothing.
+    #[serde(with = "crate::duration::option", skip_serializing_if = "Option::is_none")]
+    pub hsts: Option<Duration>,
+    /// Whether that is so of subdomains too.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub hsts_subdomains: bool,
+    /// The certificates, in PEM, of the authority that issued clients' certificates; where there is one, others are not served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<ClientCa>,
     /// HTML pages in the place of our own, by status.
     pub error_pages: BTreeMap<StatusPattern, String>,
+    /// Requests that are sent to another address, the first that takes one first.
+    #[serde(deserialize_with = "edge::consistent", skip_serializing_if = "Vec::is_empty")]
+    pub redirects: Vec<Redirect>,
+    /// The one host that visitors are to see: those of others are sent there.
+    #[serde(deserialize_with = "host", skip_serializing_if = "Option::is_none")]
+    pub canonical_host: Option<String>,
+    /// Other paths for the application, the first that takes one first.
+    #[serde(deserialize_with = "edge::consistent", skip_serializing_if = "Vec::is_empty")]
+    pub rewrite: Vec<Rewrite>,
+    /// Changes of requests.
+    #[serde(deserialize_with = "edge::consistent", skip_serializing_if = "is_unchanged")]
+    pub request_headers: RequestHeaders,
+    /// Changes of answers.
+    #[serde(deserialize_with = "edge::consistent", skip_serializing_if = "is_unchanged")]
+    pub response_headers: ResponseHeaders,
+    /// Whether answers have the usual fields for safety, where the application does not set them.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub security_headers: bool,
+    /// Which networks may come.
+    #[serde(deserialize_with = "edge::consistent", skip_serializing_if = "Vec::is_empty")]
+    pub access: Vec<Access>,
+    /// Who may come with a password.
+    #[serde(deserialize_with = "edge::consistent", skip_serializing_if = "Vec::is_empty")]
+    pub basic_auth: Vec<BasicAuth>,
+    /// How many requests of one client are taken.
+    #[serde(deserialize_with = "edge::consistent", skip_serializing_if = "Vec::is_empty")]
+    pub rate_limits: Vec<RateLimit>,
+    /// Which answers are compressed; where absent none.
+    #[serde(deserialize_with = "edge::consistent", skip_serializing_if = "Option::is_none")]
+    pub compress: Option<Compress>,
+    /// Folders whose files are served.
+    #[serde(rename = "static", deserialize_with = "edge::consistent", skip_serializing_if = "Vec::is_empty")]
+    pub static_files: Vec<StaticFiles>,
+    /// What the old version is asked for, for a while after a flip.
+    #[serde(deserialize_with = "edge::consistent", skip_serializing_if = "Option::is_none")]
+    pub old_assets: Option<OldAssets>,
+}
+
+/// Tells whether fields stay as they are.
+fn is_unchanged(changes: &HeaderChanges) -> bool {
+    changes.is_empty()
+}
+
+fn host<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    text.map(|text| parse_host(&text).map_err(serde::de::Error::custom)).transpose()
 }
 
 impl Default for ServiceOptions {
@@ -53,7 +119,23 @@ impl Default for ServiceOptions {
             requests_per_second: None,
             burst: None,
             access_log: true,
+            https_redirect: None,
+            hsts: None,
+            hsts_subdomains: false,
+            client_ca: None,
             error_pages: BTreeMap::new(),
+            redirects: Vec::new(),
+            canonical_host: None,
+            rewrite: Vec::new(),
+            request_headers: RequestHeaders::default(),
+            response_headers: ResponseHeaders::default(),
+            security_headers: false,
+            access: Vec::new(),
+            basic_auth: Vec::new(),
+            rate_limits: Vec::new(),
+            compress: None,
+            static_files: Vec::new(),
+            old_assets: None,
         }
     }
 }
@@ -64,6 +146,33 @@ impl ServiceOptions {
         let class = StatusPattern::Class(u8::try_from(status / 100).unwrap_or(0));
         let page = self.error_pages.get(&StatusPattern::Exact(status)).or_else(|| self.error_pages.get(&class));
         page.map(String::as_str)
+    }
+}
+
+/// Certificates of authorities, in PEM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ClientCa(String);
+
+impl ClientCa {
+    /// Returns the text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for ClientCa {
+    type Error = CertificateError;
+
+    fn try_from(text: String) -> Result<Self, CertificateError> {
+        certificate::authorities(&text)?;
+        Ok(Self(text))
+    }
+}
+
+impl From<ClientCa> for String {
+    fn from(ca: ClientCa) -> Self {
+        ca.0
     }
 }
 
@@ -142,7 +251,12 @@ mod tests {
         assert!(text.contains(r#""request_bytes":"50MiB""#) && text.contains(r#""5xx":"#), "{text}");
         assert_eq!(serde_json::from_str::<ServiceOptions>(&text).unwrap(), options);
         assert_eq!(serde_json::from_str::<ServiceOptions>("{}").unwrap(), ServiceOptions::default());
-        for wrong in [r#"{"stiky":true}"#, r#"{"response_timeout":"0s"}"#, r#"{"connect_timeout":"9000y"}"#] {
+        for wrong in [
+            r#"{"stiky":true}"#,
+            r#"{"response_timeout":"0s"}"#,
+            r#"{"connect_timeout":"9000y"}"#,
+            r#"{"client_ca":"x"}"#,
+        ] {
             assert!(serde_json::from_str::<ServiceOptions>(wrong).is_err(), "{wrong}");
         }
     }

@@ -15,6 +15,8 @@ pub const ENV_HOST: &str = "BGCTL_HOST";
 pub const ENV_DOCKER_HOST: &str = "DOCKER_HOST";
 /// Docker's own: the context's name.
 pub const ENV_DOCKER_CONTEXT: &str = "DOCKER_CONTEXT";
+/// systemd's own: the socket on which a service says that it serves.
+pub const ENV_NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 /// Set and not empty: no colour (no-color.org).
 pub const ENV_NO_COLOR: &str = "NO_COLOR";
 

@@ -11,9 +11,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::acme::AcmeSettings;
 use crate::duration;
 use crate::name::PathPrefix;
 use crate::network::Network;
+use crate::webhook::WebhookSettings;
 
 /// What `limits.connections` and `limits.connections_per_address` take.
 pub const CONNECTIONS: RangeInclusive<usize> = 1..=1_000_000;
@@ -38,6 +40,12 @@ pub struct ProxySettings {
     /// `[log]`.
     #[serde(skip_serializing_if = "LogSettings::is_empty")]
     pub log: LogSettings,
+    /// `[webhook]`.
+    #[serde(skip_serializing_if = "WebhookSettings::is_empty")]
+    pub webhook: WebhookSettings,
+    /// `[acme]`.
+    #[serde(skip_serializing_if = "AcmeSettings::is_empty")]
+    pub acme: AcmeSettings,
 }
 
 /// The limits among them.
@@ -129,6 +137,8 @@ impl ProxySettings {
                 access_exclude: self.log.access_exclude.or(below.log.access_exclude),
                 access_one_in: self.log.access_one_in.or(below.log.access_one_in),
             },
+            webhook: self.webhook.or(below.webhook),
+            acme: self.acme.or(below.acme),
         }
     }
 
@@ -185,10 +195,17 @@ impl ProxySettings {
                 return Err(format!("`{key}` is longer than a day"));
             }
         }
-        match &self.log.access_file {
-            Some(file) if !file.is_absolute() => Err("`log.access_file` is not an absolute path".to_owned()),
-            _ => Ok(()),
+        for (key, file) in [
+            ("log.access_file", &self.log.access_file),
+            ("webhook.ca", &self.webhook.ca),
+            ("acme.ca", &self.acme.ca),
+            ("acme.eab_hmac_file", &self.acme.eab_hmac_file),
+        ] {
+            if file.as_ref().is_some_and(|file| !file.is_absolute()) {
+                return Err(format!("`{key}` is not an absolute path"));
+            }
         }
+        self.acme.contradiction().map_or(Ok(()), |wrong| Err(wrong.what.to_owned()))
     }
 }
 
@@ -235,6 +252,7 @@ mod tests {
             (r#"{"limits":{"connections":0}}"#, "`limits.connections` is 0: it goes from 1 to 1000000"),
             (r#"{"limits":{"idle_timeout":"2days"}}"#, "`limits.idle_timeout` is longer than a day"),
             (r#"{"log":{"access_file":"access.log"}}"#, "`log.access_file` is not an absolute path"),
+            (r#"{"webhook":{"ca":"ca.pem"}}"#, "`webhook.ca` is not an absolute path"),
             (r#"{"log":{"access_one_in":0}}"#, "`log.access_one_in` is 0: it goes from 1 to 1000000"),
         ] {
             assert_eq!(read(text).check().unwrap_err(), wanted);

@@ -11,6 +11,7 @@ use config::admin::request::{
 };
 use config::admin::response::{self, Flipped, Paused, ServiceStatus, Status, Version};
 use config::admin::{AdminError, BODY_BYTES, Call, ErrorCode, Event, LEASE_HEADER, Verb};
+use config::brought::{Brought, CertificateName};
 use config::name::ServiceName;
 use config::settings::ProxySettings;
 use http::{Request, Response, header};
@@ -283,6 +284,15 @@ impl Client {
     /// As of every call.
     pub async fn put_proxy(&mut self, at: Match, settings: &ProxySettings) -> Result<(), Error> {
         self.request(Call::PutProxy, Some(at), Some(settings)).await?.collect_answer().await.map(drop)
+    }
+
+    /// Brings a certificate, which is shown from the next handshake on.
+    ///
+    /// # Errors
+    /// As of every call.
+    pub async fn put_certificate(&mut self, name: &CertificateName, brought: &Brought) -> Result<(), Error> {
+        let call = Call::PutCertificate(name.clone());
+        self.request(call, None, Some(brought)).await?.collect_answer().await.map(drop)
     }
 
     /// Returns the metrics, in Prometheus' text form.

@@ -23,6 +23,7 @@ Every day:
 Set up:
   up           Make sure that the proxy runs
   init         Write a commented bluegreen.toml
+  import-nginx Write the bluegreen.toml that is equal to an nginx configuration
   check        Validate a configuration file
   apply        Send routes and settings of the file to the running proxy
   doctor       What is wrong with this host, and the line that mends it
@@ -89,6 +90,7 @@ pub enum Command {
     Prune(commands::prune::Prune),
     Plan(commands::plan::Plan),
     Init(commands::init::Init),
+    ImportNginx(commands::import_nginx::ImportNginx),
     Schema(commands::schema::Schema),
     Top(commands::top::Top),
     Verify(commands::verify::Verify),
@@ -117,6 +119,7 @@ impl Command {
                 | Self::DemoUptimer(_)
                 | Self::Check(_)
                 | Self::Init(_)
+                | Self::ImportNginx(_)
                 | Self::Schema(_)
                 | Self::Completions(_)
                 | Self::Man(_)

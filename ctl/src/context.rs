@@ -14,6 +14,7 @@ use crate::error::{Error, Kind};
 use crate::global::{EngineKind, Global};
 use crate::interrupt::Interrupt;
 use crate::ui::Ui;
+use crate::way::Way;
 
 /// What every command shares.
 pub struct Context<'a> {
@@ -23,7 +24,7 @@ pub struct Context<'a> {
     pub ui: &'a Ui,
     /// Ctrl-C and its kin.
     pub interrupt: Interrupt,
-    /// Its part in a deployment to several hosts.
+    /// Its part in a deployment to several hosts or of several services.
     pub(crate) together: Option<Party>,
     engine: OnceCell<Arc<Engine>>,
 }
@@ -34,14 +35,15 @@ impl<'a> Context<'a> {
         Self { global, ui, interrupt, together: None, engine: OnceCell::new() }
     }
 
-    /// Returns the context of one host of several, which flips when all do.
-    pub(crate) fn on<'u>(&self, host: &str, ui: &'u Ui, party: Party) -> Context<'u> {
+    /// Returns the context of one host or service of several, which flips when all do.
+    pub(crate) fn within<'u>(&self, host: Option<&str>, ui: &'u Ui, party: Party) -> Context<'u> {
         Context { together: Some(party), ..self.alone_on(host, ui) }
     }
 
-    /// Returns the context of one host of several, by itself.
-    pub(crate) fn alone_on<'u>(&self, host: &str, ui: &'u Ui) -> Context<'u> {
-        Context::new(Global { host: Some(host.to_owned()), ..self.global.clone() }, ui, self.interrupt.clone())
+    /// Returns the context of one of several, by itself; without a host on that of this run.
+    pub(crate) fn alone_on<'u>(&self, host: Option<&str>, ui: &'u Ui) -> Context<'u> {
+        let host = host.map(str::to_owned).or_else(|| self.global.host.clone());
+        Context::new(Global { host, ..self.global.clone() }, ui, self.interrupt.clone())
     }
 
     /// Returns the engine, connecting to it at the first call.
@@ -134,24 +136,17 @@ impl<'a> Context<'a> {
 
     /// Returns the words that lead back, for hints: `bgctl rollback shop`, with the options that name the place.
     pub fn line(&self, command: &str, service: &ServiceName) -> String {
-        let mut line = format!("bgctl {command} {service}");
-        let Global { host, admin, engine, gateway, target, .. } = &self.global;
-        if let Some(host) = host {
-            line += &format!(" --host {host}");
-        }
-        if let Some(admin) = admin {
-            line += &format!(" --admin {}", admin.display());
-        }
-        if let Some(target) = target {
-            line += &format!(" --target {target}");
-        }
-        if *engine == Some(EngineKind::Process) {
-            line += " --engine process";
-        }
-        if let Some(gateway) = gateway {
-            line += &format!(" --gateway {gateway}");
-        }
-        line
+        self.way().line(&format!("bgctl {command} {service}"))
+    }
+
+    /// The same of a command that is told more than the service: `bgctl canary shop 10`.
+    pub fn line_with(&self, command: &str, service: &ServiceName, more: &str) -> String {
+        self.way().line(&format!("bgctl {command} {service} {more}"))
+    }
+
+    /// Returns the options that lead back to where this run works.
+    pub fn way(&self) -> Way {
+        Way::of(&self.global)
     }
 
     /// Returns the way to the proxy, for what connects by itself.

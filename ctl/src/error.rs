@@ -6,6 +6,7 @@ use config::admin::{AdminError, ErrorCode};
 
 use crate::admin;
 use crate::engine::EngineError;
+use crate::way::Way;
 
 /// The code that the program ends with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,6 +147,15 @@ impl Error {
         self
     }
 
+    /// Returns the same with commands that lead to where the run works, for what is not printed as words.
+    #[must_use]
+    pub fn led(mut self, way: &Way) -> Self {
+        let complete = |line: &mut String| *line = way.complete(line).into_owned();
+        complete(&mut self.message);
+        self.details.iter_mut().chain(&mut self.hints).for_each(complete);
+        self
+    }
+
     /// Splits a text whose later lines begin with `hint: `, as engines write theirs.
     fn from_text(kind: Kind, text: &str) -> Self {
         let mut lines = text.lines();
@@ -196,9 +206,10 @@ impl From<AdminError> for Error {
             | ErrorCode::EmptySlot
             | ErrorCode::SlotIsLive
             | ErrorCode::NothingToRollBack
+            | ErrorCode::NotNow
             | ErrorCode::Superseded => Kind::NoFlip,
             ErrorCode::NotHealthy => Kind::Unhealthy,
-            ErrorCode::Locked => Kind::Locked,
+            ErrorCode::Locked | ErrorCode::HandingOver => Kind::Locked,
             ErrorCode::NotSaved => Kind::Unreachable,
         };
         let failure = Self::new(kind, error.message);

@@ -15,12 +15,16 @@ pub mod deploy;
 pub mod engine;
 pub mod error;
 pub mod global;
+mod import;
 pub mod interrupt;
+mod mask;
+mod nginx;
 pub mod top;
 
 mod traffic;
 pub mod transfer;
 pub mod ui;
+pub mod way;
 
 use std::ffi::OsString;
 
@@ -31,6 +35,21 @@ use crate::context::Context;
 use crate::error::{Error, ExitCode};
 use crate::interrupt::Interrupt;
 use crate::ui::{Tone, Ui};
+use crate::way::Way;
+
+/// A deployment is a deep chain of steps that wait for one another, and a build without optimisation keeps room for each of them.
+/// What is not used of it is no memory.
+const STACK_BYTES: usize = 64 * 1024 * 1024;
+
+/// Runs the command line of this process, on a thread with room for its deepest chain of steps.
+pub fn program() -> std::process::ExitCode {
+    let run = || run(std::env::args_os(), &Ui::terminal()).into();
+    match std::thread::Builder::new().name("bgctl".to_owned()).stack_size(STACK_BYTES).spawn(run) {
+        // What a panic says was said where it happened.
+        Ok(thread) => thread.join().unwrap_or(std::process::ExitCode::from(101)),
+        Err(_) => run(),
+    }
+}
 
 /// Runs a command line, the program's name first, and returns the exit code.
 ///
@@ -71,6 +90,7 @@ pub async fn run_inside(args: impl IntoIterator<Item = OsString>, ui: &Ui) -> Ex
             }
         }
     }
+    ui.set_way(Way::of(&global));
     let context = Context::new(global, ui, Interrupt::listen());
     match dispatch(command, &context).await {
         Ok(code) => code,
@@ -100,7 +120,7 @@ async fn dispatch(command: Command, context: &Context<'_>) -> Result<ExitCode, E
         Command::Up(args) => args.run(context).await,
         Command::Switch(args) => args.run(context).await,
         Command::Deploy(args) => args.run(context).await,
-        Command::Rollback(args) => args.run(context).await,
+        Command::Rollback(args) => commands::everywhere::rollback(context, args).await,
         Command::Route(args) => args.run(context).await,
         Command::Recover(args) => args.run(context).await,
         Command::Scale(args) => args.run(context).await,
@@ -143,6 +163,7 @@ async fn dispatch_plain(command: Command, context: &Context<'_>) -> Result<ExitC
         Command::Prune(args) => args.run(context).await,
         Command::Plan(args) => args.run(context).await,
         Command::Init(args) => args.run(context).await,
+        Command::ImportNginx(args) => args.run(context).await,
         Command::Schema(args) => args.run(context).await,
         Command::Top(args) => args.run(context).await,
         Command::Completions(args) => args.run(context, Cli::command()).await,

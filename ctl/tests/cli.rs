@@ -155,6 +155,35 @@ fn an_engine_that_does_not_answer_is_exit_8() {
     assert_eq!(output.status.code(), Some(8), "{}", text(&output.stderr));
 }
 
+/// An engine that is older than any that is spoken to: what it speaks and what is needed, and exit 8.
+#[test]
+fn an_engine_of_an_old_api_is_exit_8_and_says_what_is_needed() {
+    use std::io::{Read as _, Write as _};
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("docker.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            // One read takes the head of a request without a body.
+            let mut head = [0; 4096];
+            let asked = stream.read(&mut head).unwrap_or_default();
+            let body = "{\"Version\":\"1.12.6\",\"ApiVersion\":\"1.24\",\"MinAPIVersion\":\"1.12\"}";
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nApi-Version: 1.24\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                body.len()
+            );
+            if asked > 0 && stream.write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+        }
+    });
+    let output = bgctl(&["--host", &format!("unix://{}", socket.display()), "status"]);
+    let talk = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(8), "{talk}");
+    assert!(talk.contains("speaks API 1.24 at most, and 1.40 (Docker 19.03) is needed"), "{talk}");
+}
+
 #[test]
 fn a_failure_is_a_report_in_the_json_tone() {
     let output = bgctl(&["--json", "--admin", "/nonexistent/admin.sock", "route", "shop", "--to", "127.0.0.1:1"]);

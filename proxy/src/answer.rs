@@ -10,8 +10,11 @@ use tokio::time::Sleep;
 
 use crate::client::Serving;
 use crate::clock;
+use crate::compress::Compressor;
+use crate::edge::Passed;
 use crate::error::{Error, Side};
 use crate::event_stream::EventStream;
+use crate::files::Reading;
 use crate::telemetry::counters::Ended;
 use crate::telemetry::record::Record;
 use crate::upstream::answering::Answering;
@@ -24,6 +27,8 @@ pub(crate) struct AnswerBody {
     serving: Option<Serving>,
     /// Writes the access log's line at its end.
     record: Option<Box<Record>>,
+    /// What rules want held until then.
+    passed: Option<Box<Passed>>,
 }
 
 enum Content {
@@ -31,6 +36,17 @@ enum Content {
     Bytes(Bytes),
     /// Streamed from an application.
     Upstream(Upstream),
+    /// Out of a file.
+    File(Box<Reading>),
+    /// One of these, compressed.
+    Compressed(Box<Compressed>),
+}
+
+struct Compressed {
+    compressor: Compressor,
+    content: Content,
+    /// What was given of it.
+    bytes: u64,
 }
 
 struct Upstream {
@@ -92,6 +108,10 @@ impl Drop for Upstream {
         if !self.counted && !self.answering.is_finished() && is_cut {
             self.claim.tally(Tally::Cut);
         }
+        if std::thread::panicking() {
+            // Whatever its head said, its visitor has half an answer.
+            self.meter.status = 500;
+        }
         self.claim.end(self.meter.ended());
     }
 }
@@ -99,7 +119,26 @@ impl Drop for Upstream {
 impl AnswerBody {
     /// Returns a body that was made here.
     pub(crate) fn bytes(bytes: impl Into<Bytes>) -> Self {
-        Self { content: Content::Bytes(bytes.into()), serving: None, record: None }
+        Self { content: Content::Bytes(bytes.into()), serving: None, record: None, passed: None }
+    }
+
+    /// Holds what rules count until the body has ended.
+    #[must_use]
+    pub(crate) fn let_in(mut self, passed: Option<Box<Passed>>) -> Self {
+        self.passed = passed;
+        self
+    }
+
+    /// Returns the body of an answer out of a file.
+    pub(crate) fn file(reading: Reading) -> Self {
+        Self { content: Content::File(Box::new(reading)), serving: None, record: None, passed: None }
+    }
+
+    /// Compresses it on the way.
+    #[must_use]
+    pub(crate) fn compressed(self, compressor: Compressor) -> Self {
+        let compressed = Compressed { compressor, content: self.content, bytes: 0 };
+        Self { content: Content::Compressed(Box::new(compressed)), ..self }
     }
 
     /// Holds the guard until the body has ended.
@@ -129,6 +168,7 @@ impl AnswerBody {
             }),
             serving: None,
             record: None,
+            passed: None,
         }
     }
 
@@ -231,6 +271,33 @@ impl Events {
     }
 }
 
+impl Content {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match self {
+            Self::Bytes(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Bytes(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Upstream(upstream) => upstream.poll_frame(cx),
+            Self::File(reading) => reading.poll_piece(cx).map(|piece| piece.map(|piece| piece.map(Frame::data))),
+            Self::Compressed(compressed) => compressed.poll_frame(cx),
+        }
+    }
+}
+
+impl Compressed {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let Self { compressor, content, bytes } = self;
+        let polled = compressor.poll_frame(cx, |cx| content.poll_frame(cx));
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            *bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+        }
+        // What is counted is what the client is sent.
+        if let Content::Upstream(upstream) = content {
+            upstream.meter.bytes = *bytes;
+        }
+        polled
+    }
+}
+
 impl Body for AnswerBody {
     type Data = Bytes;
     type Error = Error;
@@ -239,11 +306,7 @@ impl Body for AnswerBody {
         if let Some(serving) = &self.serving {
             serving.asks_for_more();
         }
-        let polled = match &mut self.content {
-            Content::Bytes(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Content::Bytes(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Content::Upstream(upstream) => upstream.poll_frame(cx),
-        };
+        let polled = self.content.poll_frame(cx);
         if let Some(record) = &mut self.record {
             match &polled {
                 Poll::Ready(Some(Ok(frame))) => record.sends(frame.data_ref().map_or(0, Bytes::len)),
@@ -258,6 +321,8 @@ impl Body for AnswerBody {
         match &self.content {
             Content::Bytes(bytes) => bytes.is_empty(),
             Content::Upstream(upstream) => upstream.is_over || upstream.answering.is_finished(),
+            Content::File(reading) => reading.remaining() == 0,
+            Content::Compressed(compressed) => compressed.compressor.is_finished(),
         }
     }
 
@@ -268,6 +333,8 @@ impl Body for AnswerBody {
                 Some(left) => SizeHint::with_exact(left),
                 None => SizeHint::default(),
             },
+            Content::File(reading) => SizeHint::with_exact(reading.remaining()),
+            Content::Compressed(_) => SizeHint::default(),
         }
     }
 }

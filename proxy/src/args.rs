@@ -35,8 +35,12 @@ pub enum Command {
     },
     /// Do nothing until SIGTERM: holds a network namespace open
     Hold,
-    /// Hand the sockets to a new process (not there yet)
-    Upgrade,
+    /// Start this program in the place of the running proxy, which hands it everything: no request fails by it
+    Upgrade {
+        /// The successor's command line; where nothing but `--admin` is given, that of the running proxy
+        #[command(flatten)]
+        serve: Serve,
+    },
 }
 
 /// How to serve.
@@ -60,6 +64,9 @@ pub struct Serve {
     /// Worker threads [default: one a core]
     #[arg(long, value_name = "N")]
     pub workers: Option<NonZeroUsize>,
+    /// Take over from the proxy that uses the state folder, where one runs; else just start
+    #[arg(long)]
+    pub take_over: bool,
     /// Check the configuration and exit: 0 where it is good, else 1
     #[arg(long)]
     pub check: bool,
@@ -86,7 +93,25 @@ impl Serve {
             admin: self.admin.clone().unwrap_or_else(|| model.admin.clone()),
             state: self.state.clone().unwrap_or_else(|| model.state.clone()),
             workers: self.workers.map_or_else(|| model.workers.count(), NonZeroUsize::get),
+            takes_over: self.take_over,
+            program: None,
         }
+    }
+
+    /// Returns the flags as they would be typed, but for those that are no part of how to serve; empty where none is given.
+    pub fn arguments(&self) -> Vec<String> {
+        let Self { config, listen, listen_tls, admin, state, workers, take_over: _, check: _ } = self;
+        let path = |flag: &str, path: &Option<PathBuf>| {
+            path.iter().flat_map(|path| [flag.to_owned(), path.display().to_string()]).collect::<Vec<_>>()
+        };
+        let addresses = |flag: &str, all: &[SocketAddr]| {
+            all.iter().flat_map(|address| [flag.to_owned(), address.to_string()]).collect::<Vec<_>>()
+        };
+        let workers = workers.iter().flat_map(|workers| ["--workers".to_owned(), workers.to_string()]);
+        let serve = [path("--config", config), path("--state", state)];
+        let listen = [addresses("--listen", listen), addresses("--listen-tls", listen_tls)];
+        let rest: Vec<String> = serve.into_iter().chain(listen).flatten().chain(workers).collect();
+        if rest.is_empty() { rest } else { [path("--admin", admin), rest].concat() }
     }
 }
 
@@ -115,7 +140,16 @@ mod tests {
     }
 
     #[test]
+    fn flags_can_be_typed_again() {
+        let words = ["--admin", "/a", "--config", "/c", "--state", "/s", "--listen", "127.0.0.1:1", "--workers", "2"];
+        let serve = parse(&words).serve;
+        assert_eq!(serve.arguments(), words);
+        assert!(parse(&["--admin", "/a"]).serve.arguments().is_empty());
+    }
+
+    #[test]
     fn subcommands_are_known() {
+        assert!(matches!(parse(&["upgrade", "--admin", "/a"]).command, Some(Command::Upgrade { .. })));
         assert!(matches!(parse(&["relay", "--admin", "/a"]).command, Some(Command::Relay { admin: Some(_) })));
         assert!(matches!(parse(&["hold"]).command, Some(Command::Hold)));
         assert!(Args::try_parse_from(["bgproxy", "--check", "hold"]).is_err());

@@ -15,6 +15,7 @@ use crate::client::{Client, ClientStream, HTTP2_PREFACE, Order};
 use crate::clock;
 use crate::service::Service;
 use crate::socket::{Port, Socket};
+use crate::tls::Shaken;
 use crate::worker::Worker;
 use crate::{http2, proxy_header, tls, upgrade};
 
@@ -66,7 +67,7 @@ async fn learn_client(stream: &mut TcpStream, client: &Client) -> bool {
         loop {
             match client.poll_order(cx) {
                 Some(Order::Drop | Order::Finish) => return Poll::Ready(None),
-                Some(Order::Look | Order::Park) => {}
+                Some(Order::Look | Order::Park | Order::Retire) => {}
                 None => return header.as_mut().poll(cx).map(Some),
             }
         }
@@ -99,15 +100,16 @@ async fn shake_hands(stream: TcpStream, client: &Client, worker: &Worker) -> Opt
         loop {
             match client.poll_order(cx) {
                 Some(Order::Drop | Order::Finish) => return Poll::Ready(None),
-                Some(Order::Look | Order::Park) => {}
+                Some(Order::Look | Order::Park | Order::Retire) => {}
                 None => return shaken.as_mut().poll(cx).map(Some),
             }
         }
     })
     .await?;
     match outcome {
-        Ok(stream) => {
+        Ok(Shaken { stream, guard }) => {
             client.is_within_tls();
+            guard.into_iter().for_each(|guard| client.is_guarded(guard));
             let spoken = if tls::is_http2(&stream) { Spoken::Http2 } else { Spoken::Http1 };
             Some((Socket::Tls(Box::new(stream)), spoken))
         }
@@ -125,7 +127,7 @@ async fn wait_parked(stream: &Socket, client: &Client) -> bool {
         loop {
             match client.poll_order(cx) {
                 Some(Order::Drop | Order::Finish) => return Poll::Ready(false),
-                Some(Order::Look | Order::Park) => {}
+                Some(Order::Look | Order::Park | Order::Retire) => {}
                 None => return stream.poll_read_ready(cx).map(|_| true),
             }
         }
@@ -160,6 +162,7 @@ async fn serve_http(stream: ClientStream, client: &Rc<Client>, worker: &Rc<Worke
         .keep_alive(!client.is_finishing())
         .serve_connection(TokioIo::new(stream), service);
     let mut is_parked = false;
+    let mut is_complete = false;
     let ended = poll_fn(|cx| {
         loop {
             match client.poll_order(cx) {
@@ -170,11 +173,18 @@ async fn serve_http(stream: ClientStream, client: &Rc<Client>, worker: &Rc<Worke
                     is_parked = true;
                     Pin::new(&mut http).graceful_shutdown();
                 }
-                // Polling the answer is looking at its run.
-                Some(Order::Look | Order::Park) => {}
+                // Polling the answer is looking at its run; an answer that ends the connection says so itself.
+                Some(Order::Look | Order::Park | Order::Retire) => {}
                 None => {
                     return match clock::turn(|| http.poll_without_shutdown(cx)) {
+                        // It may be over for hyper while the client has not taken the end of an answer, which only hyper's
+                        // own shutdown waits for; a poll more writes more of it, and begins nothing.
+                        Poll::Ready(Ok(())) if client.is_write_blocked() => {
+                            is_complete = true;
+                            Poll::Pending
+                        }
                         Poll::Ready(Ok(())) => Poll::Ready(Ended::Complete),
+                        Poll::Ready(Err(_)) if is_complete => Poll::Ready(Ended::Dropped),
                         Poll::Ready(Err(_)) => Poll::Ready(Ended::Broken),
                         Poll::Pending if client.awaits_room() => Poll::Ready(Ended::Crowded),
                         Poll::Pending => Poll::Pending,

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use config::model::{Listen, Model};
 use tokio::sync::mpsc;
 
+use crate::belongings::Belongings;
 use crate::listener;
 use crate::socket::Port;
 
@@ -20,7 +21,7 @@ pub(crate) struct Closed {
     pub(crate) source: io::Error,
 }
 
-/// For each address, a socket for each worker.
+/// For each address, a socket for each worker at least.
 pub(crate) type Sockets = Vec<Vec<TcpListener>>;
 
 /// Opens doors of workers that run already.
@@ -31,6 +32,10 @@ pub(crate) struct Doors {
     pub(crate) workers: Vec<mpsc::UnboundedSender<Door>>,
     /// They are open already.
     pub(crate) are_open: bool,
+    /// What the process before us had open for TLS, until the start is over.
+    pub(crate) inherited: Vec<Door>,
+    /// Where every socket is kept for a successor.
+    pub(crate) belongings: Belongings,
 }
 
 impl Doors {
@@ -38,18 +43,34 @@ impl Doors {
     ///
     /// # Errors
     /// The first address that is not to be had.
-    pub(crate) fn bind(&self, model: &Model) -> Result<Sockets, Closed> {
+    pub(crate) fn bind(&mut self, model: &Model) -> Result<Sockets, Closed> {
         match wanted(&self.asked, model) {
-            Some(listen) if !self.are_open => bind(&listen, Port::Tls, self.workers.len()),
+            Some(listen) if !self.are_open => bind(&listen, Port::Tls, self.workers.len(), &mut self.inherited),
             _ => Ok(Sockets::new()),
         }
+    }
+
+    /// As [`Doors::bind`], whether or not there is something to show yet.
+    ///
+    /// # Errors
+    /// The first address that is not to be had.
+    pub(crate) fn bind_any(&mut self, model: &Model) -> Result<Sockets, Closed> {
+        if self.are_open {
+            return Ok(Sockets::new());
+        }
+        let listen = wanted(&self.asked, model).unwrap_or(Listen::Default);
+        bind(&listen, Port::Tls, self.workers.len(), &mut self.inherited)
     }
 
     /// Gives the sockets to the workers, and returns their addresses.
     pub(crate) fn open(&mut self, sockets: Sockets) -> Vec<SocketAddr> {
         let addresses = addresses(&sockets);
         self.are_open |= !sockets.is_empty();
-        for (socket, worker) in sockets.into_iter().flat_map(|group| group.into_iter().zip(&self.workers)) {
+        for (socket, worker) in sockets.into_iter().flat_map(|group| group.into_iter().zip(self.workers.iter().cycle()))
+        {
+            if let Err(error) = self.belongings.keep_door(Port::Tls, &socket) {
+                tracing::warn!(%error, "a socket can't be kept for a successor, which will have to open it anew");
+            }
             // A worker that is gone is the process that ends.
             drop(worker.send((Port::Tls, socket)));
         }
@@ -66,18 +87,22 @@ pub(crate) fn wanted(asked: &[SocketAddr], model: &Model) -> Option<Listen> {
     }
 }
 
-/// Binds every address.
+/// Binds every address, but for what was inherited and is taken up: a socket that has connections in its queue is never closed.
 ///
 /// # Errors
 /// The first that is not to be had.
-pub(crate) fn bind(listen: &Listen, port: Port, workers: usize) -> Result<Sockets, Closed> {
+pub(crate) fn bind(listen: &Listen, port: Port, workers: usize, inherited: &mut Vec<Door>) -> Result<Sockets, Closed> {
     let usual = match port {
         Port::Plain => 80,
         Port::Tls => 443,
     };
     let mut sockets = Vec::new();
     for address in listen.addresses(usual) {
-        match listener::bind(address, workers) {
+        let bound = match take_up(inherited, port, address) {
+            (_, none) if none.is_empty() => listener::bind(address, workers),
+            (has, group) => listener::add(has, group, workers),
+        };
+        match bound {
             Ok(group) => sockets.push(group),
             Err(error) if *listen == Listen::Default && address.is_ipv6() && listener::is_without_ipv6(&error) => {
                 tracing::warn!(%address, "this host has no IPv6, so it is not listened on");
@@ -86,6 +111,22 @@ pub(crate) fn bind(listen: &Listen, port: Port, workers: usize) -> Result<Socket
         }
     }
     Ok(sockets)
+}
+
+/// Takes the inherited sockets of an address, and returns them with the address that they have.
+fn take_up(inherited: &mut Vec<Door>, port: Port, wanted: SocketAddr) -> (SocketAddr, Vec<TcpListener>) {
+    // Where the port is left open there may be several, and the first one is as good as any.
+    let has = |(spoken, socket): &Door| socket.local_addr().ok().filter(|has| *spoken == port && is_of(*has, wanted));
+    let Some(address) = inherited.iter().find_map(has) else { return (wanted, Vec::new()) };
+    let (group, rest) = std::mem::take(inherited).into_iter().partition(|door| has(door) == Some(address));
+    *inherited = rest;
+    let group: Vec<Door> = group;
+    (address, group.into_iter().map(|(_, socket)| socket).collect())
+}
+
+/// Tells whether a socket that has an address is the one for a wanted address, whose port may be left open.
+pub(crate) fn is_of(has: SocketAddr, wanted: SocketAddr) -> bool {
+    has == wanted || (wanted.port() == 0 && has.ip() == wanted.ip())
 }
 
 /// Returns the addresses of bound sockets.

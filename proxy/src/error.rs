@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 
 /// Who caused an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +41,21 @@ pub(crate) enum Error {
         /// How long to wait for the next.
         wait: Duration,
     },
+    /// The client's network may not come.
+    #[error("the client's network may not come here")]
+    Denied,
+    /// A name and a password are asked for, and none that is right came.
+    #[error("no name with its password came")]
+    Unauthorized {
+        /// What the client is told to bring.
+        challenge: HeaderValue,
+    },
+    /// So many passwords wait to be looked at that this one can't.
+    #[error("too many passwords wait to be looked at")]
+    PasswordsBusy,
+    /// The connection's handshake was for another host, or without a certificate that this service asks for.
+    #[error("the connection was made for another host, or without the certificate that this one asks for")]
+    Misdirected,
     /// A method or coding that a reverse proxy doesn't serve.
     #[error("not implemented: {0}")]
     NotImplemented(&'static str),
@@ -77,6 +92,21 @@ pub(crate) enum Error {
     /// The application was silent for too long.
     #[error("the application did not answer in time")]
     Silent,
+    /// An answer was to be compressed, and that failed halfway.
+    #[error("the answer could not be compressed")]
+    NotCoded,
+    /// No file is there, and the application is not asked.
+    #[error("there is no such file")]
+    NoFile,
+    /// A file is asked for by another method than those that read it.
+    #[error("a file is only read")]
+    OnlyRead,
+    /// A file may not be read by us.
+    #[error("the file may not be read")]
+    Forbidden,
+    /// The disk fails, or a file changes while it is sent.
+    #[error("the file can't be read")]
+    NotRead(#[source] io::Error),
     /// The drain deadline ended the request.
     #[error("the version that served this request was switched off")]
     CutOff,
@@ -91,12 +121,24 @@ impl Error {
             | Self::TooManyFields
             | Self::BodyOverLimit
             | Self::TooManyRequests { .. }
+            | Self::Denied
+            | Self::Unauthorized { .. }
+            | Self::OnlyRead
+            | Self::Forbidden
+            | Self::Misdirected
             | Self::NotImplemented(_)
             | Self::RequestBody(_) => Side::Client,
             Self::Connect { .. } | Self::Broken(_) | Self::Malformed(_) | Self::Silent => Side::Upstream,
-            Self::NotKept(_) | Self::NoRoute | Self::NoVersion | Self::Paused | Self::Maintenance(_) | Self::CutOff => {
-                Side::Us
-            }
+            Self::NotKept(_)
+            | Self::PasswordsBusy
+            | Self::NoRoute
+            | Self::NoVersion
+            | Self::Paused
+            | Self::Maintenance(_)
+            | Self::NotCoded
+            | Self::NoFile
+            | Self::NotRead(_)
+            | Self::CutOff => Side::Us,
         }
     }
 
@@ -108,11 +150,19 @@ impl Error {
             Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyOverLimit => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooManyRequests { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Denied | Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::Unauthorized { .. } => StatusCode::UNAUTHORIZED,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
-            Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::NoVersion | Self::NotKept(_) | Self::Paused | Self::Maintenance(_) | Self::CutOff => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::NoRoute | Self::NoFile => StatusCode::NOT_FOUND,
+            Self::OnlyRead => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NotCoded | Self::NotRead(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::NoVersion
+            | Self::NotKept(_)
+            | Self::PasswordsBusy
+            | Self::Paused
+            | Self::Maintenance(_)
+            | Self::CutOff => StatusCode::SERVICE_UNAVAILABLE,
             Self::Connect { .. } | Self::Broken(_) | Self::Malformed(_) => StatusCode::BAD_GATEWAY,
             Self::Silent => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -128,12 +178,21 @@ impl Error {
             | Self::NotImplemented(_)
             | Self::RequestBody(_)
             | Self::NotKept(_)
+            | Self::NotCoded
+            | Self::NotRead(_)
             | Self::CutOff => true,
             Self::NoRoute
+            | Self::NoFile
+            | Self::OnlyRead
+            | Self::Forbidden
+            | Self::Misdirected
             | Self::NoVersion
             | Self::Paused
             | Self::Maintenance(_)
             | Self::TooManyRequests { .. }
+            | Self::Denied
+            | Self::Unauthorized { .. }
+            | Self::PasswordsBusy
             | Self::Connect { .. }
             | Self::Broken(_)
             | Self::Malformed(_)
@@ -155,6 +214,10 @@ mod tests {
             (Error::BodyOverLimit, 413),
             (Error::TooManyFields, 431),
             (Error::TooManyRequests { wait: Duration::ZERO }, 429),
+            (Error::Denied, 403),
+            (Error::Unauthorized { challenge: HeaderValue::from_static("Basic") }, 401),
+            (Error::PasswordsBusy, 503),
+            (Error::Misdirected, 421),
             (Error::NotImplemented("x"), 501),
             (Error::NoRoute, 404),
             (Error::NoVersion, 503),
@@ -166,10 +229,15 @@ mod tests {
             (Error::Malformed("x"), 502),
             (Error::Silent, 504),
             (Error::CutOff, 503),
+            (Error::NotCoded, 500),
+            (Error::NoFile, 404),
+            (Error::OnlyRead, 405),
+            (Error::Forbidden, 403),
+            (Error::NotRead(io()), 500),
         ];
         for (error, status) in errors {
             assert_eq!(error.status().as_u16(), status, "{error}");
-            let client = matches!(status, 400 | 413 | 414 | 429 | 431 | 501);
+            let client = matches!(status, 400 | 401 | 403 | 405 | 413 | 414 | 421 | 429 | 431 | 501);
             assert_eq!(error.side() == Side::Client, client, "{error}");
         }
     }

@@ -18,8 +18,12 @@ impl EventStream {
     pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
         let kind = headers.get(header::CONTENT_TYPE)?.as_bytes();
         let is_one = kind.get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"));
-        let is_plain = !headers.contains_key(header::CONTENT_ENCODING) && !headers.contains_key(header::CONTENT_LENGTH);
-        (is_one && is_plain).then_some(Self { line_is_empty: true, after_cr: false, is_between: true })
+        let lacks = |name| !headers.contains_key(name);
+        (is_one && lacks(header::CONTENT_ENCODING) && lacks(header::CONTENT_LENGTH)).then_some(Self {
+            line_is_empty: true,
+            after_cr: false,
+            is_between: true,
+        })
     }
 
     /// Tells whether nothing of an event is under way.

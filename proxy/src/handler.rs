@@ -1,40 +1,40 @@
 //! The life of one request, step by step: connection -> **handler** -> forward. Each step is one call.
 
-use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use config::options::Protocol;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Response, StatusCode};
-use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
 
 use crate::answer::{AnswerBody, Meter};
+use crate::aside;
+use crate::asked::{Asked, Goes};
 use crate::client::{Client, Serving};
 use crate::clock;
+use crate::compress;
+use crate::edge::Seen;
 use crate::error::{Error, Side};
 use crate::event_stream::EventStream;
-use crate::forward::{self, Content, Failure, Head, Reached, Request as Forward, Sent};
-use crate::headers::{self, Authority, Fields, Forwarded, RequestHead};
+use crate::forward::{self, Failure, Reached, Sent};
+use crate::headers::{self, Fields};
 use crate::hold::Hold;
 use crate::respond;
-use crate::routing::canary::Visit;
-use crate::routing::closed::{Closed, Gate};
-use crate::routing::preview::{self, Entry, Look};
-use crate::routing::table::{Matched, Service, escapes};
+use crate::routing::preview::{self, Look};
+use crate::routing::table::Service;
+use crate::secure::{self, Visitor};
 use crate::telemetry::record::Record;
-use crate::upstream::exchange::RequestFraming;
 use crate::upstream::request_body::RequestBody;
 use crate::upstream::run::{Claim, Tally};
 use crate::upstream::spool::Spool;
 use crate::upstream::tunnel::Tunnel;
+use crate::way::{Cleared, Refusal, Routed, Way, route};
 use crate::worker::Worker;
-use crate::{replay, sticky, upgrade};
+use crate::{other_slot, replay, sticky, upgrade};
 
 /// A body that is taken whole is in memory up to this (nginx's client_body_buffer_size), and on disk beyond.
 const BUFFERED_BYTES: usize = 16 * 1024;
@@ -83,7 +83,10 @@ pub(crate) async fn handle(
             }
             response.map(|body| body.until_end(serving).recorded(record))
         }
-        Err(Refusal { error, service }) => {
+        Err(Refusal { error, service, is_counted }) => {
+            if let Some(service) = service.as_ref().filter(|_| !is_counted) {
+                aside::is_ours(worker, service, record.as_deref_mut(), error.status());
+            }
             if let Some(record) = &mut record {
                 record.is_answered(error.status());
                 record.has_failed(&error);
@@ -99,21 +102,26 @@ pub(crate) async fn handle(
             tracing::debug!(peer = %client.peer(), method = %request.method, path = request.uri.path(), status = error.status().as_u16(), %error, "answered by ourselves");
             let options = service.as_ref().map(|service| &*service.options);
             let mut response = respond::error(&error, request, &request_id, options, serving);
+            if let Some((service, edge)) = service.as_ref().and_then(|service| Some((service, service.edge.as_ref()?)))
+            {
+                let asked = headers::check(request, &fields, worker.limits.target_bytes);
+                let seen = Seen {
+                    request,
+                    host: asked.as_ref().map_or("", |authority| &authority.host),
+                    port: None,
+                    address,
+                    trusted: worker.trust().believes(client.peer()),
+                    secure: client.is_secure(),
+                    request_id: &request_id,
+                    service: &service.name,
+                    user: None,
+                    slot: None,
+                };
+                edge.answer(response.headers_mut(), &seen);
+            }
             response.headers_mut().insert(X_REQUEST_ID, request_id);
             response.map(|body| body.recorded(record))
         }
-    }
-}
-
-/// Why we answer ourselves, and for which service.
-struct Refusal {
-    error: Error,
-    service: Option<Arc<Service>>,
-}
-
-impl From<Error> for Refusal {
-    fn from(error: Error) -> Self {
-        Self { error, service: None }
     }
 }
 
@@ -142,6 +150,9 @@ async fn answer(
     if request.headers.len() > worker.limits.header_fields {
         return Err(Error::TooManyFields.into());
     }
+    if let Some(answered) = secure::challenge(&worker.shared.tls, request) {
+        return Ok(answered);
+    }
     let is_empty = body.is_none();
     let seen = OnceCell::new();
     let mut asked = Asked {
@@ -155,25 +166,24 @@ async fn answer(
         framing: fields.framing(request.version, is_empty),
         fields,
     };
+    let visitor = Visitor { address, is_secure: asked.secure, trusted: asked.trusted, guard: client.guard() };
     let mut hold = Hold::new();
     let mut is_admitted = false;
+    let mut cleared = Cleared::default();
     // Of a request that waited for its body or its turn, the last time that it was sent.
     let mut sent_at = began;
     let (service, claim, sent, cookies) = loop {
-        let Routed { service, claim, target, visit, look } = match route(worker, request, &asked.authority, address)? {
+        let way = route(worker, request, &asked.authority, &visitor, &cleared)?;
+        let Routed { service, claim, target, visit, look } = match way {
             Way::Open(routed) => routed,
-            Way::Closed(service, gate) => {
-                if let Some(live) = &service.live {
-                    live.run.tally(worker.index, Tally::Held);
+            // Boxed, here and below, so that the usual request need not make room for the unusual.
+            way => match Box::pin(aside::go(worker, &asked, address, way, &mut cleared, record)).await? {
+                Some(answer) => return Ok(answer),
+                None => {
+                    sent_at = clock::now();
+                    continue;
                 }
-                if !Box::pin(gate.pass()).await {
-                    return Err(Refusal { error: Error::Paused, service: Some(service) });
-                }
-                sent_at = clock::now();
-                continue;
-            }
-            Way::Healthy => return Ok(respond::healthy(request_id)),
-            Way::Enter(entry) => return Ok(respond::entered(*entry, request_id)),
+            },
         };
         if look != Look::Live {
             asked.request = seen.get_or_init(|| Box::new(preview::without_cookie(request, &service.name)));
@@ -196,9 +206,9 @@ async fn answer(
                 Ok(whole) => *body = Some(whole),
                 // It is counted where it would have gone.
                 Err(error) => {
-                    return Err(match route(worker, request, &asked.authority, address)? {
+                    return Err(match route(worker, request, &asked.authority, &visitor, &cleared)? {
                         Way::Open(Routed { service, claim, .. }) => refuse(service, &claim, began, error.into()),
-                        Way::Closed(..) | Way::Healthy | Way::Enter(_) => Error::from(error).into(),
+                        _ => Error::from(error).into(),
                     });
                 }
             }
@@ -220,12 +230,28 @@ async fn answer(
             },
             None => None,
         };
-        let mut outbound = asked.outbound(worker, &service, &target, body.take(), wanted);
+        let goes = Goes { target: &target, address, slot: claim.run().slot(), user: cleared.user() };
+        let mut outbound = asked.outbound(worker, &service, &goes, body.take(), wanted);
         let mut failure = match forward::send(worker, live, &service.options, &claim, &mut outbound).await {
             Ok(sent) => {
                 let is_new = is_sticky && wanted != Some(sent.place);
                 let cookie = is_new.then(|| sticky::set_cookie(&service.name, &live.endpoints[sent.place]));
-                break (service, claim, sent, [cookie, visit.and_then(|visit| visit.set_cookie)]);
+                let cookies = [cookie, visit.and_then(|visit| visit.set_cookie)];
+                let may_be_elsewhere = service.options.old_assets.is_some()
+                    && look == Look::Live
+                    && other_slot::may_have(&service, &request.method, request.uri.path(), !is_empty, sent.status);
+                if may_be_elsewhere && let Some(other) = other_slot::find(&service, claim.run().slot(), worker) {
+                    let (slot, run) = (other.1.run().slot(), other.1.run().id());
+                    let again = asked.outbound(worker, &service, &Goes { slot, ..goes }, None, None);
+                    if let Some((other, old)) = Box::pin(other_slot::ask(worker, &service, other, again)).await {
+                        client.is_sent_to(run);
+                        if let Some(record) = record {
+                            record.is_sent_to(&service, slot);
+                        }
+                        break (service, other, old, cookies);
+                    }
+                }
+                break (service, claim, sent, cookies);
             }
             Err(failure) => failure,
         };
@@ -241,12 +267,13 @@ async fn answer(
                 if let Some(record) = record {
                     record.is_sent_to(&service, replay.run().slot());
                 }
-                let mut again = asked.outbound(worker, &service, &target, body.take(), None);
-                match Box::pin(forward::send(worker, back, &service.options, &replay, &mut again)).await {
-                    Ok(sent) => break (service, replay, sent, [None, None]),
-                    Err(second) => failure.reached = second.reached,
+                let user = cleared.user();
+                let goes = Goes { target: &target, address, slot: replay.run().slot(), user };
+                let again = asked.outbound(worker, &service, &goes, body.take(), None);
+                match Box::pin(replay::send(worker, back, &service, replay, again)).await {
+                    Ok((replay, sent)) => break (service, replay, sent, [None, None]),
+                    Err(second) => (failure.reached, *body) = (second.reached, second.body),
                 }
-                *body = again.content.body;
             }
         }
         let Failure { error, reached } = failure;
@@ -271,6 +298,10 @@ async fn answer(
         let wrong = if is_switch { "it switches protocols unasked" } else { "it does not open the WebSocket" };
         return Err(refuse(service, &claim, began, Error::Malformed(wrong)));
     }
+    if let Some(edge) = service.edge.as_ref().filter(|_| !is_switch) {
+        let user = cleared.user();
+        edge.answer(&mut headers, &Seen { slot: Some(claim.run().slot()), user, ..asked.seen(&service, address) });
+    }
     for cookie in cookies.into_iter().flatten() {
         headers.append(header::SET_COOKIE, cookie);
     }
@@ -278,77 +309,29 @@ async fn answer(
         // No cache on the way may take it for what everybody sees.
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
+    if let Some(hsts) = service.secure.as_ref().filter(|_| asked.secure).and_then(|secure| secure.hsts.as_ref()) {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
+    }
     claim.tally(Tally::Answered);
     let meter =
         Meter { began, upstream: Some(clock::now().duration_since(sent_at)), status: status.as_u16(), bytes: 0 };
     if is_switch && let Some(connection) = answering.take_connection() {
         claim.end(meter.ended());
         let (stream, read) = connection.into_parts();
-        let status = open_tunnel(client, upgrade.take(), &mut headers, Tunnel { stream, read, claim });
+        let status =
+            open_tunnel(client, upgrade.take(), &mut headers, Tunnel { stream, read, claim, passed: cleared.passed });
         return Ok(headers::prepare(status, headers, request_id, AnswerBody::bytes("")));
     }
     let events = EventStream::of(&headers);
     if events.is_some() {
         client.is_sent_to(claim.run().id().long());
     }
-    let body = AnswerBody::upstream(answering, claim, meter, events);
+    let coding = service.options.compress.as_ref().and_then(|rules| {
+        compress::apply(rules, (&request.method, &request.headers), status, &mut headers, &worker.compressing)
+    });
+    let body = AnswerBody::upstream(answering, claim, meter, events).let_in(cleared.passed);
+    let body = if let Some(coding) = coding { body.compressed(coding) } else { body };
     Ok(headers::prepare(status, headers, request_id, body))
-}
-
-/// What a request asks, whichever version of the service it is sent to.
-struct Asked<'r> {
-    request: &'r Parts,
-    fields: &'r Fields<'r>,
-    request_id: &'r HeaderValue,
-    authority: Authority<'r>,
-    peer: Rc<str>,
-    /// The client behind the peer, where there is one that is to be believed.
-    behind: Option<String>,
-    trusted: bool,
-    secure: bool,
-    framing: RequestFraming,
-}
-
-impl Asked<'_> {
-    /// Returns the request as the application gets it.
-    fn outbound(
-        &self,
-        worker: &Worker,
-        service: &Service,
-        target: &str,
-        body: Option<RequestBody>,
-        wanted: Option<usize>,
-    ) -> Forward {
-        let length = body.as_ref().filter(|body| body.is_whole()).map(|body| body.size_hint().lower());
-        let framing = if length.is_some() { RequestFraming::Length } else { self.framing };
-        let websocket = self.fields.asks_for_websocket;
-        let is_http2 = !websocket && (service.options.protocol == Protocol::H2c || self.fields.is_grpc);
-        let expects_continue = self.fields.expects_continue && length.is_none() && !is_http2;
-        let head = RequestHead {
-            request: self.request,
-            fields: self.fields,
-            authority: &self.authority,
-            target,
-            framing,
-            length,
-            websocket,
-            expects_continue,
-            forwarded: Forwarded {
-                peer: &self.peer,
-                client: self.behind.as_deref().unwrap_or(&self.peer),
-                trusted: self.trusted,
-                secure: self.secure,
-                request_id: self.request_id,
-            },
-        };
-        let head = if is_http2 {
-            Head::Http2(head.http2())
-        } else {
-            Head::Http1(worker.scratch.bytes(|out| head.encode(out)))
-        };
-        let content = Content { method: self.request.method.clone(), body, framing, expects_continue };
-        Forward { head, content, wanted }
-    }
 }
 
 /// Counts a request into the rate of its client's address.
@@ -366,7 +349,7 @@ fn limit(service: &Service, body: Option<&mut RequestBody>) -> Result<(), Error>
 /// Counts a request that we answer ourselves.
 fn refuse(service: Arc<Service>, claim: &Claim, began: Instant, error: Error) -> Refusal {
     claim.end(Meter { began, upstream: None, status: error.status().as_u16(), bytes: 0 }.ended());
-    Refusal { error, service: Some(service) }
+    Refusal { error, service: Some(service), is_counted: true }
 }
 
 /// Leaves the application's end of a WebSocket to what carries it, and returns the status that tells the client so.
@@ -381,109 +364,6 @@ fn open_tunnel(client: &Rc<Client>, upgrade: Option<OnUpgrade>, headers: &mut He
             client.leave_tunnel(tunnel);
             StatusCode::SWITCHING_PROTOCOLS
         }
-    }
-}
-
-/// A request's way, and its place on the run.
-struct Routed<'r> {
-    service: Arc<Service>,
-    claim: Claim,
-    target: Cow<'r, str>,
-    /// Where a share of the visitors is on another slot.
-    visit: Option<Visit>,
-    /// Where it is shown to whoever has a link.
-    look: Look,
-}
-
-/// Where a request goes from here.
-enum Way<'r> {
-    /// To the live version.
-    Open(Routed<'r>),
-    /// Nowhere until the gate opens.
-    Closed(Arc<Service>, Arc<Gate>),
-    /// It is a health check of a service that is closed on purpose.
-    Healthy,
-    /// To the version that waits for its flip, with the next request.
-    Enter(Box<Entry>),
-}
-
-/// Looks the service up and claims a place on its live run: load, claim, and where the run drains load again.
-fn route<'r>(
-    worker: &Worker,
-    request: &'r Parts,
-    authority: &Authority<'_>,
-    client: IpAddr,
-) -> Result<Way<'r>, Refusal> {
-    let path = request.uri.path();
-    loop {
-        let table = worker.table();
-        let Some(Matched { service, prefix }) = table.find(&authority.host, path) else {
-            return Err(if table.state_lost() { Error::NoVersion.into() } else { Error::NoRoute.into() });
-        };
-        let refused = |error| Refusal { error, service: Some(Arc::clone(service)) };
-        if escapes(path, prefix) {
-            return Err(refused(Error::BadRequest("the path's dot segments lead out of its route")));
-        }
-        if let Some(closed) = &service.closed
-            && let Some(way) = closed_way(service, closed, request, client)?
-        {
-            return Ok(way);
-        }
-        let live = service.live.as_ref().ok_or_else(|| refused(Error::NoVersion))?;
-        let look = match service.preview.as_ref().map(|preview| preview.look(&service.name, request)) {
-            Some(Look::Enter(entry)) => return Ok(Way::Enter(entry)),
-            Some(Look::Refused) => return Err(refused(Error::BadRequest("this link to a preview holds no more"))),
-            look => look.unwrap_or(Look::Live),
-        };
-        let shown = service.preview.as_ref().filter(|_| look == Look::Idle);
-        let id = || String::from_utf8_lossy(worker.request_id().as_bytes()).into_owned();
-        let visit = service
-            .canary
-            .as_ref()
-            .filter(|_| shown.is_none())
-            .map(|canary| canary.visit(&service.name, &request.headers, id));
-        let to = match (shown, &service.canary, &visit) {
-            (Some(preview), _, _) => &preview.target,
-            (None, Some(canary), Some(Visit { is_canary: true, .. })) => &canary.target,
-            _ => live,
-        };
-        if let Some(claim) = to.run.claim(worker.index) {
-            let target = request.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-            let target = if service.strip_path { strip(target, prefix.trimmed()) } else { Cow::Borrowed(target) };
-            return Ok(Way::Open(Routed { service: Arc::clone(service), claim, target, visit, look }));
-        }
-    }
-}
-
-/// Returns the way of a request to a service that is closed on purpose; `None`: it is served all the same.
-fn closed_way(
-    service: &Arc<Service>,
-    closed: &Closed,
-    request: &Parts,
-    client: IpAddr,
-) -> Result<Option<Way<'static>>, Refusal> {
-    let maintenance = closed.maintenance.as_ref();
-    let maintenance = maintenance.filter(|page| !page.lets_in(&service.name, client, &request.headers));
-    if maintenance.is_none() && closed.gate.is_none() {
-        return Ok(None);
-    }
-    if closed.health_path.as_deref() == Some(request.uri.path()) {
-        return Ok(Some(Way::Healthy));
-    }
-    match (maintenance, &closed.gate) {
-        (Some(page), _) => {
-            let error = Error::Maintenance(Arc::clone(&page.message));
-            Err(Refusal { error, service: Some(Arc::clone(service)) })
-        }
-        (None, gate) => Ok(gate.as_ref().map(|gate| Way::Closed(Arc::clone(service), Arc::clone(gate)))),
-    }
-}
-
-fn strip<'t>(target: &'t str, prefix: &str) -> Cow<'t, str> {
-    match target.strip_prefix(prefix) {
-        Some(rest) if rest.starts_with('/') => Cow::Borrowed(rest),
-        Some(rest) => Cow::Owned(format!("/{rest}")),
-        None => Cow::Borrowed(target),
     }
 }
 

@@ -42,6 +42,10 @@ const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs
 /// Dropping it closes the socket; its streams end with it.
 pub(crate) async fn serve(stream: ClientStream, client: Rc<Client>, worker: Rc<Worker>) {
     client.speaks_http2();
+    if client.is_retiring() {
+        // It was told while it shook hands.
+        client.order(Order::Retire);
+    }
     let header_bytes = u32::try_from(worker.limits.header_bytes).unwrap_or(u32::MAX);
     let stuck_after = worker.body_idle_timeout();
     let service = Service { client: Rc::clone(&client), worker };
@@ -63,7 +67,8 @@ pub(crate) async fn serve(stream: ClientStream, client: Rc<Client>, worker: Rc<W
         loop {
             match client.poll_order(cx) {
                 Some(Order::Drop) => return Poll::Ready(()),
-                Some(Order::Finish) => Pin::new(&mut http).graceful_shutdown(),
+                // Told twice before it ends, so that no request of the client meets it (RFC 9113 section 6.8).
+                Some(Order::Finish | Order::Retire) => Pin::new(&mut http).graceful_shutdown(),
                 // The streams were woken too, and look for themselves.
                 Some(Order::Look | Order::Park) => {}
                 // How it ended is the client's affair.

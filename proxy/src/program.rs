@@ -2,11 +2,13 @@
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 use config::error::Problem;
 use config::model::{Log, LogFormat, LogLevel};
+use config::paths;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
@@ -14,15 +16,19 @@ use tracing::level_filters::LevelFilter;
 use crate::admin::relay;
 use crate::app::{App, Bound, Options, StartError};
 use crate::args::{self, Args, Command, Serve};
-use crate::holder;
+use crate::handover::take::Succession;
+use crate::successor::Program;
 use crate::telemetry::panics;
+use crate::{holder, notify, upgrading as upgrade};
 
 /// `bgproxy relay` found no proxy.
 const NO_PROXY: u8 = 2;
 
 /// Runs a command line, the program's name first, until it ends or a signal ends it, and returns its exit code.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let args = match Args::try_parse_from(args) {
+    let words: Vec<OsString> = args.into_iter().collect();
+    let program = own_program(&words);
+    let args = match Args::try_parse_from(words) {
         Ok(args) => args,
         Err(error) => {
             // Help and version are no errors; where they can't be written, there is nobody to tell.
@@ -40,16 +46,32 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&format!("can't wait for signals: {error}"), 1),
         },
-        Some(Command::Upgrade) => fail("`upgrade` is not there yet in this version", 1),
-        None => serve(&args.serve),
+        Some(Command::Upgrade { serve }) => match upgrade::run(&serve) {
+            Ok(words) => {
+                say(&words);
+                ExitCode::SUCCESS
+            }
+            Err(error @ upgrade::Error::NoProxy { .. }) => fail(&error.to_string(), NO_PROXY),
+            Err(error) => fail(&error.to_string(), 1),
+        },
+        None => serve(&args.serve, program),
     }
 }
 
-fn serve(serve: &Serve) -> ExitCode {
+/// Returns how this process was started, so that another one can be; `None` where its file is not known.
+fn own_program(words: &[OsString]) -> Option<Program> {
+    Some(Program::own(upgrade::own_file().ok()?, words.iter().skip(1).cloned().collect()))
+}
+
+fn serve(serve: &Serve, program: Option<Program>) -> ExitCode {
     let model = match serve.model() {
         Ok(model) => model,
         Err(problems) => {
-            say(&problems.iter().map(Problem::render).collect::<Vec<_>>().join("\n"));
+            let problems = problems.iter().map(Problem::render).collect::<Vec<_>>().join("\n");
+            say(&problems);
+            if serve.take_over {
+                Succession::decline(serve.state.as_deref().unwrap_or(Path::new(paths::STATE_DIR)), problems);
+            }
             return ExitCode::FAILURE;
         }
     };
@@ -61,7 +83,7 @@ fn serve(serve: &Serve) -> ExitCode {
     panics::tell();
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
-    match runtime.and_then(|runtime| runtime.block_on(serve_until_told(serve.options(&model)))) {
+    match runtime.and_then(|runtime| runtime.block_on(serve_until_told(Options { program, ..serve.options(&model) }))) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => fail(&error.to_string(), 1),
         Err(error) => fail(&format!("can't wait for signals: {error}"), 1),
@@ -81,17 +103,36 @@ async fn serve_until_told(options: Options) -> std::io::Result<Result<(), StartE
     };
     let addresses: Vec<String> = running.addresses().iter().map(ToString::to_string).collect();
     tracing::info!(listen = addresses.join(" "), admin = %running.admin().display(), "serving");
-    loop {
+    notify::serving();
+    let is_succeeded = loop {
         tokio::select! {
-            _ = term.recv() => break,
-            _ = int.recv() => break,
+            _ = term.recv() => break false,
+            _ = int.recv() => break false,
+            _ = running.successor_serves() => break true,
             _ = hup.recv() => running.reload(),
             _ = usr1.recv() => running.reopen_logs(),
         }
-    }
+    };
     let (deadline, hurry) = (running.shutdown_timeout(), running.hurry());
-    tracing::info!(?deadline, "draining; a second signal ends at once");
-    let mut ended = tokio::task::spawn_blocking(move || running.shutdown(deadline));
+    let mut ended = if is_succeeded {
+        tracing::info!(?deadline, "a successor serves; finishing what is under way");
+        let (dismiss, hurried) = (running.dismiss(), running.hurried());
+        let mut ended = tokio::task::spawn_blocking(move || running.retire(deadline));
+        tokio::select! {
+            _ = &mut ended => {
+                tracing::info!("ended");
+                return Ok(Ok(()));
+            }
+            () = hurried => tracing::info!("the successor sends requests elsewhere; idle connections are ended"),
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        dismiss();
+        ended
+    } else {
+        tracing::info!(?deadline, "draining; a second signal ends at once");
+        tokio::task::spawn_blocking(move || running.shutdown(deadline))
+    };
     tokio::select! {
         _ = &mut ended => {}
         _ = async { tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} } } => {

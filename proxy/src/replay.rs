@@ -1,14 +1,19 @@
 //! Which requests the old version answers in the bake, where the new one fails them.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 use config::defaults::REPLAYED_BYTES;
 use http::Method;
 use http_body::Body as _;
 
 use crate::error::Error;
-use crate::forward::Reached;
+use crate::forward::{self, Reached, Request, Sent};
+use crate::routing::table::{Service, Target};
 use crate::upstream::request_body::RequestBody;
+use crate::upstream::run::Claim;
 use crate::upstream::spool::Spool;
+use crate::worker::Worker;
 
 /// Keeps the body of a request that may be repeated, where it says that it is short: taken whole, and sent from memory.
 ///
@@ -28,6 +33,34 @@ pub(crate) async fn keep(body: &mut Option<RequestBody>, method: &Method) -> Res
     let kept = whole.in_memory();
     *body = Some(whole);
     Ok(kept)
+}
+
+/// What is left of a request that the old version failed too.
+pub(crate) struct Again {
+    /// How far it got there.
+    pub(crate) reached: Reached,
+    /// Its body, as far as it was not taken.
+    pub(crate) body: Option<RequestBody>,
+}
+
+/// Sends a request to the old version.
+///
+/// # Errors
+/// What is left of it, where that does not answer.
+///
+/// # Cancel safety
+/// As of [`forward::send`].
+pub(crate) async fn send(
+    worker: &Rc<Worker>,
+    back: &Target,
+    service: &Service,
+    claim: Claim,
+    mut request: Request,
+) -> Result<(Claim, Sent), Again> {
+    match forward::send(worker, back, &service.options, &claim, &mut request).await {
+        Ok(sent) => Ok((claim, sent)),
+        Err(failure) => Err(Again { reached: failure.reached, body: request.content.body }),
+    }
 }
 
 /// Tells whether a request that got so far may go to the old version.

@@ -43,6 +43,12 @@ pub(crate) fn error(
         Error::TooManyRequests { wait } => {
             headers.insert(header::RETRY_AFTER, (wait.as_secs() + 1).into());
         }
+        Error::OnlyRead => {
+            headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        }
+        Error::Unauthorized { challenge } => {
+            headers.insert(header::WWW_AUTHENTICATE, challenge.clone());
+        }
         _ if status == StatusCode::SERVICE_UNAVAILABLE => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
         }
@@ -75,6 +81,16 @@ pub(crate) fn entered(entry: Entry, request_id: &HeaderValue) -> Response<Answer
     response
 }
 
+/// Sends a client to another address.
+pub(crate) fn redirected(status: u16, location: HeaderValue, request_id: &HeaderValue) -> Response<AnswerBody> {
+    let mut response = Response::new(AnswerBody::bytes(""));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::PERMANENT_REDIRECT);
+    let headers = response.headers_mut();
+    headers.insert(header::LOCATION, location);
+    headers.insert("x-request-id", request_id.clone());
+    response
+}
+
 /// Answers a health check from outside for a service that is closed on purpose: whoever balances load in front of us must
 /// not take the whole host out for it.
 pub(crate) fn healthy(request_id: &HeaderValue) -> Response<AnswerBody> {
@@ -93,16 +109,24 @@ fn sentence(error: &Error) -> &str {
         Error::Maintenance(message) if message.is_empty() => "The service is under maintenance; try again later",
         Error::Maintenance(message) => message,
         Error::BadRequest(what) | Error::NotImplemented(what) => what,
+        Error::Misdirected => "This connection can't be used for this address",
         Error::TargetTooLong => "The address is too long",
         Error::TooManyFields => "The request has too many header fields",
         Error::TooManyRequests { .. } => "Too many requests; try again in a moment",
         Error::BodyOverLimit => "The body is longer than this service takes",
         Error::RequestBody(_) => "The body of the request could not be read",
+        Error::Denied => "You may not come here from this network",
+        Error::Unauthorized { .. } => "A name and a password are needed",
+        Error::PasswordsBusy => "Too many visitors are coming in; try again in a moment",
         Error::NotKept(_) => "The body of the request could not be taken; try again later",
         Error::NoRoute => "No service is set up for this address",
         Error::NoVersion => "The service is not running yet",
         Error::Connect { .. } | Error::Broken(_) | Error::Malformed(_) => "The application did not give a valid answer",
         Error::Silent => "The application did not answer in time",
+        Error::NoFile => "There is no such file",
+        Error::OnlyRead => "A file can only be read",
+        Error::Forbidden => "This may not be read",
+        Error::NotCoded | Error::NotRead(_) => "The proxy failed; try again",
         Error::CutOff => "The version that served this request was switched off; try again",
     }
 }

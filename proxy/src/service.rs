@@ -2,10 +2,10 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 
-use http::{Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
@@ -42,9 +42,17 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         let client = Rc::clone(&self.client);
         let worker = Rc::clone(&self.worker);
         Box::pin(async move {
-            let answered = panics::contained(handler::handle(&worker, &client, &mut arrived, serving)).await;
+            let answered = {
+                // Pinned here: given away as it is, there would be room for it twice.
+                let handling = pin!(handler::handle(&worker, &client, &mut arrived, serving));
+                panics::contained(handling).await
+            };
             worker.scratch.keep_fields(arrived.head.headers);
-            Ok(answered.unwrap_or_else(|_| respond::panicked()))
+            let mut answer = answered.unwrap_or_else(|_| respond::panicked());
+            if client.announces_end() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(answer)
         })
     }
 }

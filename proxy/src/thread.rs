@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::doors::Door;
 use crate::listener;
+use crate::telemetry::panics;
 use crate::worker::{Shared, Stage, Worker};
 
 /// What a worker is made from.
@@ -37,7 +38,11 @@ pub(crate) fn run(setup: Setup) -> std::io::Result<()> {
             let (worker, stage) = (Rc::clone(&worker), stage.clone());
             move |(port, listener): Door| {
                 let listener = TcpListener::from_std(listener)?;
-                tokio::task::spawn_local(listener::accept(listener, port, Rc::clone(&worker), stage.clone()));
+                let (worker, stage) = (Rc::clone(&worker), stage.clone());
+                tokio::task::spawn_local(async move {
+                    let accept = async || listener::accept(&listener, port, &worker, stage.clone()).await;
+                    panics::enduring("accepting", accept).await;
+                });
                 Ok::<_, std::io::Error>(())
             }
         };
@@ -49,7 +54,7 @@ pub(crate) fn run(setup: Setup) -> std::io::Result<()> {
                 }
             }
         });
-        worker.watch(stage).await;
+        panics::enduring("looking after clients", async || worker.watch(stage.clone()).await).await;
         Ok(())
     })
 }

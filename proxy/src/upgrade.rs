@@ -29,13 +29,13 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 
 /// Carries bytes both ways until both ends have closed, or the worker orders otherwise.
 pub(crate) async fn run(socket: Socket, early: Bytes, tunnel: Tunnel, client: &Rc<Client>) {
-    let Tunnel { stream, read, claim } = tunnel;
+    let Tunnel { stream, read, claim, passed: _passed } = tunnel;
     let ordered = poll_fn(|cx| {
         loop {
             match client.poll_order(cx) {
                 Some(Order::Look) if claim.is_cut_long() => return Poll::Ready(End::Cut),
                 Some(Order::Look) if claim.is_closing() => return Poll::Ready(End::Close),
-                Some(Order::Look | Order::Park) => {}
+                Some(Order::Look | Order::Park | Order::Retire) => {}
                 Some(Order::Finish) => return Poll::Ready(End::Close),
                 Some(Order::Drop) => return Poll::Ready(End::Cut),
                 None => return Poll::Pending,
@@ -74,7 +74,7 @@ async fn join(
 /// # Cancel safety
 /// Dropping it resets the stream and closes the socket to the application.
 pub(crate) async fn run_stream(upgrade: OnUpgrade, tunnel: Tunnel, client: Rc<Client>) {
-    let Tunnel { stream, read, claim } = tunnel;
+    let Tunnel { stream, read, claim, passed: _passed } = tunnel;
     // As long as it lives the connection is in use.
     let _serving = client.serving();
     let number = client.next_stream();

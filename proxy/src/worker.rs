@@ -20,7 +20,9 @@ use tokio::time::MissedTickBehavior;
 
 use crate::client::{Client, ClientLimits, Order};
 use crate::clock;
+use crate::compress::{self, Budget};
 use crate::crowd::{Crowd, Place};
+use crate::edge::{Passwords, Verifier};
 use crate::headers::Trust;
 use crate::routing::live::{Live, Reader};
 use crate::routing::table::Table;
@@ -65,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) access: Lines,
     /// The folder of bodies that are too long for memory.
     pub(crate) spool: PathBuf,
+    /// Where passwords are looked at.
+    pub(crate) verifier: Arc<Verifier>,
     /// How many connections each client address has.
     pub(crate) crowd: Arc<Crowd>,
 }
@@ -87,6 +91,8 @@ pub(crate) struct Settings {
 pub(crate) enum Stage {
     /// Accept and serve.
     Serve,
+    /// Accept nothing new, as a successor does; each connection ends with an answer that says so.
+    Retire,
     /// Accept nothing new; end each connection after the request under way.
     Drain,
     /// End everything.
@@ -117,14 +123,21 @@ pub(crate) struct Worker {
     pub(crate) log: Rc<WorkerLog>,
     /// Which of several endpoints is next.
     pub(crate) balance: Rc<Balance>,
+    /// What it knows of passwords.
+    pub(crate) passwords: Passwords,
     /// What its last request left to the next.
     pub(crate) scratch: Scratch,
+    /// The memory of its compressed answers.
+    pub(crate) compressing: Budget,
     /// Limits of what is parsed, as they stood when the worker started.
     pub(crate) limits: Limits,
     table: RefCell<Reader>,
     settings: RefCell<Settings>,
     clients: RefCell<FxHashMap<u64, Rc<Client>>>,
     next_client: Cell<u64>,
+    /// Sockets that are accepted from.
+    accepting: Cell<usize>,
+    accepts_no_more: Notify,
     request_id_seed: [u8; 16],
     request_ids: Cell<u64>,
     turn: Cell<usize>,
@@ -139,7 +152,9 @@ impl Worker {
             index,
             log: Rc::new(WorkerLog::new(shared.access.clone())),
             balance: Rc::default(),
+            passwords: Passwords::new(Arc::clone(&shared.verifier)),
             scratch: Scratch::default(),
+            compressing: Budget::new(compress::BUDGET_BYTES),
             links: Links::new(limits.upstream_idle),
             pool: Rc::new(Pool::new(limits.upstream_idle, limits.upstream_idle_connections)),
             limits,
@@ -147,6 +162,8 @@ impl Worker {
             settings: RefCell::new(settings),
             clients: RefCell::default(),
             next_client: Cell::new(0),
+            accepting: Cell::new(0),
+            accepts_no_more: Notify::new(),
             request_id_seed: hex(RandomState::new().hash_one(index)),
             request_ids: Cell::new(0),
             turn: Cell::new(0),
@@ -237,6 +254,12 @@ impl Worker {
         self.shared.requests[self.index].add(1);
     }
 
+    /// Counts a socket that is accepted from for as long as the returned guard lives: until then a client may come by it.
+    pub(crate) fn accepting(self: &Rc<Self>) -> Accepting {
+        self.accepting.set(self.accepting.get() + 1);
+        Accepting(Rc::clone(self))
+    }
+
     /// Lists a client for as long as the returned guard lives.
     pub(crate) fn list(self: &Rc<Self>, client: &Rc<Client>) -> Listed {
         let number = self.next_client.get();
@@ -252,31 +275,47 @@ impl Worker {
     pub(crate) async fn watch(&self, mut stage: watch::Receiver<Stage>) {
         let mut cut = self.shared.cut.subscribe();
         let mut settings = self.shared.settings.subscribe();
+        // Begun again after a panic, it may have missed either.
+        cut.mark_changed();
+        settings.mark_changed();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut told = Stage::Serve;
         loop {
-            let drains = *stage.borrow_and_update() != Stage::Serve;
-            if drains && self.clients.borrow().is_empty() {
+            // Looked at whatever it was that woke us: a change that came with something else is no news the next time.
+            let now = *stage.borrow_and_update();
+            if now != told {
+                told = now;
+                match now {
+                    Stage::Serve => {}
+                    Stage::Retire => self.order_all(Order::Retire),
+                    Stage::Drain => self.order_all(Order::Finish),
+                    Stage::Stop => {
+                        self.order_all(Order::Drop);
+                        return;
+                    }
+                }
+            }
+            if now != Stage::Serve && self.clients.borrow().is_empty() && self.accepting.get() == 0 {
                 return;
             }
             tokio::select! {
-                changed = stage.changed() => {
+                changed = stage.changed() => if changed.is_err() {
                     // The sender gone is the process gone.
-                    let stage = if changed.is_ok() { *stage.borrow() } else { Stage::Stop };
-                    match stage {
-                        Stage::Serve => {}
-                        Stage::Drain => self.order_all(Order::Finish),
-                        Stage::Stop => {
-                            self.order_all(Order::Drop);
-                            return;
-                        }
-                    }
-                }
+                    return self.order_all(Order::Drop);
+                },
                 Ok(()) = cut.changed() => {
                     let cut = cut.borrow_and_update().clone();
                     self.clients.borrow().values().for_each(|client| client.cut(&cut));
                 }
-                Ok(()) = settings.changed() => *self.settings.borrow_mut() = settings.borrow_and_update().clone(),
+                Ok(()) = settings.changed() => {
+                    let next = settings.borrow_and_update().clone();
+                    // A fault of ours, for the test of what goes on after it.
+                    #[cfg(test)]
+                    assert!(next.limits.connections != 666_666, "as the test wants it");
+                    *self.settings.borrow_mut() = next;
+                }
+                () = self.accepts_no_more.notified() => {}
                 _ = tick.tick() => self.sweep(),
             }
         }
@@ -323,6 +362,16 @@ impl Worker {
 fn hex(number: u64) -> [u8; 16] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     std::array::from_fn(|at| DIGITS[(number >> (60 - 4 * at) & 15) as usize])
+}
+
+/// A socket that a worker accepts from.
+pub(crate) struct Accepting(Rc<Worker>);
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.0.accepting.set(self.0.accepting.get() - 1);
+        self.0.accepts_no_more.notify_one();
+    }
 }
 
 /// A client's place in its worker's list, and its share of the connection cap.

@@ -95,6 +95,17 @@ impl Client {
         Ok(Response::new(message))
     }
 
+    /// Reads what has come of an answer to the end of a buffer.
+    ///
+    /// # Errors
+    /// Those of the socket, its end, and nothing in 30 s.
+    pub async fn read_some(&mut self, bytes: &mut Vec<u8>) -> Result<()> {
+        match timeout(PATIENCE, self.socket.read_buf(bytes)).await?? {
+            0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Says that nothing more will be sent; answers can still be read.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use ::proxy::acme::Clock;
 use ::proxy::app::{App, Options, Running};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -28,6 +29,7 @@ pub struct Proxy {
     config: String,
     /// The limit of open files.
     files: Option<u64>,
+    keeps_stderr: bool,
     body: Body,
 }
 
@@ -53,10 +55,39 @@ pub fn proxy() -> Proxy {
     let folder = tempfile::tempdir().unwrap();
     let (admin, state) = (folder.path().join("admin.sock"), folder.path().join("state"));
     let listen = vec![(Ipv4Addr::LOCALHOST, 0).into()];
-    let options = Options { config: None, listen, listen_tls: Vec::new(), admin, state: state.clone(), workers: 2 };
+    let options = Options {
+        config: None,
+        listen,
+        listen_tls: Vec::new(),
+        admin,
+        state: state.clone(),
+        workers: 2,
+        takes_over: false,
+        program: None,
+    };
     let running = App::bind(options).unwrap().start().unwrap();
     let (address, body) = (running.addresses()[0], Body::Here(Some(running)));
-    Proxy { address, folder, state, config: String::new(), files: None, body }
+    Proxy { address, folder, state, config: String::new(), files: None, keeps_stderr: false, body }
+}
+
+/// Starts a proxy in this process that listens for TLS too and renews certificates by that clock.
+pub fn proxy_at(clock: &Clock) -> Proxy {
+    let folder = tempfile::tempdir().unwrap();
+    let (admin, state) = (folder.path().join("admin.sock"), folder.path().join("state"));
+    let any = || vec![(Ipv4Addr::LOCALHOST, 0).into()];
+    let options = Options {
+        config: None,
+        listen: any(),
+        listen_tls: any(),
+        admin,
+        state: state.clone(),
+        workers: 2,
+        takes_over: false,
+        program: None,
+    };
+    let running = App::bind(options).unwrap().with_clock(clock.clone()).start().unwrap();
+    let (address, body) = (running.addresses()[0], Body::Here(Some(running)));
+    Proxy { address, folder, state, config: String::new(), files: None, keeps_stderr: false, body }
 }
 
 /// Makes a proxy that runs as a program of its own; it does not run yet.
@@ -64,7 +95,15 @@ pub fn proxy_program(program: &str) -> Proxy {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state");
     let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-    Proxy { address, folder, state, config: String::new(), files: None, body: Body::Program(program.into(), None) }
+    Proxy {
+        address,
+        folder,
+        state,
+        config: String::new(),
+        files: None,
+        keeps_stderr: false,
+        body: Body::Program(program.into(), None),
+    }
 }
 
 impl Proxy {
@@ -133,6 +172,34 @@ impl Proxy {
         line.split_whitespace().next().unwrap().parse::<usize>().unwrap() * 1024
     }
 
+    /// Returns the time of processors that the program has used.
+    ///
+    /// # Panics
+    /// Where it does not run as a program.
+    pub fn cpu_time(&self) -> Duration {
+        let Body::Program(_, Some(child)) = &self.body else { panic!("no program runs") };
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+        // Behind the name, which may have blanks: the 12th and 13th are what it and the kernel for it have used.
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+        // A tick of this file is a hundredth of a second, whatever the kernel's own is.
+        Duration::from_millis(ticks * 10)
+    }
+
+    /// Returns what the program said on stderr so far.
+    ///
+    /// # Panics
+    /// Where it was not asked for before the start.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("stderr")).unwrap()
+    }
+
+    /// Keeps what the program says on stderr, before the start.
+    pub fn with_stderr_kept(mut self) -> Self {
+        self.keeps_stderr = true;
+        self
+    }
+
     /// Starts the program, and returns how long it took until a visitor had an answer.
     ///
     /// # Panics
@@ -154,6 +221,9 @@ impl Proxy {
         // No file of this machine may have a say.
         command.arg("--config").arg(self.folder.path().join("bgproxy.toml"));
         std::fs::write(self.folder.path().join("bgproxy.toml"), &self.config).unwrap();
+        if self.keeps_stderr {
+            command.stderr(std::fs::File::create(self.folder.path().join("stderr")).unwrap());
+        }
         let mut running = command.stdin(Stdio::null()).spawn().unwrap();
         loop {
             if let Ok(mut visitor) = client(address).await
@@ -231,6 +301,16 @@ impl Proxy {
         socket.write_all(request.as_bytes()).await.unwrap();
         let answer = message::read(&mut socket, &mut Vec::new(), Kind::Answer).await.unwrap().unwrap();
         String::from_utf8(answer.body).unwrap()
+    }
+
+    /// Sets the options of the service `shop`, which has these domains.
+    ///
+    /// # Panics
+    /// Where they are refused.
+    pub async fn set_options(&self, domains: &[&str], options: Value) {
+        let settings = json!({ "domains": domains, "options": options });
+        let answer = self.call("PUT", "/v1/services/shop", settings).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
     }
 
     /// Stages an address in the idle slot and waits for the verdict: the last line.

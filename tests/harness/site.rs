@@ -264,8 +264,15 @@ impl Started {
 
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
-        let id = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)).unwrap();
-        kill_process(id, signal).unwrap();
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Returns its process id.
+    ///
+    /// # Panics
+    /// Where it has ended.
+    pub fn pid(&self) -> Pid {
+        self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)).unwrap()
     }
 
     /// Waits for its end.

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use rustls::crypto::ring;
@@ -10,6 +11,8 @@ use rustls::{ClientConfig, ProtocolVersion, RootCertStore, SupportedProtocolVers
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// An authority.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -39,10 +42,37 @@ impl Authority {
 
     /// Gives out one that ends with the year before this one.
     pub fn issue_until(&self, names: &[&str], year: i32) -> Issued {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>()).unwrap();
+        self.issue_for(&KeyPair::generate().unwrap(), names, year)
+    }
+
+    /// Gives out one that is good for so many days.
+    ///
+    /// # Panics
+    /// Before 1970.
+    pub fn issue_for_days(&self, names: &[&str], days: u32) -> Issued {
+        let now = date_time_ymd(1970, 1, 1) + UNIX_EPOCH.elapsed().unwrap();
+        let mut params = Self::params(names);
+        (params.not_before, params.not_after) = (now - DAY, now + DAY * days);
+        self.sign(&params, &KeyPair::generate().unwrap())
+    }
+
+    /// Gives out a certificate for a key of the caller's, in PKCS #8 and PEM.
+    pub fn issue_for_key(&self, key: &str, names: &[&str]) -> Issued {
+        self.issue_for(&KeyPair::from_pem(key).unwrap(), names, 4096)
+    }
+
+    fn issue_for(&self, key: &KeyPair, names: &[&str], year: i32) -> Issued {
+        let mut params = Self::params(names);
         params.not_after = date_time_ymd(year, 1, 1);
-        let cert = params.signed_by(&key, &self.0).unwrap();
+        self.sign(&params, key)
+    }
+
+    fn params(names: &[&str]) -> CertificateParams {
+        CertificateParams::new(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>()).unwrap()
+    }
+
+    fn sign(&self, params: &CertificateParams, key: &KeyPair) -> Issued {
+        let cert = params.signed_by(key, &self.0).unwrap();
         Issued { cert: cert.pem() + &self.0.pem(), key: key.serialize_pem() }
     }
 
@@ -83,6 +113,18 @@ pub async fn connect_tls(
 ) -> std::io::Result<TlsStream<TcpStream>> {
     let socket = TcpStream::connect(address).await?;
     socket.set_nodelay(true)?;
+    shake_hands(socket, host, trusted).await
+}
+
+/// Shakes hands on a connection that is there.
+///
+/// # Errors
+/// Those of the handshake.
+pub async fn shake_hands(
+    socket: TcpStream,
+    host: &str,
+    trusted: &Arc<ClientConfig>,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let host = ServerName::try_from(host.to_owned()).map_err(std::io::Error::other)?;
     TlsConnector::from(Arc::clone(trusted)).connect(host, socket).await
 }

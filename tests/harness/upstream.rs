@@ -240,8 +240,13 @@ async fn serve_requests(reader: &mut OwnedReadHalf, writer: &mut OwnedWriteHalf,
     while let Ok(Some(mut request)) = message::read_head(reader, &mut buffer).await {
         state.write_ledger(&request);
         let target = request.first_line().split(' ').nth(1).unwrap_or_default();
-        let special =
-            state.special.lock().unwrap().clone().filter(|(of, _)| of == target).map(|(_, behaviour)| behaviour);
+        let special = state
+            .special
+            .lock()
+            .unwrap()
+            .clone()
+            .filter(|(of, _)| of == target || target.split('?').next() == Some(of))
+            .map(|(_, behaviour)| behaviour);
         let behaviour = match special.unwrap_or_else(|| state.behaviour.lock().unwrap().clone()) {
             Behaviour::Once if std::mem::take(&mut is_first) => Behaviour::Answer,
             Behaviour::Sometimes { status, one_in } if state.seen_count().is_multiple_of(one_in) => {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tests::{Behaviour, Load, Proxy, Site, client, eventually, load, proxy, proxy_program, upstream};
+use tests::{Behaviour, Load, Proxy, Site, client, eventually, load, proxy, proxy_program, upstream, upstream_at};
 
 use crate::programs::PROGRAMS;
 
@@ -161,4 +161,74 @@ async fn the_version_before_can_be_given_a_share_of_the_visitors() {
     assert_eq!(ended.code, Some(0), "{}", ended.talk);
     let wrong = site.bgctl(&["canary", "shop", "101"]).await;
     assert_eq!(wrong.code, Some(1), "{}", wrong.talk);
+}
+
+/// It goes on by itself over a kill of the proxy, with a version that was never live: once that is found healthy again, and not before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_canary_goes_on_after_a_kill_of_the_proxy_once_its_version_is_healthy_again() {
+    let (blue, green) = (upstream("blue").await, upstream("green").await);
+    let mut proxy = proxy_program(PROGRAMS.bgproxy);
+    proxy.start().await;
+    proxy.serve("shop", blue.address()).await;
+    let body = json!({
+        "endpoints": [green.address()], "deadline": "5s", "health": { "interval": "10ms" }, "deployment": "d2",
+        "settings": { "domains": ["shop.test", "new.test"] },
+    });
+    let staged = proxy.call("POST", "/v1/services/shop/stage", body).await;
+    assert_eq!(staged.lines.last().unwrap()["event"], "healthy", "{staged:?}");
+    canary(&proxy, 50).await;
+    let mut visitors = Vec::new();
+    for _ in 0..40 {
+        let (version, cookie) = visit(&proxy, None).await;
+        visitors.push((version, cookie.unwrap()));
+    }
+    let status = async |proxy: &Proxy| proxy.call("GET", "/v1/services/shop", json!({})).await.lines.remove(0);
+    let goes_on = async |proxy: &Proxy| {
+        eventually("it goes on", async || {
+            let canary = status(proxy).await["canary"].clone();
+            (canary == json!({ "slot": "green", "percent": 50 })).then_some(())
+        })
+        .await;
+        for (version, cookie) in &visitors {
+            assert_eq!(visit(proxy, Some(cookie)).await, (version.clone(), None), "{cookie}");
+        }
+    };
+    proxy.kill();
+    proxy.start().await;
+    goes_on(&proxy).await;
+    // Its version is gone for a while: nobody is sent there.
+    proxy.kill();
+    let address = green.address();
+    drop(green);
+    proxy.start().await;
+    assert_eq!(status(&proxy).await["canary"], json!({ "slot": "green", "percent": 50, "waiting": true }));
+    for (_, cookie) in &visitors {
+        assert_eq!(visit(&proxy, Some(cookie)).await, ("blue".to_owned(), None));
+    }
+    let green = upstream_at(address, "green").await;
+    goes_on(&proxy).await;
+    // What was staged with it takes effect with its flip, and that ends it for good.
+    assert_eq!(proxy.flip("shop").await.status, 200);
+    let mut other = client(proxy.address()).await.unwrap();
+    assert_eq!(other.get("new.test", "/").await.unwrap().unwrap().field("x-version"), Some("green"));
+    proxy.kill();
+    proxy.start().await;
+    assert_eq!(status(&proxy).await["canary"], Value::Null);
+    assert!(!proxy.state().join("services/shop.shown").exists());
+    // So does its end, and another version in its place.
+    for ends in ["canary", "stage"] {
+        eventually("blue is healthy", async || {
+            let answer = proxy.call("POST", "/v1/services/shop/canary", json!({ "percent": 100 })).await;
+            (answer.status == 200).then_some(())
+        })
+        .await;
+        match ends {
+            "canary" => assert_eq!(canary(&proxy, 0).await, Value::Null),
+            _ => assert_eq!(proxy.stage("shop", blue.address()).await["event"], "healthy"),
+        }
+        proxy.kill();
+        proxy.start().await;
+        assert_eq!(status(&proxy).await["canary"], Value::Null, "{ends}");
+    }
+    drop(green);
 }

@@ -132,7 +132,12 @@ async fn visitors_are_held_around_the_flip_of_versions_that_cannot_serve_side_by
     for (words, said) in [
         (&["pause", "shop"][..], "PAUSED: shop holds up to 1024 requests for 30s each; 0 in flight"),
         (&["resume", "shop"], "shop goes on: 0 requests let go"),
-        (&["maintenance", "shop", "on", "--message", "soon"], "the way back: "),
+        (&["maintenance", "shop", "on", "--message", "soon"], "all of them: `--allow` and `--pass` let some in"),
+        (
+            &["maintenance", "shop", "on", "--allow", "10.0.0.0/8", "--pass"],
+            "served all the same: 10.0.0.0/8, whoever sends the cookie below",
+        ),
+        (&["maintenance", "shop", "on"], "the way back: bgctl maintenance shop off --engine process"),
         (&["maintenance", "shop", "off"], "shop serves its visitors"),
     ] {
         let ended = site.bgctl(words).await;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tests::{Proxy, Site, client, eventually, proxy, proxy_program, upstream};
 
@@ -126,6 +127,33 @@ async fn what_is_wrong_or_can_not_be_saved_changes_nothing() {
     proxy.kill();
     fs::remove_dir_all(&gone).unwrap();
     proxy.start().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_access_log_that_is_not_there_at_the_start_is_opened_when_told_and_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let gone = folder.path().join("gone");
+    let log = gone.join("a.log");
+    let mut proxy = proxy_program(PROGRAMS.bgproxy);
+    proxy.start().await;
+    fs::create_dir(&gone).unwrap();
+    assert_eq!(put(&proxy, json!({ "log": { "access": "json", "access_file": log } })).await.0, 200);
+    for told in [Some(Signal::HUP), Some(Signal::USR1), None] {
+        proxy.kill();
+        fs::remove_dir_all(&gone).unwrap();
+        proxy.start().await;
+        fs::create_dir(&gone).unwrap();
+        let began = Instant::now();
+        told.into_iter().for_each(|signal| proxy.signal(signal));
+        eventually("a line is in the file", async || {
+            let mut visitor = client(proxy.address()).await.unwrap();
+            visitor.get("nobody.test", "/late").await.unwrap().unwrap();
+            fs::read_to_string(&log).unwrap_or_default().contains("/late").then_some(())
+        })
+        .await;
+        // By itself it would be tried after five seconds.
+        assert!(told.is_none() || began.elapsed() < Duration::from_secs(4), "{told:?}: {:?}", began.elapsed());
+    }
 }
 
 /// By the real programs: `apply` sends the table, a deployment sends it when it has gone well, and `plan` tells it before.

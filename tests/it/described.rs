@@ -82,6 +82,31 @@ async fn a_deployment_does_what_the_file_says_and_a_flag_wins_over_it() {
     assert_eq!(answered(&site, "shop.test").await, "v2");
 }
 
+/// What was typed once becomes a file, by which nothing changes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_runs_becomes_a_file_whose_plan_is_empty() {
+    let site = Site::new(PROGRAMS);
+    site.up().await;
+    let folder = tempfile::tempdir().unwrap();
+    let init = ["init", "--from-running"];
+    let none = site.start_in(folder.path(), &init).end().await;
+    assert_eq!((none.code, none.talk.contains("no service of bgctl's runs")), (Some(1), true), "{}", none.talk);
+    let words = ["--env", "LEVEL=debug", "--env", "API_TOKEN=hunter2", "--keep", "warm", "--drain", "7s"];
+    let deployed = site.switch(&site.version("v1", QUICK), &words).end().await;
+    assert_eq!(deployed.code, Some(0), "{}", deployed.talk);
+    let made = site.start_in(folder.path(), &init).end().await;
+    assert_eq!((made.code, &made.events[0]["services"]), (Some(0), &json!(["shop"])), "{}", made.talk);
+    let text = fs::read_to_string(folder.path().join("bluegreen.toml")).unwrap();
+    assert!(!text.contains("hunter2") && text.contains("env_inherit = [\"API_TOKEN\"]"), "{text}");
+    let mut plan = site.around(PROGRAMS.bgctl);
+    plan.args(["--engine", "process", "--json", "plan"]).current_dir(folder.path()).env("API_TOKEN", "hunter2");
+    let planned = plan.output().await.unwrap();
+    let planned: Value = serde_json::from_slice(&planned.stdout).unwrap();
+    assert_eq!(planned["services"][0]["changed"], json!({}), "{planned}\n{text}");
+    let again = site.start_in(folder.path(), &["-y", "init", "--from-running"]).end().await;
+    assert_eq!(again.code, Some(0), "{}", again.talk);
+}
+
 /// In the folder of the project nothing has to be named, and what would change is told before it is done.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plan_tells_what_a_deployment_changes_and_changes_nothing() {

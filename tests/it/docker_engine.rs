@@ -76,6 +76,37 @@ async fn up_makes_a_hardened_gateway_finds_it_again_and_down_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn labels_name_the_environment_and_its_values_come_from_the_container_itself() {
+    let Some(gateway) = gateway("labels_name_the_environment").await else { return };
+    gateway.engine.up(&gateway.spec()).await.unwrap();
+    let mut spec = slot_spec(&gateway, &["hold"]).await;
+    spec.run.env = ["TOKEN=hunter2=x", "EMPTY="].map(str::to_owned).to_vec().into();
+    let made = gateway.engine.create(&spec).await.unwrap();
+    assert_eq!(made.run, spec.run);
+    assert_eq!(gateway.engine.instances(None).await.unwrap()[0].run, spec.run);
+    let kept = gateway.engine.set_kept(&made, true).await.unwrap();
+    assert_eq!(kept.run, spec.run);
+    let config = gateway.inspect("shop_BLUE_kept")["Config"].clone();
+    let labels = config["Labels"].to_string();
+    assert!(labels.contains("TOKEN") && !labels.contains("hunter2"), "{labels}");
+    assert!(config["Env"].to_string().contains("TOKEN=hunter2=x"));
+
+    // One that an older bgctl made has the values in its label too.
+    let label = |value: &str| format!("bluegreen.run={{\"env\":[\"{value}\"]}}");
+    let mut words: Vec<String> = ["create", "--name"].map(str::to_owned).to_vec();
+    words.push(gateway.named("shop_GREEN"));
+    for (name, value) in config["Labels"].as_object().unwrap() {
+        let value = if name == "bluegreen.slot" { "green" } else { value.as_str().unwrap() };
+        words.extend(["--label".to_owned(), format!("{name}={value}")]);
+    }
+    words.extend(["--label".to_owned(), label("TOKEN=old"), spec.image.reference.clone()]);
+    docker(&words.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+    let instances = gateway.engine.instances(None).await.unwrap();
+    let green = instances.iter().find(|instance| instance.slot == Slot::Green).unwrap();
+    assert_eq!(*green.run.env, ["TOKEN=old"]);
+}
+
+#[tokio::test]
 async fn the_admin_socket_is_reached_through_the_relay() {
     let Some(gateway) = gateway("the_admin_socket_is_reached").await else { return };
     assert!(gateway.engine.admin().await.unwrap().is_none(), "nothing runs yet");
@@ -295,7 +326,7 @@ async fn another_build_is_left_alone_until_it_is_asked_for() {
 
     spec.upgrade = true;
     let up = gateway.engine.up(&spec).await.unwrap();
-    assert!(up.done.iter().any(|done| done.contains("replaced")), "{up:?}");
+    assert!(up.done.iter().any(|done| done.contains("handed over")), "{up:?}");
     let second = gateway.inspect("reverse-proxy")["Id"].clone();
     assert_ne!(second, first);
     assert!(gateway.inspect("reverse-proxy_replaced").is_null());
@@ -305,9 +336,55 @@ async fn another_build_is_left_alone_until_it_is_asked_for() {
     program[24..32].copy_from_slice(&(entry as u64 + (1 << 40)).to_le_bytes());
     std::fs::write(&other, &program).unwrap();
     let Err(EngineError::NoProxy(words)) = gateway.engine.up(&spec).await else { panic!("it can't run") };
-    assert!(words.contains("The old proxy serves again"), "{words}");
+    assert!(words.contains("The old proxy serves on"), "{words}");
     assert_eq!(gateway.inspect("reverse-proxy")["Id"], second);
     assert_eq!(gateway.inspect("reverse-proxy")["State"]["Running"], true);
+}
+
+/// A folder of the host is served from the proxy's container, which reads it and keeps it over an upgrade.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_of_the_host_is_seen_by_the_proxy_and_kept_by_an_upgrade() {
+    let Some(gateway) = gateway("a_folder_of_the_host").await else { return };
+    gateway.engine.up(&gateway.spec()).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    fs::write(folder.path().join("app.css"), "body {}").unwrap();
+    // One that is not mounted is told of with the line that mounts it.
+    let files = json!([{ "path": "/static", "folder": "/srv/files" }]);
+    let body = json!({ "domains": ["shop.test"], "options": { "static": files } }).to_string();
+    let mut stream = gateway.engine.admin().await.unwrap().unwrap();
+    let head = "PUT /v1/services/shop HTTP/1.1\r\nhost: x\r\nif-match: *\r\nconnection: close";
+    let put = format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(put.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let status = gateway.bgctl(&["status"]).await;
+    let told = status.events[0]["warnings"].to_string();
+    assert!(told.contains("/srv/files") && told.contains("--volume"), "{told}");
+
+    let volume = format!("{}:/srv/files", folder.path().display());
+    let binary = gateway.proxy_binary.to_str().unwrap();
+    let up = gateway.bgctl(&["up", "--volume", &volume, "--upgrade", "--proxy-binary", binary]).await;
+    assert_eq!(up.code, Some(0), "{}", up.talk);
+    let mount = &gateway.inspect("reverse-proxy")["HostConfig"]["Binds"][0];
+    assert_eq!(mount, &json!(format!("{volume}:ro")));
+    let ask =
+        async || client(gateway.address()).await.unwrap().get("shop.test", "/static/app.css").await.unwrap().unwrap();
+    eventually("the file is served", async || (ask().await.text() == "body {}").then_some(())).await;
+    let status = gateway.bgctl(&["status"]).await;
+    assert!(!status.events[0]["warnings"].to_string().contains("/srv/files"), "{:?}", status.events);
+
+    // Another build in its place sees the same.
+    let other = folder.path().join("bgproxy");
+    let mut program = fs::read(&gateway.proxy_binary).unwrap();
+    program.push(0);
+    fs::write(&other, &program).unwrap();
+    let first = gateway.inspect("reverse-proxy")["Id"].clone();
+    let spec = GatewaySpec { proxy_binary: Some(other), upgrade: true, ..gateway.spec() };
+    gateway.engine.up(&spec).await.unwrap();
+    assert_ne!(gateway.inspect("reverse-proxy")["Id"], first);
+    eventually("it is served again", async || (ask().await.text() == "body {}").then_some(())).await;
 }
 
 /// What the proxy writes of requests is told from its own log by the engine, and gone on with where it was left off.

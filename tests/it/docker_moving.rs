@@ -54,6 +54,11 @@ fn recipe(test: &str, gateway: &TestGateway, image: &str, holder: Holder) -> boo
     true
 }
 
+/// Sets the recipe up with its ports in a container beside nginx.
+pub(crate) fn recipe_beside(test: &str, gateway: &TestGateway, image: &str) -> bool {
+    recipe(test, gateway, image, Holder::Apart)
+}
+
 /// Somebody who asks over a new connection again and again, and notes when there was no answer.
 struct Knocks {
     stop: Arc<AtomicBool>,
@@ -179,6 +184,43 @@ async fn the_recipe_is_taken_over_in_place_and_what_follows_loses_nothing() {
     let history = gateway.bgctl(&["history", "uptimer"]).await;
     let first = history.events[0]["entries"].as_array().unwrap().last().unwrap().clone();
     assert!(first["what"].as_str().unwrap().starts_with("taken over from nginx"), "{first}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_taken_over_is_known_again_after_down_and_up() {
+    const TEST: &str = "what_was_taken_over_is_known_again";
+    let Some(gateway) = gateway(TEST).await else { return };
+    let Some(v1) = gateway.build(TEST, &Uptimer { version: 1, loading: 0, fail: "" }) else { return };
+    let Some(v2) = gateway.build(TEST, &Uptimer { version: 2, loading: 0, fail: "" }) else { return };
+    if !recipe(TEST, &gateway, &v1, Holder::Nginx) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let replaced = replace(&gateway, &folder, &[]).await;
+    assert_eq!(replaced.code, Some(0), "{}", replaced.talk);
+    // Twice: the second finds nothing to keep, and keeps what there is.
+    for _ in 0..2 {
+        let down = gateway.bgctl(&["down"]).await;
+        assert_eq!(down.code, Some(0), "{}", down.talk);
+    }
+    assert_eq!(gateway.inspect("uptimer_BLUE")["State"]["Running"], true);
+    let publish = format!("127.0.0.1:{}:80", gateway.port);
+    let up =
+        gateway.bgctl(&["up", "--publish", &publish, "--proxy-binary", gateway.proxy_binary.to_str().unwrap()]).await;
+    assert_eq!(up.code, Some(0), "{}", up.talk);
+    let load = visitors(&gateway);
+    eventually("the old version answers", async || load.so_far().versions.contains_key("v1").then_some(())).await;
+    let switched = gateway.bgctl(&["switch", "uptimer", "--image", &v2, "--bake", "1s"]).await;
+    assert_eq!(switched.code, Some(0), "{}", switched.talk);
+    assert_eq!(switched.report()["old"]["image"], *v1, "{}", switched.talk);
+    let back = gateway.bgctl(&["rollback", "uptimer"]).await;
+    assert_eq!(back.code, Some(0), "{}", back.talk);
+    load.stop().await.assert_none_failed();
+    assert_eq!(gateway.inspect("uptimer_BLUE")["State"]["Running"], true);
+
+    let down = gateway.bgctl(&["down", "--volumes"]).await;
+    assert!(down.code == Some(0) && down.events[0].to_string().contains("knows nothing"), "{}", down.talk);
+    assert!(!gateway.leftovers().iter().any(|left| left.contains("bluegreen")), "{:?}", gateway.leftovers());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
-use tests::{Load, is_soak, load, measured};
+use tests::{Load, eventually, is_soak, load, measured};
 
 use crate::docker_host::{TestGateway, Uptimer, docker, gateway};
 use crate::docker_switch::judge;
@@ -152,6 +152,64 @@ async fn a_push_that_is_cut_at_any_point_leaves_no_name_and_says_so() {
     assert!(cut >= cuts / 2, "only {cut} of {cuts} were cut");
     let again = host.bgctl(&push).await;
     assert_eq!(again.code, Some(0), "{}", again.talk);
+}
+
+/// F14: what arrived whole of a big image need not travel again, and in the end nothing but the image has a name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_layers_of_a_big_image_that_arrived_before_a_cut_are_not_sent_again() {
+    const TEST: &str = "the_layers_of_a_big_image";
+    const LAYER: u64 = 40 << 20;
+    let Some(gateway) = gateway(TEST).await else { return };
+    let Some(host) = remote_host(TEST, None).await else { return };
+    let image = gateway.named("big:3");
+    import(&gateway.named("big:0"), LAYER, "amd64");
+    for number in 1..=3 {
+        let below = gateway.named(&format!("big:{}", number - 1));
+        with_noise(&below, &gateway.named(&format!("big:{number}")), LAYER);
+    }
+    let push = ["push", "production-server", &image];
+    let images = || host.docker(&["images", "-aq"]).unwrap();
+    let partials = || host.docker(&["images", "-q", "bluegreen-partial"]).unwrap();
+
+    let whole = host.bgctl(&push).await;
+    assert_eq!(whole.code, Some(0), "{}", whole.talk);
+    let report = whole.report();
+    let total = report["bytes"].as_u64().unwrap();
+    assert_eq!((&report["way"], &report["layers_sent"]), (&"whole".into(), &4.into()), "{report}");
+    let id = docker(&["inspect", "--format", "{{.Id}}", &image]).unwrap();
+    assert_eq!(host.docker(&["inspect", "--format", "{{.Id}}", &image]).unwrap(), id);
+    assert_eq!(images().lines().count(), 1, "{}", images());
+    host.docker(&["rmi", &image]).unwrap();
+
+    let mut cut = host.start(&push);
+    eventually("a part is there", async || (!partials().is_empty()).then_some(())).await;
+    // Anywhere in what follows: the clock is random enough.
+    let more = u64::from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_micros() % 300);
+    assert!(!cut.ends_within(Duration::from_millis(more)).await, "it was over before the cut");
+    host.cut_connections();
+    let ended = cut.end().await;
+    assert_eq!(ended.code, Some(8), "{}", ended.talk);
+    assert!(ended.talk.contains("hint: the layers that arrived stay there"), "{}", ended.talk);
+    assert!(host.docker(&["inspect", &image]).is_err(), "nothing has its name");
+    assert!(!partials().is_empty());
+
+    let rest = host.bgctl(&push).await;
+    assert_eq!(rest.code, Some(0), "{}", rest.talk);
+    let report = rest.report();
+    let bytes = report["bytes"].as_u64().unwrap();
+    assert_eq!((&report["way"], report["layers_present"].as_u64() >= Some(1)), (&"layers".into(), true), "{report}");
+    assert!(bytes <= total - LAYER, "{bytes} of {total}");
+    measured(TEST, &format!("cut {more} ms after the first part; the second push sent {bytes} of {total} bytes"));
+    assert_eq!(host.docker(&["inspect", "--format", "{{.Id}}", &image]).unwrap(), id);
+    assert_eq!(images().lines().count(), 1, "{}", images());
+
+    // One that nobody sent again goes with `prune`.
+    gateway.engine.up(&gateway.spec()).await.unwrap();
+    docker(&["tag", &gateway.named("big:0"), "bluegreen-partial:forgotten"]).unwrap();
+    let pruned = gateway.bgctl(&["prune"]).await;
+    assert_eq!(pruned.code, Some(0), "{}", pruned.talk);
+    assert!(pruned.talk.contains("removed bluegreen-partial:forgotten"), "{}", pruned.talk);
+    assert!(docker(&["inspect", "bluegreen-partial:forgotten"]).is_err());
 }
 
 /// Flipped when all are healthy; one that can't be prepared keeps the others as they are; one that goes back takes the others along.
@@ -345,7 +403,7 @@ fn piped(image: &str) -> u64 {
 }
 
 /// Makes an image of one file that can't be compressed.
-fn import(image: &str, bytes: u64, architecture: &str) {
+pub(crate) fn import(image: &str, bytes: u64, architecture: &str) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("noise");
     let mut noise = fs::File::open("/dev/urandom").map(|noise| std::io::Read::take(noise, bytes)).unwrap();
@@ -369,7 +427,17 @@ fn with_code(gateway: &TestGateway, image: &str) -> String {
     changed
 }
 
-fn shell(line: &str) {
+/// Adds a layer that can't be compressed to an image.
+pub(crate) fn with_noise(image: &str, changed: &str, bytes: u64) {
+    let folder = tempfile::tempdir().unwrap();
+    let noise = fs::File::open("/dev/urandom").map(|noise| std::io::Read::take(noise, bytes)).unwrap();
+    let name = format!("noise-{}", changed.rsplit(':').next().unwrap());
+    std::io::copy(&mut { noise }, &mut fs::File::create(folder.path().join(&name)).unwrap()).unwrap();
+    fs::write(folder.path().join("Dockerfile"), format!("FROM {image}\nCOPY {name} /{name}\n")).unwrap();
+    shell(&format!("DOCKER_BUILDKIT=0 docker build -q -t {changed} '{}'", folder.path().display()));
+}
+
+pub(crate) fn shell(line: &str) {
     let output = Command::new("sh").args(["-c", line]).output().unwrap();
     assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
 }

@@ -37,9 +37,9 @@ async fn docker_replicas_are_switched_scaled_killed_and_gone_back_to_under_load(
     );
     assert_eq!(gateway.inspect("uptimer_BLUE_2")["State"]["Running"], false);
 
-    said(&gateway.bgctl(&["scale", "uptimer", "4"]).await, 0, &["LIVE: uptimer with 4 replicas, 3 before"]);
+    said(&gateway.bgctl(&["scale", "uptimer", "4"]).await, 0, &["SCALED: uptimer serves with 4 replicas on "]);
     assert_eq!((endpoints(&gateway).await, policy(&gateway, "uptimer_GREEN_4")), (4, "always".into()));
-    said(&gateway.bgctl(&["scale", "uptimer", "2"]).await, 0, &["LIVE: uptimer with 2 replicas, 4 before"]);
+    said(&gateway.bgctl(&["scale", "uptimer", "2"]).await, 0, &["SCALED: uptimer serves with 2 replicas on "]);
     assert_eq!((endpoints(&gateway).await, slots(&gateway).len()), (2, 4));
 
     // While v1 is tried again and fails, the two that are kept wait under their kept names.

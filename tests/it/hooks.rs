@@ -118,11 +118,19 @@ async fn a_smoke_test_reaches_the_new_version_before_visitors_do_and_takes_it_ba
     assert_eq!(answered(&site).await, "v2");
     load.stop().await.assert_none_failed();
 
+    // What it writes need be no text, and what it leaves behind is not waited for: it only holds the output open.
+    hooks("before_flip = \"printf 'caf\\\\351\\\\n'; sleep 33 & echo $! > pid\"\ntimeout = \"5s\"");
+    let odd = switch("v2", &[]).await;
+    assert_eq!(odd.code, Some(0), "{}", odd.talk);
+    assert!(odd.talk.contains("| caf\u{fffd}"), "{}", odd.talk);
+    let pid = std::fs::read_to_string(folder.path().join("pid")).unwrap().trim().parse().unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
+
     // One that goes after undoes nothing, and is told.
     hooks("before_flip = \"echo in $BG_SLOT of $BG_ADDRESS\"\nbefore_flip_in = \"container\"\nafter = \"exit 5\"");
     let after = switch("v3", &[]).await;
     assert_eq!(after.code, Some(0), "{}", after.talk);
-    assert!(after.talk.contains("| in blue of 127.0.0.1:"), "{}", after.talk);
+    assert!(after.talk.contains("| in green of 127.0.0.1:"), "{}", after.talk);
     let why = "after: `exit 5` ended with code 5";
     assert!(after.talk.contains(why) && after.report()["after_failed"] == why, "{after:?}");
     assert_eq!(answered(&site).await, "v3");

@@ -135,15 +135,27 @@ async fn idle_connections_cost_little_and_the_cap_lets_in_again_whoever_waits() 
     assert_eq!(late.answer().await.unwrap().unwrap().status, 200);
 }
 
+/// EMFILE: the socket stays readable and accepting fails, so a loop without a pause would burn a core and fill the log.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn running_out_of_files_is_survived() {
+async fn running_out_of_files_is_waited_out_without_haste_and_survived() {
     let app = upstream("v1").await;
-    let mut proxy = proxy_program(PROGRAMS.bgproxy).with_files(64);
+    let mut proxy = proxy_program(PROGRAMS.bgproxy).with_files(64).with_stderr_kept();
     proxy.start().await;
     proxy.serve("shop", app.address()).await;
     let many = connected(&proxy, 200).await;
     let mut late = client(proxy.address()).await.unwrap();
     late.send("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n").await.unwrap();
+    let told = || proxy.said().matches("can't accept connections").count();
+    eventually("it has run out of files", async || (told() > 0).then_some(())).await;
+    let (used, began) = (proxy.cpu_time(), Instant::now());
+    tokio::select! {
+        answer = late.answer() => panic!("there was no file for it: {answer:?}"),
+        () = tokio::time::sleep(Duration::from_secs(2)) => {}
+    }
+    let used = proxy.cpu_time() - used;
+    measured("running_out_of_files", &format!("{used:?} of a processor in {:?}", began.elapsed()));
+    assert!(used < Duration::from_millis(500), "{used:?} in {:?}", began.elapsed());
+    assert!(told() <= 2, "each of two workers says it once in ten seconds: {}", proxy.said());
     drop(many);
     let answer = late.answer().await.unwrap().unwrap();
     assert!([200, 502].contains(&answer.status), "{answer:?}");

@@ -112,6 +112,25 @@ async fn what_http_2_forbids_is_reset_and_the_connection_goes_on() {
     assert_eq!(seen.iter().filter(|line| !line.starts_with("GET / ")).collect::<Vec<_>>(), ["GET /good HTTP/1.1"]);
 }
 
+/// A client that makes us reset one stream after the other means it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_whose_faults_reset_many_streams_loses_its_connection() {
+    let (proxy, _app) = site("").await;
+    let mut socket = connect(&proxy).await;
+    let wrong = get("/", &[("connection", "close")]);
+    let mut resets = 0;
+    for number in 0..200 {
+        if socket.write_all(&frame(HEADERS, END_STREAM | END_HEADERS, number * 2 + 1, &wrong)).await.is_err()
+            || next(&mut socket, RST_STREAM).await.is_none()
+        {
+            break;
+        }
+        resets += 1;
+    }
+    assert!((120..=130).contains(&resets), "{resets} streams were reset");
+    is_served(&proxy).await;
+}
+
 /// RFC 9113 section 10.5: each kind of flood is held back or ended, and costs others nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn floods_of_frames_cost_little_memory_and_nobody_else_anything() {

@@ -49,6 +49,9 @@ struct Known {
     saved: Option<BTreeMap<&'static str, Version>>,
     live: Option<&'static str>,
     slots: BTreeMap<&'static str, Version>,
+    /// The idle slot that a share of the visitors sees, as it was when they were let in: of all that is only staged it alone is on
+    /// the disk.
+    canary: Option<(&'static str, Version)>,
     maintenance: bool,
     is_leased: bool,
     /// The ids of the journal, the latest first, and whether each is open.
@@ -59,6 +62,9 @@ impl Known {
     /// What is so once a call was done.
     fn after(&self, call: &Call) -> Self {
         let mut next = self.clone();
+        if let Call::Stage { .. } | Call::Clear(_) | Call::Flip { .. } = call {
+            next.canary = None;
+        }
         match call {
             Call::Put => next.is_made = true,
             Call::Stage { slot, endpoints } => {
@@ -85,7 +91,11 @@ impl Known {
                 next.journal.insert(0, (id.clone(), true));
             }
             Call::End(_) => next.journal.iter_mut().take(1).for_each(|(_, is_open)| *is_open = false),
-            Call::Step(_) | Call::Canary(_) | Call::Pause | Call::Resume => {}
+            Call::Canary(percent) => {
+                let idle = SLOTS.into_iter().find(|slot| self.live != Some(slot)).filter(|_| *percent > 0);
+                next.canary = idle.and_then(|idle| Some((idle, self.slots.get(idle)?.clone())));
+            }
+            Call::Step(_) | Call::Pause | Call::Resume => {}
             Call::Delete => return Self::default(),
         }
         if let Call::Put | Call::Clear(_) | Call::Flip { .. } | Call::Endpoints(_) | Call::Maintenance(_) = call {
@@ -96,10 +106,11 @@ impl Known {
         next
     }
 
-    /// What is left of it by a restart: a slot that was only staged is not.
+    /// What is left of it by a restart: a slot that was only staged is not, unless visitors see it.
     fn restarted(mut self) -> Self {
         self.is_made = self.saved.is_some();
         self.slots = self.saved.clone().unwrap_or_default();
+        self.slots.extend(self.canary.clone());
         self.is_leased &= self.is_made;
         self
     }
@@ -115,7 +126,6 @@ struct Shop {
     known: Known,
     lease: Option<String>,
     is_paused: bool,
-    has_canary: bool,
     generation: u64,
     kills: u64,
     told: String,
@@ -131,8 +141,7 @@ impl Shop {
         proxy.serve("calm", calm.address()).await;
         let (chance, told) = (Chance::new(seed), format!("BG_SEED={seed}"));
         let (known, lease) = (Known::default(), None);
-        let (is_paused, has_canary) = (false, false);
-        Self { proxy, good, sick, calm, chance, known, lease, is_paused, has_canary, generation: 0, kills: 0, told }
+        Self { proxy, good, sick, calm, chance, known, lease, is_paused: false, generation: 0, kills: 0, told }
     }
 
     fn call(&mut self) -> Call {
@@ -244,7 +253,12 @@ impl Shop {
             self.lease = answer.unwrap().lines[0]["lease"].as_str().map(str::to_owned);
         }
         if is_done == Some(true) {
-            self.note_unsaved(&call);
+            // What no restart leaves.
+            match &call {
+                Call::Pause => self.is_paused = true,
+                Call::Resume | Call::Delete => self.is_paused = false,
+                _ => {}
+            }
         }
         let may_be = match is_done {
             Some(true) => vec![done],
@@ -255,7 +269,7 @@ impl Shop {
             self.proxy.ended().await;
             self.proxy.start().await;
             self.kills += 1;
-            (self.is_paused, self.has_canary) = (false, false);
+            self.is_paused = false;
             let may_be: Vec<Known> = may_be.into_iter().map(Known::restarted).collect();
             self.settle(&may_be, &told).await;
         } else {
@@ -266,25 +280,6 @@ impl Shop {
             self.generation = 0;
         }
         self.visit(&told).await;
-    }
-
-    /// What no restart leaves.
-    fn note_unsaved(&mut self, call: &Call) {
-        match call {
-            Call::Pause => self.is_paused = true,
-            Call::Resume => self.is_paused = false,
-            Call::Canary(percent) => self.has_canary = *percent > 0,
-            Call::Stage { .. } | Call::Clear(_) | Call::Flip { .. } => self.has_canary = false,
-            Call::Delete => (self.is_paused, self.has_canary) = (false, false),
-            Call::Put
-            | Call::Endpoints(_)
-            | Call::Maintenance(_)
-            | Call::Acquire
-            | Call::Release
-            | Call::Begin(_)
-            | Call::Step(_)
-            | Call::End(_) => {}
-        }
     }
 
     /// Finds which of the states it is that may be; it must be one of them.
@@ -319,7 +314,7 @@ impl Shop {
         let mut visitor = client(self.proxy.address()).await.unwrap();
         let answer = visitor.get("calm.test", "/").await.unwrap().unwrap();
         assert_eq!(answer.field("x-version"), Some("calm"), "{told}");
-        let Some(live) = self.known.live.filter(|_| !self.is_paused && !self.has_canary) else { return };
+        let Some(live) = self.known.live.filter(|_| !self.is_paused && self.known.canary.is_none()) else { return };
         let answer = visitor.get("shop.test", "/").await.unwrap().unwrap();
         if self.known.maintenance {
             assert_eq!(answer.status, 503, "{told}");
@@ -350,6 +345,10 @@ fn seen(shop: Option<&Value>, history: &Value) -> Known {
         is_made: true,
         saved: None,
         live: SLOTS.into_iter().find(|slot| shop["live"] == *slot),
+        canary: shop["canary"]["slot"].as_str().map(|slot| {
+            let slot = SLOTS.into_iter().find(|known| *known == slot).unwrap();
+            (slot, Version { endpoints: Vec::new(), was_live: false })
+        }),
         slots: slots.collect(),
         maintenance: !shop["maintenance"].is_null(),
         is_leased: !shop["lease"].is_null(),
@@ -360,6 +359,11 @@ fn seen(shop: Option<&Value>, history: &Value) -> Known {
 /// Takes from what is known what the proxy does not say.
 fn fill(seen: &Known, known: &Known) -> Known {
     let mut filled = Known { saved: known.saved.clone(), ..seen.clone() };
+    if let (Some((slot, version)), Some((known_slot, known))) = (&mut filled.canary, &known.canary)
+        && slot == known_slot
+    {
+        version.clone_from(known);
+    }
     for (slot, version) in &mut filled.slots {
         version.was_live = known.slots.get(slot).is_some_and(|known| known.was_live);
     }

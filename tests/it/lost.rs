@@ -33,13 +33,15 @@ async fn a_live_version_that_died_is_told_and_the_warm_one_is_gone_back_to() {
     assert_done(&site.switch(&site.version("v2", QUICK), &["--keep", "warm"]).end().await);
     assert_eq!(warnings(&site).await, "[]");
     site.kill(" v2 ");
-    let told = "GREEN of shop is live and shop_GREEN does not run: `bgctl scale shop 1` starts what is missing";
-    eventually("it is told", async || warnings(&site).await.contains(told).then_some(())).await;
+    // With the way to the place in which it was asked, so that it can be run as it stands.
+    let command = "scale shop 1 --engine process";
+    let told = format!("GREEN of shop is live and shop_GREEN does not run: `bgctl {command}` starts what is missing");
+    eventually("it is told", async || warnings(&site).await.contains(&told).then_some(())).await;
     let doctor = site.bgctl(&["doctor"]).await;
     assert_eq!((doctor.code, &doctor.events[0]["verdict"]), (Some(1), &json!("bad")), "{doctor:?}");
     assert!(doctor.events[0]["findings"].to_string().contains("shop_GREEN does not run"), "{doctor:?}");
     // One way: what serves is the same version again.
-    assert_done(&site.bgctl(&["scale", "shop", "1"]).await);
+    assert_done(&site.bgctl(&command.split(' ').collect::<Vec<_>>()).await);
     assert_eq!((answered(&site).await.as_str(), warnings(&site).await.as_str()), ("v2", "[]"));
     // The other way: the one before is still warm.
     site.kill(" v2 ");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tests::{Proxy, Response, Site, client, eventually, proxy, upstream};
+use tests::{Proxy, Response, Site, client, eventually, proxy, proxy_program, upstream};
 
 use crate::programs::PROGRAMS;
 
@@ -113,6 +113,15 @@ async fn a_switch_without_a_flip_prints_the_link_and_so_does_the_command() {
     let port = site.address().port();
     let printed = staged.report()["preview"]["url"].as_str().unwrap().to_owned();
     assert!(staged.talk.contains(&printed), "{}", staged.talk);
+    for way in [
+        "some visitors: bgctl canary shop 10 --engine process",
+        "all of them: bgctl switch shop --continue --engine process",
+    ] {
+        assert!(staged.talk.contains(way), "{}", staged.talk);
+    }
+    let status = site.bgctl_plain(&["status", "shop"]).await;
+    let status = String::from_utf8(status.stdout).unwrap();
+    assert!(status.contains("whoever has a link sees GREEN of shop, for 3"), "{status}");
     let made = site.bgctl(&["preview", "shop", "--for", "10m", "--path", "/basket"]).await;
     assert_eq!(made.code, Some(0), "{}", made.talk);
     let made = made.events[0]["url"].as_str().unwrap().to_owned();
@@ -127,4 +136,57 @@ async fn a_switch_without_a_flip_prints_the_link_and_so_does_the_command() {
     let on = site.start(&["switch", "shop", "--continue", "--bake", "0s"]).end().await;
     assert_eq!(on.code, Some(0), "{}", on.talk);
     assert!(on.talk.contains("LIVE: shop on GREEN"), "{}", on.talk);
+}
+
+/// The link and its cookie lead to the version that waits after a kill of the proxy, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_holds_after_a_kill_of_the_proxy_and_one_whose_time_is_over_does_not() {
+    let (blue, green) = (upstream("blue").await, upstream("green").await);
+    let mut proxy = proxy_program(PROGRAMS.bgproxy);
+    proxy.start().await;
+    proxy.serve("shop", blue.address()).await;
+    assert_eq!(proxy.stage("shop", green.address()).await["event"], "healthy");
+    let link = preview(&proxy, "1h").await;
+    let token = link["token"].as_str().unwrap().to_owned();
+    let seen_by =
+        async |proxy: &Proxy, cookie: &str| get(proxy, "/", Some(cookie)).await.field("x-version").map(str::to_owned);
+    let cookie = enter(&proxy, &token).await;
+    assert_eq!(seen_by(&proxy, &cookie).await.as_deref(), Some("green"));
+    proxy.kill();
+    proxy.start().await;
+    eventually("it is shown again", async || {
+        (seen_by(&proxy, &cookie).await.as_deref() == Some("green")).then_some(())
+    })
+    .await;
+    assert_eq!(enter(&proxy, &token).await, cookie);
+    assert_eq!(get(&proxy, "/", None).await.field("x-version"), Some("blue"));
+    // It can still be flipped to, and then nothing is shown to anybody any more: what is left of the link is nothing to the application.
+    assert_eq!(proxy.flip("shop").await.status, 200);
+    for _ in 0..2 {
+        let left = get(&proxy, &format!("/left?a=1&bg_preview={token}"), Some(&format!("x=y; {cookie}"))).await;
+        assert_eq!((left.status, left.field("x-version")), (200, Some("green")));
+        let seen = green.seen().into_iter().rfind(|seen| seen.first_line.contains("/left")).unwrap();
+        assert_eq!(seen.first_line, "GET /left?a=1 HTTP/1.1");
+        assert!(seen.head.contains("x=y") && !seen.head.contains("bg-preview"), "{seen:?}");
+        proxy.kill();
+        proxy.start().await;
+    }
+    let status = proxy.call("GET", "/v1/services/shop", json!({})).await.lines.remove(0);
+    assert_eq!((&status["live"], &status["preview"]), (&json!("green"), &Value::Null), "{status}");
+
+    // Another staging is another version, though it has no deployment's id and the same address: the link is not for that.
+    assert_eq!(proxy.stage("shop", blue.address()).await["event"], "healthy");
+    let first = preview(&proxy, "1h").await["token"].as_str().unwrap().to_owned();
+    let old = enter(&proxy, &first).await;
+    assert_eq!(proxy.stage("shop", blue.address()).await["event"], "healthy");
+    preview(&proxy, "1s").await;
+    assert_eq!(get(&proxy, &format!("/?bg_preview={first}"), None).await.status, 400);
+    assert_eq!(seen_by(&proxy, &old).await.as_deref(), Some("green"), "the live one");
+    proxy.kill();
+    proxy.start().await;
+    eventually("its time is over", async || {
+        let status = proxy.call("GET", "/v1/services/shop", json!({})).await.lines.remove(0);
+        status["preview"].is_null().then_some(())
+    })
+    .await;
 }

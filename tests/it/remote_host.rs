@@ -149,6 +149,11 @@ impl RemoteHost {
         fs::write(path, format!("Host production-server\n{line}\n{rest}")).unwrap();
     }
 
+    /// Returns the words of a shell that run a command there.
+    pub(crate) fn ssh_command(&self) -> String {
+        format!("'{}' production-server", self.path("bin/ssh").display())
+    }
+
     /// Returns the key that sshd takes.
     pub(crate) fn user_key(&self) -> PathBuf {
         self.path("user_key")

@@ -201,11 +201,14 @@ async fn the_live_slot_is_scaled_up_and_down_under_load_without_a_failed_request
     let first = running(&site, "v1");
     let load = load(site.address(), Load { slow_for: Duration::from_millis(700), ..busy() });
     for (wanted, words) in [
-        ("3", &["started shop_BLUE_2", "started shop_BLUE_3", "LIVE: shop with 3 replicas, 1 before"][..]),
-        ("2", &["stopped and removed shop_BLUE_3", "LIVE: shop with 2 replicas, 3 before"]),
-        ("2", &["LIVE: shop with 2 replicas, 2 before"]),
-        ("1", &["LIVE: shop with 1 replica, 2 before"]),
-        ("2", &["LIVE: shop with 2 replicas, 1 before"]),
+        (
+            "3",
+            &["started shop_BLUE_2", "started shop_BLUE_3", "SCALED: shop serves with 3 replicas on BLUE, 1 before"][..],
+        ),
+        ("2", &["stopped and removed shop_BLUE_3", "SCALED: shop serves with 2 replicas on BLUE, 3 before"]),
+        ("2", &["SCALED: shop serves with 2 replicas on BLUE, as before"]),
+        ("1", &["SCALED: shop serves with 1 replica on BLUE, 2 before"]),
+        ("2", &["SCALED: shop serves with 2 replicas on BLUE, 1 before"]),
     ] {
         let scaled = site.bgctl(&["scale", "shop", wanted]).await;
         said(&scaled, 0, words);
@@ -312,7 +315,7 @@ async fn killed_on_the_way_down() {
     assert_eq!(scale.end().await.code, None);
     load.stop().await.assert_none_failed();
     let again = site.bgctl(&["scale", "shop", "2", "--lock-wait", "40s"]).await;
-    said(&again, 0, &["scale to 1 by ", "was left open", "LIVE: shop with 2 replicas, 1 before"]);
+    said(&again, 0, &["scale to 1 by ", "was left open", "SCALED: shop serves with 2 replicas on BLUE, 1 before"]);
     assert_eq!((endpoints(&site, "blue").await, running(&site, "v1").len()), ((2, 2), 2));
 }
 
@@ -324,7 +327,7 @@ async fn a_replica_that_died_is_started_again_by_scale() {
     kill_process(running(&site, "v1")[2], Signal::KILL).unwrap();
     eventually("it is noticed", async || (endpoints(&site, "blue").await == (3, 2)).then_some(())).await;
     let scaled = site.bgctl(&["scale", "shop", "3"]).await;
-    said(&scaled, 0, &["started shop_BLUE", "LIVE: shop with 3 replicas, 3 before"]);
+    said(&scaled, 0, &["started shop_BLUE", "SCALED: shop serves with 3 replicas on BLUE, as before"]);
     assert_eq!((endpoints(&site, "blue").await, running(&site, "v1").len()), ((3, 3), 3));
     load.stop().await.assert_none_failed();
 }

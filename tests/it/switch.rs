@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tests::{Behaviour, Ended, Load, Site, client, eventually, load, upstream};
+use tests::{Behaviour, Ended, Load, Site, client, eventually, load, measured, proxy, upstream};
 
 use crate::programs::PROGRAMS;
 
@@ -48,6 +48,54 @@ async fn a_switch_that_cut_an_answer_ends_with_7() {
     assert_said(&v2, 7, &["LIVE: shop on GREEN"]);
     assert_eq!(v2.report()["requests"]["cut"], 1, "{v2:?}");
     assert_eq!(answered(&site).await, "v2");
+}
+
+/// What is warm is one pointer away: ten times there and back under load, and the middle one of these times counts, as the machine
+/// has more to do than this.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_warm_version_is_gone_back_to_within_moments_by_the_proxy_and_by_the_whole_command() {
+    let site = Site::new(PROGRAMS);
+    site.up().await;
+    for version in ["v1", "v2"] {
+        assert_said(
+            &site.switch(&site.version(version, QUICK), &["--keep", "warm"]).end().await,
+            0,
+            &["LIVE: shop on "],
+        );
+    }
+    let running = load(site.address(), Load { pause: Duration::from_millis(10), slow: 0, ..Load::default() });
+    let mut commands = Vec::new();
+    for _ in 0..10 {
+        let before = site.shop().await["live"].clone();
+        let began = Instant::now();
+        let back = site.bgctl(&["rollback", "shop"]).await;
+        commands.push(began.elapsed());
+        assert_said(&back, 0, &["LIVE: shop on "]);
+        assert_ne!(site.shop().await["live"], before);
+    }
+    running.stop().await.assert_none_failed();
+
+    // The proxy's own part: no request begins on the slot that is left behind its answer (S3).
+    let (blue, green, proxy) = (upstream("blue").await, upstream("green").await, proxy());
+    for app in [&blue, &green] {
+        proxy.serve("shop", app.address()).await;
+    }
+    let running = load(proxy.address(), Load { pause: Duration::from_millis(10), slow: 0, ..Load::default() });
+    let mut calls = Vec::new();
+    for _ in 0..10 {
+        let began = Instant::now();
+        let back = proxy.call("POST", "/v1/services/shop/rollback", json!({})).await;
+        calls.push(began.elapsed());
+        assert_eq!(back.status, 200, "{back:?}");
+    }
+    running.stop().await.assert_none_failed();
+    let middle = |times: &mut Vec<Duration>| {
+        times.sort_unstable();
+        times[times.len() / 2]
+    };
+    let (command, call) = (middle(&mut commands), middle(&mut calls));
+    measured("a_warm_rollback", &format!("{call:?} by the proxy, {command:?} by the whole command"));
+    assert!(call < Duration::from_millis(10) && command < Duration::from_millis(300), "{calls:?} {commands:?}");
 }
 
 /// A dry run changes nothing: not even the proxy is started that a switch would need.

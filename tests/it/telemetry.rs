@@ -128,7 +128,7 @@ async fn the_combined_line_reads_as_apaches_and_the_file_is_opened_anew_when_tol
 }
 
 /// Reads the text form strictly: each family once with its HELP and TYPE, each sample below its family.
-fn parse(text: &str) -> BTreeMap<String, f64> {
+pub(crate) fn parse(text: &str) -> BTreeMap<String, f64> {
     let (mut samples, mut families, mut family) = (BTreeMap::new(), BTreeMap::new(), String::new());
     for line in text.lines() {
         if let Some(help) = line.strip_prefix("# HELP ") {
@@ -331,5 +331,51 @@ async fn the_metrics_have_a_port_of_their_own_where_one_is_named_and_nothing_els
     assert_eq!(parse(&answer.text())[&format!("bgproxy_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"))], 1.0);
     for other in ["/v1/status", "/", "/v1/services"] {
         assert_eq!(ask(other).await.status, 404);
+    }
+}
+
+/// W3C Trace Context: a trace goes on through the proxy as it is, in both versions of HTTP, and none is begun here.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trace_passes_as_it_is_is_told_in_the_log_and_none_is_made() {
+    const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("access.log");
+    let app = upstream("v1").await;
+    let mut proxy = logged(&file, "json");
+    proxy.start().await;
+    proxy.serve("shop", app.address()).await;
+    let fields = format!("traceparent: 00-{TRACE}-b7ad6b7169203331-01\r\ntracestate: rojo=00f067aa0ba902b7\r\n");
+    let mut visitor = client(proxy.address()).await.unwrap();
+    for (target, more) in [("/traced", fields.as_str()), ("/untraced", ""), ("/nonsense", "traceparent: nonsense\r\n")]
+    {
+        visitor.send(format!("GET {target} HTTP/1.1\r\nHost: shop.test\r\n{more}\r\n")).await.unwrap();
+        assert_eq!(visitor.answer().await.unwrap().unwrap().status, 200);
+    }
+    let socket = tokio::net::TcpStream::connect(proxy.address()).await.unwrap();
+    let (sender, connection) = h2::client::handshake(socket).await.unwrap();
+    let _connection = tokio::spawn(connection);
+    let request = http::Request::get("http://shop.test/second")
+        .header("traceparent", format!("00-{TRACE}-b7ad6b7169203331-01"))
+        .header("tracestate", "rojo=00f067aa0ba902b7");
+    let mut sender = sender.ready().await.unwrap();
+    let answer = sender.send_request(request.body(()).unwrap(), true).unwrap().0.await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let seen = app.seen();
+    for (target, wanted) in [("/traced", 1), ("/untraced", 0), ("/second", 1)] {
+        let head =
+            seen.iter().find(|seen| seen.head.starts_with(&format!("GET {target} "))).unwrap().head.to_lowercase();
+        assert_eq!(head.matches("\r\ntrace").count(), 2 * wanted, "{head}");
+        assert_eq!(head.matches(&format!("\r\ntraceparent: 00-{TRACE}-b7ad6b7169203331-01\r\n")).count(), wanted);
+        assert_eq!(head.matches("\r\ntracestate: rojo=00f067aa0ba902b7\r\n").count(), wanted, "{head}");
+    }
+    let lines = eventually("all are logged", async || {
+        Some(lines(&file)).filter(|lines| lines.iter().filter(|line| line["service"] == "shop").count() == 4)
+    })
+    .await;
+    for (target, wanted) in
+        [("/traced", json!(TRACE)), ("/untraced", Value::Null), ("/nonsense", Value::Null), ("/second", json!(TRACE))]
+    {
+        let line = lines.iter().find(|line| line["target"] == target).unwrap();
+        assert_eq!(line["trace_id"], wanted, "{line}");
     }
 }

@@ -150,7 +150,12 @@ fn every_configuration_key_is_documented_and_shown_in_the_full_example() {
     let keys: Vec<&str> = file
         .lines()
         .filter_map(|line| line.strip_prefix("    pub ")?.split_once(':').map(|(key, _)| key))
-        .filter(|key| !["limits", "log", "services", "certificates", "health", "options"].contains(key))
+        // A key that is a word of Rust.
+        .map(|key| key.trim_start_matches("r#"))
+        .filter(|key| {
+            !["limits", "log", "webhook", "acme", "services", "certificates", "health", "options", "basic_auth"]
+                .contains(key)
+        })
         .collect();
     assert!(keys.len() > 30, "config/src/file.rs was not understood: {keys:?}");
     for key in keys {
@@ -186,7 +191,10 @@ fn every_admin_call_and_error_code_is_documented() {
         Call::Delete(service.clone()),
         Call::Proxy,
         Call::PutProxy,
+        Call::PutCertificate("name".parse().unwrap()),
+        Call::DeleteCertificate("name".parse().unwrap()),
         Call::Reload,
+        Call::Upgrade,
         Call::Events,
         Call::Metrics,
     ];
@@ -211,6 +219,9 @@ fn no_banned_crate_is_locked() {
     let banned: Vec<&str> =
         deny.lines().filter_map(|line| line.trim().strip_prefix("{ crate = \"")?.split('"').next()).collect();
     assert!(banned.len() >= 5, "deny.toml was not understood: {banned:?}");
+    for needed in ["aws-lc-sys", "openssl-sys"] {
+        assert!(banned.contains(&needed), "deny.toml does not ban {needed}");
+    }
     for name in banned {
         assert!(!lock.contains(&format!("\nname = \"{name}\"\n")), "{name} is locked, and deny.toml bans it");
     }
@@ -219,9 +230,8 @@ fn no_banned_crate_is_locked() {
 /// The promises, and how many there are of each kind: while switching, and when something breaks.
 const PROMISES: [(&str, u32); 2] = [("S", 10), ("F", 17)];
 
-#[test]
-fn every_promise_has_tests_that_exist() {
-    let page = read("docs/testing.md");
+/// The tests that there are, as `file::name`.
+fn tests_that_exist() -> BTreeSet<String> {
     let mut tests = BTreeSet::new();
     for folder in ["tests/it", "proxy/src", "config/src", "ctl/src"] {
         for (path, text) in sources(folder) {
@@ -234,17 +244,40 @@ fn every_promise_has_tests_that_exist() {
         }
     }
     assert!(tests.len() > 300, "the tests were not understood: {tests:?}");
+    tests
+}
+
+/// Checks that a row of `docs/testing.md` names tests, and that they exist.
+fn names_tests_that_exist(page: &str, begin: &str, tests: &BTreeSet<String>) {
+    let row = page.lines().find_map(|line| line.strip_prefix(begin)?.strip_prefix(" | "));
+    let row = row.unwrap_or_else(|| panic!("docs/testing.md has no row that begins with {begin}"));
+    let named: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
+    assert!(!named.is_empty(), "docs/testing.md names no test for {begin}");
+    for test in named {
+        assert!(tests.contains(test), "docs/testing.md names `{test}` for {begin}, which is not there");
+    }
+}
+
+#[test]
+fn every_promise_has_tests_that_exist() {
+    let (page, tests) = (read("docs/testing.md"), tests_that_exist());
     for (kind, count) in PROMISES {
         for number in 1..=count {
-            let row = format!("| {kind}{number} | ");
-            let row = page.lines().find_map(|line| line.strip_prefix(&row));
-            let row = row.unwrap_or_else(|| panic!("docs/testing.md has no row for {kind}{number}"));
-            let named: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
-            assert!(!named.is_empty(), "docs/testing.md names no test for {kind}{number}");
-            for test in named {
-                assert!(tests.contains(test), "docs/testing.md names `{test}` for {kind}{number}, which is not there");
-            }
+            names_tests_that_exist(&page, &format!("| {kind}{number}"), &tests);
         }
+    }
+}
+
+#[test]
+fn every_limit_has_tests_that_exist() {
+    let (page, limits, tests) = (read("docs/testing.md"), read("docs/limits.md"), tests_that_exist());
+    let page = page.split("\n## Limits\n").nth(1).unwrap();
+    let rows = limits.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| what | "));
+    let rows: Vec<&str> = rows.filter_map(|line| line.split(" | ").next()).collect();
+    assert!(rows.len() > 30, "docs/limits.md was not understood: {rows:?}");
+    assert_eq!(rows.iter().collect::<BTreeSet<_>>().len(), rows.len(), "two limits have one name");
+    for row in rows {
+        names_tests_that_exist(page, row, &tests);
     }
 }
 

@@ -144,7 +144,9 @@ async fn a_new_certificate_is_shown_without_touching_a_connection_and_a_wrong_on
     eventually("the new one is shown", is_new).await;
     let status = proxy.call("GET", "/v1/status", json!({})).await.lines.remove(0);
     assert_eq!(status["warnings"], json!([]), "{status}");
-    assert_eq!(status["certificates"], json!([{ "names": [HOST], "not_after": "2090-01-01T00:00:00Z" }]));
+    let certificate = &status["certificates"][0];
+    assert_eq!((&certificate["names"], &certificate["not_after"]), (&json!([HOST]), &json!("2090-01-01T00:00:00Z")));
+    assert_eq!(status["certificates"].as_array().unwrap().len(), 1, "{status}");
     assert_eq!(visitor.get(HOST, "/").await.unwrap().unwrap().status, 200);
     // One that has expired is better than none, and is told of.
     put(&proxy, &authority.issue_until(&[HOST], 2020));

@@ -104,6 +104,10 @@ async fn what_is_warm_stays_so_and_replicas_are_all_tried() {
     assert_eq!((running(&site, "v1"), running(&site, "v2")), (v1.clone(), v2), "{:?}", site.processes());
     let shop = site.shop().await;
     assert_eq!(shop["slots"]["blue"]["endpoints"][0]["healthy"], true, "{shop}");
+    assert_eq!(shop["slots"]["blue"]["state"], "warm", "{shop}");
+    // So a switch that fails takes nothing from what can be gone back to.
+    let failed = site.switch(&site.script("v3", "exit 3"), &["--replicas", "1"]).end().await;
+    said(&failed, 5, &["traffic still on GREEN"]);
     said(&site.bgctl(&["rollback", "shop"]).await, 0, &["LIVE: shop on BLUE"]);
     assert_eq!(running(&site, "v1"), v1);
 }
@@ -123,6 +127,30 @@ async fn a_request_that_fails_is_told_and_ends_the_flips() {
     assert_eq!((report["flips"].as_array().unwrap().len(), &report["exit_code"]), (2, &json!(7)), "{report}");
     assert!(report["failed"].as_u64() > Some(0) && report["failures"][0]["why"].is_string(), "{report}");
     assert_eq!((site.shop().await["live"].clone(), running(&site, "v1").len()), (json!("blue"), 1));
+}
+
+/// S10: what its drains end of other people's requests is no success, however well its own fare.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_download_of_somebody_else_that_it_cuts_is_counted_and_ends_the_flips() {
+    let site = Site::new(PROGRAMS);
+    site.up().await;
+    let switched = site.switch(&site.version("v1", QUICK), &["--drain", "500ms"]).end().await;
+    said(&switched, 0, &["LIVE: shop on BLUE"]);
+    let mut download = client(site.address()).await.unwrap();
+    download.send("GET /stream/1000/100 HTTP/1.1\r\nHost: shop.test\r\n\r\n").await.unwrap();
+    eventually("it is under way", async || (site.shop().await["slots"]["blue"]["in_flight"] == 1).then_some(())).await;
+    let verified = site.bgctl(&["verify", "shop", "--flips", "10"]).await;
+    said(&verified, 7, &[]);
+    assert!(download.answer().await.is_err());
+    let report = verified.report();
+    assert_eq!((&report["cut"], &report["closed"], &report["failed"]), (&json!(1), &json!(0), &json!(0)), "{report}");
+    assert_eq!((report["flips"].as_array().unwrap().len(), &report["exit_code"]), (2, &json!(7)), "{report}");
+    // The drain of the flip that left it behind says the same.
+    let drained = verified.events.iter().find(|event| event["event"] == "drained").unwrap();
+    assert_eq!(drained["counts"]["cut"], 1, "{drained}");
+    let plain = site.bgctl_plain(&["verify", "shop", "--flips", "2"]).await;
+    let words = String::from_utf8(plain.stdout).unwrap();
+    assert!(plain.status.success() && words.contains("0 cut and 0 closed at the end of a drain"), "{words}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -164,6 +192,38 @@ async fn ctrl_c_between_two_flips_leads_home() {
 async fn one_that_was_killed_is_led_home_by_the_next_run() {
     // Side by side, as each waits for the lease of the dead one to run out.
     tokio::join!(killed_at(&["step", "park"]), killed_at(&["step", "stage"]), killed_at(&["flipped"]));
+}
+
+/// What was warm when it was killed is put back by the next run, which need not be a `recover`, and says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_warm_before_one_that_was_killed_is_warm_again_after_the_next_run() {
+    tokio::join!(killed_with_a_warm_version("stage"), killed_with_a_warm_version("flip"));
+}
+
+async fn killed_with_a_warm_version(step: &str) {
+    let site = site("warm").await;
+    let (v1, v2) = (running(&site, "v1"), running(&site, "v2"));
+    let warm = site.shop().await["slots"]["blue"]["deployment"].clone();
+    let mut verify = site.start(&["verify", "shop", "--flips", "1000"]);
+    loop {
+        if verify.until("step").await["step"] == step {
+            break;
+        }
+    }
+    // A step is told before it is done.
+    let is_other = async || (site.shop().await["slots"]["blue"]["deployment"] != warm).then_some(());
+    eventually("the second run is in the place of what was warm", is_other).await;
+    verify.signal(Signal::KILL);
+    assert_eq!(verify.end().await.code, None);
+    let failed = site.switch(&site.script("v3", "exit 3"), &["--lock-wait", "40s"]).end().await;
+    said(
+        &failed,
+        5,
+        &["verify by", "was left open", "BLUE is warm again: `bgctl rollback shop", "traffic still on GREEN"],
+    );
+    assert_eq!((running(&site, "v1"), running(&site, "v2")), (v1.clone(), v2), "{:?}", site.processes());
+    said(&site.bgctl(&["rollback", "shop"]).await, 0, &["LIVE: shop on BLUE"]);
+    assert_eq!((answered(&site).await, running(&site, "v1")), ("v1".to_owned(), v1));
 }
 
 async fn killed_at(what: &[&str]) {

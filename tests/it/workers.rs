@@ -58,6 +58,10 @@ async fn a_worker_is_switched_stopped_by_its_signal_and_gone_back_to_without_a_r
     let second = site.bgctl(&["switch", "mailer", "--image", &v2, "--replicas", "2"]).await;
     said(&second, 0, &["LIVE: mailer on GREEN", "the old version is stopped"]);
     assert_eq!((&second.report()["kept"], &second.report()["replicas"]), (&json!("stopped"), &json!(2)));
+    // It has no requests, so none are spoken of.
+    for words in ["drain", "requests", "watching", "in flight"] {
+        assert!(!second.talk.contains(words), "`{words}` is said of a worker: {}", second.talk);
+    }
     let read = || std::fs::read_to_string(&diary).unwrap();
     assert_eq!(read(), "v1 starts\nv2 starts\nv2 starts\nv1 stops\n");
 
@@ -73,6 +77,11 @@ async fn a_worker_is_switched_stopped_by_its_signal_and_gone_back_to_without_a_r
         history.events[0]["entries"].as_array().unwrap().iter().map(|entry| &entry["outcome"]).collect();
     assert_eq!(outcomes, ["done", "undone", "done", "done"]);
 
+    for words in
+        [&["pause", "mailer"][..], &["maintenance", "mailer", "on"], &["canary", "mailer", "5"], &["preview", "mailer"]]
+    {
+        said(&site.bgctl(words).await, 1, &["mailer has no port, so it has no visitors"]);
+    }
     said(&site.bgctl(&["scale", "mailer", "2"]).await, 1, &["has no port", "--replicas 2"]);
     said(&site.bgctl(&["switch", "mailer", "--domain", "mailer.test"]).await, 1, &["--no-port", "--port gives it one"]);
     said(&site.bgctl(&["--yes", "rm", "mailer"]).await, 0, &["removed mailer_BLUE", "removed mailer_GREEN_2"]);

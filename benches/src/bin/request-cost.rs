@@ -4,7 +4,8 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use benches::cost::{Kind, Target, Workload, measure, median};
+use benches::cost::report::{HEAD, Row, picture};
+use benches::cost::{Kind, Target, Workload, idle, measure, median};
 use benches::error::Error;
 use clap::Parser;
 
@@ -21,6 +22,12 @@ struct Args {
     /// Only workloads whose names contain this
     #[arg(long, default_value = "")]
     only: String,
+    /// Measure idle connections too, which takes two minutes
+    #[arg(long)]
+    idle: bool,
+    /// Draw what was found
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
     /// The bgproxy to measure [default: the one beside this program]
     #[arg(long, value_name = "FILE")]
     proxy_binary: Option<PathBuf>,
@@ -49,32 +56,48 @@ async fn run(args: &Args) -> Result<(), Error> {
     let folder = || tempfile::tempdir().map_err(Error::io("make a folder"));
     let application_folder = folder()?;
     let application = Target::application(application_folder.path()).await?;
-    print(&format!(
-        "{:<30} {:>9} | ratio to nginx: {:>8} {:>8} {:>8}\n",
-        "", "nginx us", "nginx+", "haproxy", "bgproxy"
-    ));
+    print(HEAD);
+    let mut rows = Vec::new();
     for workload in Workload::ALL.into_iter().filter(|workload| workload.name().contains(&args.only)) {
-        let mut micros: Vec<Vec<f64>> = vec![Vec::new(); Kind::ALL.len()];
+        let mut row = Row { workload, micros: Default::default() };
         for _ in 0..args.rounds {
-            for (kind, micros) in Kind::ALL.into_iter().zip(&mut micros) {
+            for (kind, micros) in Kind::ALL.into_iter().zip(&mut row.micros) {
                 let own = folder()?;
-                let target = Target::start(kind, workload.workers(), &ours, own.path(), application.address()).await?;
+                let target = Target::start(kind, workload.setup(), &ours, own.path(), application.address()).await?;
                 micros.push(measure(&target, workload, args.seconds, own.path())?.micros());
             }
         }
-        // Of each round its own ratio, so that a slow minute counts for neither side.
-        let ratio = |kind: usize| {
-            let mut ratios: Vec<f64> = micros[kind].iter().zip(&micros[0]).map(|(own, nginx)| own / nginx).collect();
-            median(&mut ratios)
-        };
-        let [plus, haproxy, ours] = [1, 2, 3].map(ratio);
-        let nginx = median(&mut micros[0].clone());
-        print(&format!(
-            "{:<30} {nginx:>9.1} |                 {plus:>8.2} {haproxy:>8.2} {ours:>8.2}\n",
-            workload.name()
-        ));
+        print(&row.line());
+        rows.push(row);
+    }
+    if let [Some(one), two, many] =
+        [Workload::Small(64), Workload::TwoWorkers, Workload::ManyServices].map(|workload| ours_in(&rows, workload))
+    {
+        let beside =
+            |other: Option<f64>| other.map_or("not measured".to_owned(), |other| format!("{:.2}", other / one));
+        print(&format!("\nbgproxy beside itself: two workers {}, 10,000 services {}\n", beside(two), beside(many)));
+    }
+    if args.idle {
+        print("\nidle connections, 10 s after their last request; what is given back 10 s after they went\n");
+        for kind in [Kind::Nginx, Kind::Haproxy, Kind::Bluegreen] {
+            let own = folder()?;
+            let setup = Workload::Small(64).setup();
+            let target = Target::start(kind, setup, &ours, own.path(), application.address()).await?;
+            let found = idle::measure(&target).await?;
+            let (name, back) = (kind.name(), found.given_back * 100.0);
+            print(&format!("{name:<31}{:>9.0} bytes each, {back:.0} % given back\n", found.bytes));
+        }
+    }
+    if let Some(path) = &args.svg {
+        std::fs::write(path, picture(&rows)).map_err(Error::io("write the picture"))?;
     }
     Ok(())
+}
+
+/// The microseconds of a request in bgproxy.
+fn ours_in(rows: &[Row], workload: Workload) -> Option<f64> {
+    let row = rows.iter().find(|row| row.workload == workload)?;
+    Some(median(&mut row.micros[Kind::Bluegreen as usize].clone()))
 }
 
 fn print(text: &str) {

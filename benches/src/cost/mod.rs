@@ -4,6 +4,8 @@
 //! threads: it holds within a few per cent where throughput swings.
 
 mod contender;
+pub mod idle;
+pub mod report;
 mod workload;
 
 use std::fs;
@@ -11,7 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 pub use contender::{Kind, Target};
-pub use workload::Workload;
+pub use workload::{Goal, Setup, Workload};
 
 use crate::error::Error;
 
@@ -40,7 +42,11 @@ impl Cost {
 /// Where the load fails, or an answer of it is not the right one.
 pub fn measure(target: &Target, workload: Workload, seconds: u32, folder: &Path) -> Result<Cost, Error> {
     // What the first requests do once is not what a request costs.
-    let address = if workload == Workload::Http2 { target.over_http2() } else { target.address() };
+    let address = match workload {
+        Workload::Http2 => target.over_http2(),
+        Workload::Tls | Workload::Handshakes => target.over_tls(),
+        _ => target.address(),
+    };
     workload.run(address, 1, folder)?;
     let before = target.busy()?;
     let requests = workload.run(address, seconds, folder)?;
@@ -57,6 +63,15 @@ fn busy(process: u32) -> Result<Duration, Error> {
         nanos += text.split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok()).unwrap_or(0);
     }
     Ok(Duration::from_nanos(nanos))
+}
+
+/// Returns the bytes that a process has in memory.
+fn resident(process: u32) -> Result<u64, Error> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"));
+    let status = status.map_err(Error::io(format!("read the memory of process {process}")))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.map(|kib| kib * 1024).ok_or_else(|| Error::Load(format!("process {process} has no VmRSS")))
 }
 
 /// Returns the middle one.

@@ -23,11 +23,44 @@ pub enum Workload {
     Http2,
     /// Small answers of a proxy with two workers.
     TwoWorkers,
+    /// Small answers over TLS, on 64 kept connections.
+    Tls,
+    /// A connection over TLS, with a whole handshake, for each request.
+    Handshakes,
+    /// Small answers on 64 kept connections, a line in the access log for each.
+    Logged,
+    /// Small answers on 64 kept connections, of one of ten thousand services.
+    ManyServices,
 }
+
+/// What a proxy is set up with for a kind of load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setup {
+    /// Worker threads or processes.
+    pub workers: usize,
+    /// It listens for TLS too.
+    pub tls: bool,
+    /// It writes the combined log into a file.
+    pub logged: bool,
+    /// How many services it has, each with a domain of its own.
+    pub services: usize,
+}
+
+/// What we promise of our own share: ours by the better nginx.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Goal {
+    /// More than this is a defect.
+    pub gate: f64,
+    /// What is wanted.
+    pub aim: f64,
+}
+
+/// The service that is asked for where there are many.
+pub(super) const ASKED: &str = "s5000.test";
 
 impl Workload {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 13] = [
         Self::Small(64),
         Self::Small(256),
         Self::Fresh,
@@ -36,7 +69,11 @@ impl Workload {
         Self::Answer(1024),
         Self::Answer(10 * 1024),
         Self::Http2,
+        Self::Tls,
+        Self::Handshakes,
+        Self::Logged,
         Self::TwoWorkers,
+        Self::ManyServices,
     ];
 
     /// Returns its name in the table.
@@ -49,18 +86,48 @@ impl Workload {
             Self::Answer(kib) => format!("{kib} KiB answers"),
             Self::Http2 => "h2c in front (8 x 16 streams)".to_owned(),
             Self::TwoWorkers => "small answers, 2 workers".to_owned(),
+            Self::Tls => "TLS 1.3, small answers".to_owned(),
+            Self::Handshakes => "TLS 1.3, a handshake a request".to_owned(),
+            Self::Logged => "small answers, combined log".to_owned(),
+            Self::ManyServices => "small answers, 10,000 services".to_owned(),
         }
     }
 
-    /// Returns how many workers a proxy has for it.
+    /// Returns what a proxy is set up with for it.
     #[must_use]
-    pub fn workers(self) -> usize {
-        if self == Self::TwoWorkers { 2 } else { 1 }
+    pub fn setup(self) -> Setup {
+        Setup {
+            workers: if self == Self::TwoWorkers { 2 } else { 1 },
+            tls: matches!(self, Self::Tls | Self::Handshakes),
+            logged: self == Self::Logged,
+            services: if self == Self::ManyServices { 10_000 } else { 1 },
+        }
+    }
+
+    /// Returns what is promised for it, where something is.
+    #[must_use]
+    pub fn goal(self) -> Option<Goal> {
+        let (gate, aim) = match self {
+            Self::Small(64) | Self::Logged => (0.93, 0.85),
+            Self::Small(_) => (0.92, 0.80),
+            Self::Fresh => (1.05, 0.95),
+            Self::Post => (0.80, 0.70),
+            Self::Answer(64) => (1.05, 0.90),
+            Self::Answer(1024) => (0.55, 0.45),
+            Self::Answer(_) => (0.75, 0.60),
+            Self::Http2 => (0.60, 0.50),
+            Self::Tls => (1.0, 0.9),
+            Self::Handshakes => (1.1, 1.0),
+            // What is promised of these is beside our own first row.
+            Self::TwoWorkers | Self::ManyServices => return None,
+        };
+        Some(Goal { gate, aim })
     }
 
     /// Runs it for so many seconds and returns how many requests were answered with 200.
     pub(super) fn run(self, proxy: SocketAddr, seconds: u32, folder: &Path) -> Result<u64, Error> {
-        let url = format!("http://{proxy}{}", self.path());
+        let scheme = if self.setup().tls { "https" } else { "http" };
+        let url = format!("{scheme}://{proxy}{}", self.path());
         let mut command = Command::new("taskset");
         command.args(["-c", &CORES.1.to_string()]);
         match self {
@@ -68,8 +135,12 @@ impl Workload {
                 command.args(["h2load", "-c", "8", "-m", "16", "-t", "1", "-D", &seconds.to_string(), &url]);
             }
             Self::Small(connections) => wrk(&mut command, connections, seconds, &url),
-            Self::TwoWorkers => wrk(&mut command, 64, seconds, &url),
-            Self::Fresh => {
+            Self::TwoWorkers | Self::Tls | Self::Logged => wrk(&mut command, 64, seconds, &url),
+            Self::ManyServices => {
+                wrk(&mut command, 64, seconds, &url);
+                command.args(["-H", &format!("Host: {ASKED}")]);
+            }
+            Self::Fresh | Self::Handshakes => {
                 wrk(&mut command, 16, seconds, &url);
                 command.args(["-H", "Connection: close"]);
             }
@@ -91,8 +162,8 @@ impl Workload {
     /// What the application answers it at.
     fn path(self) -> String {
         match self {
-            Self::Small(_) | Self::Fresh | Self::Post | Self::Http2 | Self::TwoWorkers => "/small".to_owned(),
             Self::Answer(kib) => format!("/{kib}k"),
+            _ => "/small".to_owned(),
         }
     }
 }

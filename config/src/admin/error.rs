@@ -26,6 +26,8 @@ pub enum ErrorCode {
     NotHealthy,
     /// 409: no earlier slot is warm.
     NothingToRollBack,
+    /// 409: something is under way that does not go together with it.
+    NotNow,
     /// 409: another flip or staging took the place of what was waited for.
     Superseded,
     /// 413: the body is too long.
@@ -36,6 +38,8 @@ pub enum ErrorCode {
     NoIfMatch,
     /// 501: a call that this version doesn't have yet.
     NotThereYet,
+    /// 503: another process is taking this one's place.
+    HandingOver,
     /// 507: the state could not be saved, so nothing was changed.
     NotSaved,
     /// 500: our own fault.
@@ -44,7 +48,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::BadRequest,
         Self::NoSuchCall,
         Self::UnknownService,
@@ -55,11 +59,13 @@ impl ErrorCode {
         Self::SlotIsLive,
         Self::NotHealthy,
         Self::NothingToRollBack,
+        Self::NotNow,
         Self::Superseded,
         Self::TooLarge,
         Self::Locked,
         Self::NoIfMatch,
         Self::NotThereYet,
+        Self::HandingOver,
         Self::NotSaved,
         Self::Internal,
     ];
@@ -76,12 +82,14 @@ impl ErrorCode {
             | Self::SlotIsLive
             | Self::NotHealthy
             | Self::NothingToRollBack
+            | Self::NotNow
             | Self::Superseded => 409,
             Self::TooLarge => 413,
             Self::Locked => 423,
             Self::NoIfMatch => 428,
             Self::Internal => 500,
             Self::NotThereYet => 501,
+            Self::HandingOver => 503,
             Self::NotSaved => 507,
         }
     }

@@ -95,6 +95,9 @@ pub enum Event {
         reason: String,
         /// From just before publishing until the left slot was marked.
         flip_micros: u64,
+        /// From the first request or probe that failed until the flip back; absent where it answered, but badly.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failing_micros: Option<u64>,
         /// What became of the requests so far.
         counts: Counts,
     },
@@ -174,6 +177,17 @@ pub enum Event {
     Configured {
         /// Their generation now.
         generation: u64,
+    },
+    /// A certificate came by itself, or did not come.
+    Certificate {
+        /// The domain.
+        domain: String,
+        /// When it ends, RFC 3339, where it came.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        not_after: Option<String>,
+        /// Why it did not come.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        problem: Option<String>,
     },
     /// The configuration file was read again.
     Reloaded {

@@ -65,6 +65,9 @@ pub struct Work {
     /// The image that was live before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub old_image: Option<String>,
+    /// Services that become live together with it, which a rollback takes along.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub with: Vec<ServiceName>,
     /// Where the live slot is to have more replicas, or fewer, and nothing is to become live.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale: Option<Scale>,

@@ -9,6 +9,7 @@ pub mod response;
 pub use error::{AdminError, ErrorCode};
 pub use event::Event;
 
+use crate::brought::CertificateName;
 use crate::name::ServiceName;
 
 /// The version of the protocol; it stands in every path as `/v1`.
@@ -17,6 +18,8 @@ pub const PROTOCOL: u32 = 1;
 pub const LEASE_HEADER: &str = "bluegreen-lease";
 /// The parameter of an address that carries a preview's token.
 pub const PREVIEW_PARAMETER: &str = "bg_preview";
+/// How a successor begins its complaint that the running proxy can't be reached, as where a policy of the host keeps containers apart.
+pub const CAN_NOT_ASK: &str = "the running proxy can't be asked";
 /// A body of a call is no longer than this, in bytes.
 pub const BODY_BYTES: usize = 4 * 1024 * 1024;
 /// The log of a failed instance is kept up to this, in bytes: its end.
@@ -47,8 +50,16 @@ pub enum Call {
     Proxy,
     /// `PUT /v1/proxy` with [`ProxySettings`](crate::settings::ProxySettings): the proxy's own settings, as a whole.
     PutProxy,
+    /// `PUT /v1/certificates/NAME` with [`Brought`](crate::brought::Brought): shows a certificate and keeps it; answers
+    /// [`response::CertificateStatus`].
+    PutCertificate(CertificateName),
+    /// `DELETE /v1/certificates/NAME`: shows and keeps it no longer.
+    DeleteCertificate(CertificateName),
     /// `POST /v1/reload`: reads `bgproxy.toml` again.
     Reload,
+    /// `POST /v1/upgrade` with [`request::Upgrade`]: starts another process in the place of this one; answers
+    /// [`response::Upgraded`].
+    Upgrade,
     /// `GET /v1/events`: a stream of [`Event`], one a line.
     Events,
     /// `GET /metrics`, in Prometheus' text form.
@@ -133,9 +144,9 @@ impl Call {
             | Self::Proxy
             | Self::Events
             | Self::Metrics => "GET",
-            Self::Put(_) | Self::PutProxy => "PUT",
-            Self::Delete(_) => "DELETE",
-            Self::Act(..) | Self::Reload => "POST",
+            Self::Put(_) | Self::PutProxy | Self::PutCertificate(_) => "PUT",
+            Self::Delete(_) | Self::DeleteCertificate(_) => "DELETE",
+            Self::Act(..) | Self::Reload | Self::Upgrade => "POST",
         }
     }
 
@@ -150,7 +161,9 @@ impl Call {
             Self::Log(name) => format!("/v1/services/{name}/log"),
             Self::Act(name, verb) => format!("/v1/services/{name}/{}", verb.as_str()),
             Self::Proxy | Self::PutProxy => "/v1/proxy".to_owned(),
+            Self::PutCertificate(name) | Self::DeleteCertificate(name) => format!("/v1/certificates/{name}"),
             Self::Reload => "/v1/reload".to_owned(),
+            Self::Upgrade => "/v1/upgrade".to_owned(),
             Self::Events => "/v1/events".to_owned(),
             Self::Metrics => "/metrics".to_owned(),
         }
@@ -167,6 +180,8 @@ impl Call {
         };
         let name =
             |text: &str| text.parse().map_err(|error| AdminError::new(ErrorCode::BadRequest, format!("{error}")));
+        let certificate =
+            |text: &str| text.parse().map_err(|error| AdminError::new(ErrorCode::BadRequest, format!("{error}")));
         let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
         match (method, segments.as_slice()) {
             ("GET", ["v1", "version"]) => Ok(Self::Version),
@@ -181,9 +196,12 @@ impl Call {
                 let verb = Verb::ALL.into_iter().find(|known| known.as_str() == *verb).ok_or_else(unknown)?;
                 Ok(Self::Act(name(service)?, verb))
             }
+            ("PUT", ["v1", "certificates", name]) => Ok(Self::PutCertificate(certificate(name)?)),
+            ("DELETE", ["v1", "certificates", name]) => Ok(Self::DeleteCertificate(certificate(name)?)),
             ("GET", ["v1", "proxy"]) => Ok(Self::Proxy),
             ("PUT", ["v1", "proxy"]) => Ok(Self::PutProxy),
             ("POST", ["v1", "reload"]) => Ok(Self::Reload),
+            ("POST", ["v1", "upgrade"]) => Ok(Self::Upgrade),
             ("GET", ["v1", "events"]) => Ok(Self::Events),
             ("GET", ["metrics"]) => Ok(Self::Metrics),
             _ => Err(unknown()),
@@ -209,7 +227,10 @@ mod tests {
             Call::Delete(shop.clone()),
             Call::Proxy,
             Call::PutProxy,
+            Call::PutCertificate("shop.test".parse().unwrap()),
+            Call::DeleteCertificate("shop.test".parse().unwrap()),
             Call::Reload,
+            Call::Upgrade,
             Call::Events,
             Call::Metrics,
         ];

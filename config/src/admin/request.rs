@@ -1,10 +1,12 @@
 //! The bodies of calls. An unknown field is refused, a missing one has its default.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::acme::TlsMode;
 use crate::defaults;
 use crate::health::HealthCheck;
 use crate::name::{EndpointAddr, HostPattern, PathPrefix, Slot};
@@ -23,6 +25,9 @@ pub struct ServiceSettings {
     /// Whether it takes no requests at all: a worker; where absent as it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub no_route: Option<bool>,
+    /// Whether certificates for its domains come by themselves; where absent as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsMode>,
     /// How its requests are served; where absent the present options stay.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub options: Option<ServiceOptions>,
@@ -35,8 +40,14 @@ impl ServiceSettings {
         Self {
             options: self.options.or_else(|| present.options.clone()),
             no_route: self.no_route.or(present.no_route),
+            tls: self.tls.or(present.tls),
             ..self
         }
+    }
+
+    /// Tells whether certificates for its domains come by themselves.
+    pub fn is_tls_auto(&self) -> bool {
+        self.tls == Some(TlsMode::Auto)
     }
 
     /// Tells whether it takes requests.
@@ -57,12 +68,18 @@ pub struct Stage {
     pub no_endpoints: bool,
     /// How to probe them.
     pub health: HealthCheck,
+    /// Names of more header fields of the probe, whose values the proxy has: those of this deployment, else of the live one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kept_headers: Vec<String>,
     /// Settings that take effect with the flip, together with the endpoints; where absent the present ones stay.
     pub settings: Option<ServiceSettings>,
     /// The image that runs there, for the status.
     pub image: Option<String>,
     /// The deployment's id, for the status.
     pub deployment: Option<String>,
+    /// It took requests before and was taken out for a while: once healthy the slot is warm, and is gone back to as before.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub was_live: bool,
     /// How long to wait for health; the slot stays staged when it is over.
     #[serde(with = "crate::duration")]
     pub deadline: Duration,
@@ -75,9 +92,11 @@ impl Default for Stage {
             endpoints: Vec::new(),
             no_endpoints: false,
             health: HealthCheck::default(),
+            kept_headers: Vec::new(),
             settings: None,
             image: None,
             deployment: None,
+            was_live: false,
             deadline: defaults::DEADLINE,
         }
     }
@@ -195,6 +214,16 @@ impl Default for Pause {
             drain: Duration::ZERO,
         }
     }
+}
+
+/// Starts another process in the place of the running one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Upgrade {
+    /// The program; none: the file that the running one was started from, as it is now.
+    pub program: Option<PathBuf>,
+    /// Its command line; none: that of the running one.
+    pub arguments: Option<Vec<String>>,
 }
 
 /// Lets held requests go.

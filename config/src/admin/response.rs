@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::request::ServiceSettings;
+use crate::certificate::Certificate;
 use crate::name::{EndpointAddr, ServiceName, Slot};
 use crate::settings::ProxySettings;
 
@@ -20,6 +21,16 @@ pub struct Version {
     /// SHA-256 of the program's file, in hex; tells two builds of one version apart.
     pub build: String,
     /// Its process id, in its own namespace.
+    pub pid: u32,
+    /// It gives its sockets to a successor that uses the same state.
+    #[serde(default)]
+    pub hands_over: bool,
+}
+
+/// A process that serves in the place of the one that was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upgraded {
+    /// Its process id, as the one before it sees it.
     pub pid: u32,
 }
 
@@ -57,6 +68,19 @@ pub struct CertificateStatus {
     pub names: Vec<String>,
     /// When it ends, RFC 3339.
     pub not_after: String,
+    /// SHA-256 of it and its issuers, in hex; empty where the proxy is of a build that tells none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub fingerprint: String,
+}
+
+impl From<&Certificate> for CertificateStatus {
+    fn from(certificate: &Certificate) -> Self {
+        Self {
+            names: certificate.names.clone(),
+            not_after: humantime::format_rfc3339_seconds(certificate.not_after).to_string(),
+            fingerprint: certificate.fingerprint(),
+        }
+    }
 }
 
 /// Every service.
@@ -96,9 +120,28 @@ pub struct ServiceStatus {
     /// The idle slot is shown to whoever has a link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preview: Option<PreviewStatus>,
+    /// Its domains, where certificates come by themselves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tls: Vec<DomainTls>,
     /// The bake that is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bake: Option<BakeStatus>,
+}
+
+/// A domain whose certificates come by themselves.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainTls {
+    /// The domain, with its star where it is a wildcard.
+    pub domain: String,
+    /// When the certificate ends that is shown for it, RFC 3339; where there is none yet, plain HTTP serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<String>,
+    /// Why there is none, or none that is newer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// When the authority is asked next, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// A pause.
@@ -136,6 +179,9 @@ pub struct CanaryStatus {
     pub slot: Slot,
     /// Of a hundred visitors.
     pub percent: u8,
+    /// None of them is there yet: the proxy was restarted, and the version has to be found healthy again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub waiting: bool,
 }
 
 /// A preview.
@@ -146,6 +192,9 @@ pub struct PreviewStatus {
     /// How long the last link still holds.
     #[serde(with = "crate::duration")]
     pub left: Duration,
+    /// As of a canary.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub waiting: bool,
 }
 
 /// A link to a preview: any address of the service, with the token as its parameter `bg_preview`.
@@ -341,4 +390,7 @@ pub struct Counts {
     pub cut: u64,
     /// Answered by an error that we made.
     pub failed: u64,
+    /// Old assets that the one slot answered because the other lacks them.
+    #[serde(default)]
+    pub old_assets: u64,
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Visitor};
 use serde_spanned::Spanned;
 
-use crate::file::{Limits, Log, Number, Options, Text};
+use crate::file::{Acme, Certificate, Limits, Log, Number, Options, Text, Webhook};
 
 /// The whole file.
 #[derive(Debug, Default, serde::Deserialize)]
@@ -16,6 +16,9 @@ pub struct File {
     pub host: Option<Text>,
     /// The proxy's own settings.
     pub proxy: Option<Proxy>,
+    /// Own certificates.
+    #[serde(default)]
+    pub certificates: Vec<Certificate>,
     /// Services, by name.
     #[serde(default)]
     pub services: BTreeMap<Text, Service>,
@@ -35,6 +38,12 @@ pub struct Proxy {
     /// The access log; what needs a restart was refused before.
     #[serde(default)]
     pub log: Log,
+    /// Who is told when the proxy acted alone.
+    #[serde(default)]
+    pub webhook: Webhook,
+    /// Where certificates come from that nobody brings.
+    #[serde(default)]
+    pub acme: Acme,
 }
 
 /// `[services.NAME]`. What is left out says nothing: what the live slot runs with stays.
@@ -43,10 +52,14 @@ pub struct Proxy {
 #[expect(missing_docs, reason = "the schema says what each key means")]
 pub struct Service {
     pub image: Option<Text>,
+    pub with: Option<Vec<Text>>,
+    pub to: Option<Spanned<Vec<Text>>>,
+    pub no_health: Option<Spanned<bool>>,
     pub port: Option<Number>,
     pub domains: Option<Vec<Text>>,
     pub paths: Option<Vec<Text>>,
     pub strip_path: Option<Spanned<bool>>,
+    pub tls: Option<Text>,
     pub health_path: Option<Text>,
     pub health_port: Option<Number>,
     pub health_host: Option<Text>,

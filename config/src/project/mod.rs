@@ -14,19 +14,18 @@ use serde::Deserialize as _;
 use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue};
 
-pub use self::model::{Deployment, Hooks, Project, Secret, SecretSource, Service};
-use self::schema::Key;
+pub use self::model::{CertificateFiles, Deployment, Hooks, Project, Secret, SecretSource, Service};
+use self::schema::{Key, Takes};
 use self::variables::Filler;
 pub use self::variables::Variable;
 use crate::error::{self, Problem, Source};
-use crate::validate::{self, Judge};
+use crate::validate::{self, Judge, Look};
 
 /// The name that is looked for in the working folder.
 pub const FILE: &str = "bluegreen.toml";
 
 const HINT: &str = "docs/bluegreen-toml.md lists every key";
-const RESTART_HINT: &str =
-    "it stands in the proxy's own bgproxy.toml; in a container `bgctl up --publish` says where the proxy is reached";
+const RESTART_HINT: &str = "it stands in the proxy's own bgproxy.toml; in a container `bgctl up --publish PORT:PORT` says where the proxy is reached";
 
 /// How a file is read.
 #[derive(Clone, Copy)]
@@ -56,17 +55,18 @@ pub fn load(path: &Path, reading: Reading<'_>) -> Result<Project, Vec<Problem>> 
     parse(&read(path)?, reading)
 }
 
-/// Returns every problem of a file, with the chosen target, or without one and with each that there is.
+/// Returns every problem of a file, and of the certificates that it names, with the chosen target, or without one and with each that
+/// there is.
 pub fn check(path: &Path, reading: Reading<'_>) -> Vec<Problem> {
     let source = match read(path) {
         Ok(source) => source,
         Err(problems) => return problems,
     };
-    let mut problems = parse(&source, reading).err().unwrap_or_default();
+    let parse = |reading: Reading<'_>| parse_with(&source, reading, Look::AtTheFilesToo).err().unwrap_or_default();
+    let mut problems = parse(reading);
     let table = DeTable::parse(source.text()).ok().filter(|_| reading.target.is_none());
     for target in table.map(|table| target::names(table.get_ref())).unwrap_or_default() {
-        let found = parse(&source, Reading { target: Some(&target), ..reading }).err().unwrap_or_default();
-        for problem in found {
+        for problem in parse(Reading { target: Some(&target), ..reading }) {
             if !problems.contains(&problem) {
                 problems.push(problem);
             }
@@ -111,11 +111,16 @@ fn read(path: &Path) -> Result<Source, Vec<Problem>> {
 /// Every problem of the text. A text that is not TOML has that one alone; of values of a wrong type only the first is told,
 /// beside every unknown key.
 pub fn parse(source: &Source, reading: Reading<'_>) -> Result<Project, Vec<Problem>> {
+    parse_with(source, reading, Look::AtTheText)
+}
+
+fn parse_with(source: &Source, reading: Reading<'_>, look: Look) -> Result<Project, Vec<Problem>> {
     let mut table = DeTable::parse(source.text()).map_err(|error| vec![syntax(source, &error)])?;
     let mut problems = Vec::new();
     let mut keys = Keys { source, problems: &mut problems };
     let top = table.get_mut();
-    keys.table(top, schema::TOP, &["proxy", "services", target::KEY], &[]);
+    keys.table(top, schema::TOP, &["proxy", "services", schema::CERTIFICATES, target::KEY], &[]);
+    keys.certificates(top);
     keys.proxy(top);
     keys.services(top);
     keys.targets(top);
@@ -124,7 +129,7 @@ pub fn parse(source: &Source, reading: Reading<'_>) -> Result<Project, Vec<Probl
     filler.table(top);
     problems.append(&mut filler.problems);
     let read = file::File::deserialize(toml::Deserializer::from(table)).map_err(|error| vec![syntax(source, &error)]);
-    match read.and_then(|file| validate::project(file, source, reading.judge)) {
+    match read.and_then(|file| validate::project(file, source, reading.judge, look)) {
         Ok(project) if problems.is_empty() => return Ok(project),
         Ok(_) => {}
         Err(found) => {
@@ -157,11 +162,23 @@ struct Keys<'a> {
 impl Keys<'_> {
     fn proxy(&mut self, table: &mut DeTable<'_>) {
         let Some(proxy) = inner(table, "proxy") else { return };
-        self.table(proxy, schema::PROXY, &["limits", "log"], schema::RESTART);
-        for (name, known, restart) in
-            [("limits", schema::LIMITS, schema::RESTART_LIMITS), ("log", schema::LOG, schema::RESTART_LOG)]
-        {
+        self.table(proxy, schema::PROXY, &["limits", "log", "webhook", "acme"], schema::RESTART);
+        for (name, known, restart) in [
+            ("limits", schema::LIMITS, schema::RESTART_LIMITS),
+            ("log", schema::LOG, schema::RESTART_LOG),
+            ("webhook", schema::WEBHOOK, &[]),
+            ("acme", schema::ACME, &[]),
+        ] {
             inner(proxy, name).into_iter().for_each(|table| self.table(table, known, &[], restart));
+        }
+    }
+
+    fn certificates(&mut self, table: &mut DeTable<'_>) {
+        let Some(DeValue::Array(list)) = table.get_mut(schema::CERTIFICATES).map(Spanned::get_mut) else { return };
+        for certificate in list.iter_mut() {
+            if let DeValue::Table(certificate) = certificate.get_mut() {
+                self.table(certificate, schema::CERTIFICATE, &[], &[]);
+            }
         }
     }
 
@@ -191,7 +208,8 @@ impl Keys<'_> {
         };
         for (_, target) in targets.iter_mut() {
             let DeValue::Table(target) = target.get_mut() else { continue };
-            self.table(target, schema::TOP, &["proxy", "services"], &[]);
+            self.table(target, schema::TOP, &["proxy", "services", schema::CERTIFICATES], &[]);
+            self.certificates(target);
             self.proxy(target);
             self.services(target);
             self.strangers(table, target);
@@ -235,6 +253,20 @@ impl Keys<'_> {
             unknown.push(text.to_owned());
         }
         unknown.iter().for_each(|name| drop(table.remove(name.as_str())));
+        for key in keys {
+            let (Takes::Keys(known) | Takes::Tables(known) | Takes::FlagOrKeys(known)) = key.takes else { continue };
+            match table.get_mut(key.name).map(Spanned::get_mut) {
+                Some(DeValue::Table(inner)) => self.table(inner, known, &[], &[]),
+                Some(DeValue::Array(list)) => {
+                    for one in list.iter_mut() {
+                        if let DeValue::Table(inner) = one.get_mut() {
+                            self.table(inner, known, &[], &[]);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
     }
 }
 

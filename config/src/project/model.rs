@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::acme::TlsMode;
 use crate::health::StatusRange;
-use crate::name::{HostPattern, PathPrefix, ServiceName};
+use crate::name::{EndpointAddr, HostPattern, PathPrefix, ServiceName};
 use crate::options::ServiceOptions;
 use crate::settings::ProxySettings;
 
@@ -15,8 +16,40 @@ pub struct Project {
     pub host: Option<String>,
     /// The proxy's own settings; where absent the present ones stay, and what the table leaves out has its default.
     pub proxy: Option<ProxySettings>,
+    /// Own certificates, which the proxy is brought.
+    pub certificates: Vec<CertificateFiles>,
     /// The services, in the order of their names.
     pub services: Vec<Service>,
+}
+
+impl Project {
+    /// Returns the services that are switched together with one, and with those, each once; empty where that is alone.
+    pub fn together_with(&self, name: &ServiceName) -> Vec<&Service> {
+        let find = |name: &ServiceName| self.services.iter().find(|service| service.name == *name);
+        let mut found: Vec<&Service> = Vec::new();
+        let mut next: Vec<&Service> = find(name).into_iter().collect();
+        while !next.is_empty() {
+            let named = next.iter().flat_map(|service| &service.with).filter_map(find);
+            let new: Vec<&Service> = named.filter(|one| one.name != *name && !found.contains(one)).collect();
+            next.clear();
+            for service in new {
+                if !next.contains(&service) {
+                    next.push(service);
+                }
+            }
+            found.extend(&next);
+        }
+        found
+    }
+}
+
+/// A certificate in files of the machine that bgctl runs on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate, its issuers behind it.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
 }
 
 /// How a service is deployed and served.
@@ -26,6 +59,12 @@ pub struct Service {
     pub name: ServiceName,
     /// The image.
     pub image: Option<String>,
+    /// Services of the file that are switched together with it.
+    pub with: Vec<ServiceName>,
+    /// Addresses that bgctl does not run, in the place of an image; empty: nothing answers but the proxy itself.
+    pub to: Option<Vec<EndpointAddr>>,
+    /// Those addresses count as healthy without a probe.
+    pub no_health: bool,
     /// How it is deployed.
     pub deployment: Deployment,
     /// Variables whose values nobody may see.
@@ -89,6 +128,7 @@ pub struct Deployment {
     pub domains: Option<Vec<HostPattern>>,
     pub paths: Option<Vec<PathPrefix>>,
     pub strip_path: Option<bool>,
+    pub tls: Option<TlsMode>,
     pub health_path: Option<String>,
     pub health_port: Option<u16>,
     pub health_host: Option<String>,

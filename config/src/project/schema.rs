@@ -2,10 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use Takes::{Any, Flag, Share, Size, Status, Table, Text, Texts, Time, Whole, Word};
+use Takes::{Any, Flag, FlagOrKeys, Keys, Number, Share, Size, Status, Table, Tables, Text, Texts, Time, Whole, Word};
 
 /// A key.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key {
     /// Its name.
     pub name: &'static str,
@@ -40,10 +40,20 @@ pub enum Takes {
     Time,
     /// One of some words.
     Word(&'static [&'static str]),
+    /// A number, of which some are taken.
+    Number(&'static [i64]),
+    /// A table with these keys.
+    Keys(&'static [Key]),
+    /// A list of such tables, or one alone.
+    Tables(&'static [Key]),
+    /// True, false, or such a table.
+    FlagOrKeys(&'static [Key]),
 }
 
 /// What `image_health` takes.
 pub const IMAGE_HEALTH: &[&str] = &["require", "ignore"];
+/// What `tls` takes.
+pub const TLS: &[&str] = &["off", "auto"];
 /// What `keep` takes.
 pub const KEEP: &[&str] = &["warm", "stopped", "none"];
 /// What `pull` takes.
@@ -56,6 +66,15 @@ const fn key(name: &'static str, takes: Takes, about: &'static str) -> Key {
 /// The keys of the file itself, `proxy` and `services` aside.
 pub const TOP: &[Key] =
     &[key("host", Text, "the Docker host: an ssh name, user@host, or a URL (ssh:// unix:// tcp://)")];
+
+/// The list of own certificates.
+pub const CERTIFICATES: &str = "certificates";
+
+/// The keys of `[[certificates]]`.
+pub const CERTIFICATE: &[Key] = &[
+    key("cert", Text, "the file of a certificate, its issuers behind it, in PEM"),
+    key("key", Text, "the file of its key, in PEM; it is shown nowhere"),
+];
 
 /// The keys of `[proxy]`, its tables aside.
 pub const PROXY: &[Key] = &[
@@ -86,6 +105,33 @@ pub const LOG: &[Key] = &[
     key("access_redact", Texts, "query parameters whose values are not written"),
     key("access_exclude", Texts, "path prefixes whose requests are not written"),
     key("access_one_in", Whole(1, 1_000_000), "one of so many requests is written"),
+];
+
+/// The keys of `[proxy.webhook]`.
+pub const WEBHOOK: &[Key] = &[
+    key("url", Text, "where a POST goes when the proxy acted alone: https://... or http://..."),
+    key("secret", Text, "what signs it; best a ${VARIABLE}"),
+    key("ca", Text, "a file of the proxy's host with certificates that are believed besides the public authorities'"),
+];
+
+/// The keys of `[proxy.acme]`.
+pub const ACME: &[Key] = &[
+    key("email", Text, "whom the authority writes to"),
+    key("directory", Text, "the authority's address; left out it is Let's Encrypt"),
+    key("staging", Flag, "Let's Encrypt's authority for trials, which no browser believes"),
+    key("eab_key_id", Text, "the name of the key that binds the account to one that you have there"),
+    key("eab_hmac", Text, "that key; best a ${VARIABLE}"),
+    key("eab_hmac_file", Text, "the file of the proxy's host that it stands in"),
+    key("ca", Text, "a file of the proxy's host with certificates that are believed of the authority's own site"),
+    key("dns_hook", Texts, "a program of the proxy's host that writes records of DNS, and its arguments"),
+    key("challenges", Texts, "in which order a domain is proved: http-01, tls-alpn-01, dns-01"),
+    key("redirect", Flag, "lead visitors of plain HTTP to https, once there is a certificate"),
+    key("on_demand", Text, "whom the proxy asks, by GET, whether a host that no service names may have a certificate"),
+    key(
+        "on_demand_per_hour",
+        Whole(1, 1_000_000),
+        "how many such hosts are given one in an hour; 30 where it is left out",
+    ),
 ];
 
 /// The keys of `bgproxy.toml` that no table here has: the proxy takes them when it starts.
@@ -119,10 +165,18 @@ pub const SECRET: &[Key] = &[
 /// The keys of `[services.NAME]`, its tables aside.
 pub const SERVICE: &[Key] = &[
     key("image", Text, "the image"),
+    key("with", Texts, "services of this file that are switched together with it, such as a worker of the same image"),
+    key(
+        "to",
+        Texts,
+        "addresses that bgctl does not run, host:port or unix:/run/app.sock; `apply` puts them behind the proxy",
+    ),
+    key("no_health", Flag, "count those addresses as healthy without a probe"),
     key("port", Whole(1, 65_535), "the port that the application listens on"),
     key("domains", Texts, "hosts, exact or *.example.com"),
     key("paths", Texts, "path prefixes, on segment boundaries"),
     key("strip_path", Flag, "take the prefix off before the application sees it"),
+    key("tls", Word(TLS), "auto: certificates for its domains come by themselves"),
     key("health_path", Text, "what a probe asks for"),
     key("health_port", Whole(1, 65_535), "another port to probe"),
     key("health_host", Text, "the Host of a probe"),
@@ -182,7 +236,109 @@ pub const OPTIONS: &[Key] = &[
     key("requests_per_second", Whole(1, 1_000_000), "requests of one client address in a second"),
     key("burst", Whole(1, 1_000_000), "how many may come at once"),
     key("access_log", Flag, "its requests are in the access log"),
+    key("https_redirect", Flag, "lead visitors of plain HTTP to https, or not, whatever the proxy does of others"),
+    key("hsts", Text, "how long a browser remembers that there is https: 365d"),
+    key("hsts_subdomains", Flag, "so it is of subdomains too"),
+    key("client_ca", Text, "a file of the authority whose certificates clients have to show"),
     key("error_pages", Table, "files of HTML, by status"),
+    key("redirects", Tables(REDIRECT), "requests that are sent to another address, the first that takes one first"),
+    key("canonical_host", Text, "the one host that visitors are to see: those of others are sent there"),
+    key("rewrite", Tables(REWRITE), "other paths for the application, the first that takes one first"),
+    key("request_headers", Keys(HEADERS), "changes of the fields that the application gets"),
+    key("response_headers", Keys(HEADERS), "changes of the fields that a client gets"),
+    key("security_headers", Flag, "answers have the usual fields for safety, where the application sets none"),
+    key("access", Tables(ACCESS), "which networks may come; others are answered 403"),
+    key("basic_auth", Tables(AUTH), "who may come with a name and a password; others are answered 401"),
+    key("rate_limits", Tables(RATE), "how many requests of one client are taken; more are answered 429"),
+    key("compress", FlagOrKeys(COMPRESS), "make answers shorter on their way, where a client takes that"),
+    key("static", Tables(STATIC), "folders of the proxy's host whose files are served beside the application"),
+    key("old_assets", Keys(OLD_ASSETS), "what a new version doesn't have is asked of the old one, after a flip"),
+];
+
+/// The keys of one of `redirects`.
+pub const REDIRECT: &[Key] = &[
+    key("from", Text, "the paths that it takes; each * stands for anything: /old/*"),
+    key("pattern", Text, "the same as a regular expression"),
+    key("host", Text, "the hosts that it takes, exact or *.example.com"),
+    key("to", Text, "where to, with variables: https://example.com$uri"),
+    key("status", Number(&[301, 302, 303, 307, 308]), "the status"),
+];
+
+/// The keys of one of `rewrite`.
+pub const REWRITE: &[Key] = &[
+    key("prefix", Text, "the beginning of the path that to takes the place of"),
+    key("pattern", Text, "a regular expression of the path: to takes the place of the whole"),
+    key("to", Text, "what the application sees; $1 is the first group of the pattern"),
+];
+
+/// The keys of `request_headers` and `response_headers`.
+pub const HEADERS: &[Key] = &[
+    key("set", Table, "fields that get this value alone; it may have variables"),
+    key("add", Table, "fields that get one more value"),
+    key("remove", Texts, "fields that are taken out"),
+];
+
+/// The keys of `access`.
+pub const ACCESS: &[Key] = &[
+    key("allow", Texts, "networks that may come; where there is one, nobody else may"),
+    key("deny", Texts, "networks that may not"),
+    key("path", Text, "the path that it is for"),
+];
+
+/// The keys of `basic_auth`.
+pub const AUTH: &[Key] = &[
+    key("realm", Text, "what a browser shows beside the question"),
+    key("users", Table, "the hash of each one's password, of bcrypt or argon2, by name"),
+    key("users_file", Text, "a file of such names and hashes, as htpasswd -B writes it"),
+    key("path", Text, "the path that it is for"),
+    key("except", Texts, "paths for which nobody is asked"),
+];
+
+/// The keys of one of `rate_limits`.
+pub const RATE: &[Key] = &[
+    key("requests", Whole(1, 1_000_000), "so many in the time of per, in the long run"),
+    key("per", Time, "the time"),
+    key("burst", Whole(1, 1_000_000), "how many may come at once before that counts"),
+    key("connections", Whole(1, 1_000_000), "how many may be under way at once"),
+    key("by", Text, "what clients are told apart by: address, or header:X-Api-Key"),
+    key("path", Text, "the path whose requests count"),
+];
+
+/// The keys of `compress`.
+pub const COMPRESS: &[Key] = &[
+    key("types", Texts, "media types, such as text/*"),
+    key("min_bytes", Whole(0, 1_073_741_824), "a shorter answer is sent as it is"),
+    key("algorithms", Texts, "br, zstd and gzip, the one that is preferred first"),
+];
+
+/// The keys of one of `static`.
+pub const STATIC: &[Key] = &[
+    key("path", Text, "the path that its files are below"),
+    key("folder", Text, "the folder, as the proxy sees it"),
+    key("index", Text, "what is served for a folder"),
+    key("fallback", Text, "the file that is served where there is none"),
+    key("cache", Time, "how long a browser may keep a file"),
+    key("auth", Flag, "whether basic_auth counts for them"),
+    key("fallthrough", Flag, "ask the application where there is no such file"),
+];
+
+/// The keys of `old_assets`.
+pub const OLD_ASSETS: &[Key] = &[
+    key("paths", Texts, "the paths; each * stands for anything: /assets/*"),
+    key("minutes", Whole(1, 1440), "how long after a flip"),
+];
+
+/// The tables within `[services.NAME.options]`, by the key that each stands at.
+pub const EDGE: [(&str, &[Key]); 9] = [
+    ("redirects", REDIRECT),
+    ("rewrite", REWRITE),
+    ("request_headers", HEADERS),
+    ("access", ACCESS),
+    ("basic_auth", AUTH),
+    ("rate_limits", RATE),
+    ("compress", COMPRESS),
+    ("static", STATIC),
+    ("old_assets", OLD_ASSETS),
 ];
 
 /// Returns the JSON schema of the file.
@@ -208,9 +364,17 @@ pub fn schema() -> Value {
     let mut proxy = properties(PROXY);
     proxy.insert("limits".to_owned(), table("limits and time-outs", &properties(LIMITS)));
     proxy.insert("log".to_owned(), table("the access log", &properties(LOG)));
+    proxy.insert("webhook".to_owned(), table("who is told when the proxy acted alone", &properties(WEBHOOK)));
+    proxy.insert("acme".to_owned(), table("where certificates come from that nobody brings", &properties(ACME)));
     let proxy = table("the proxy's own settings: what is left out has its default", &proxy);
     target.insert("proxy".to_owned(), proxy.clone());
     top.insert("proxy".to_owned(), proxy);
+    let mut certificate = table("a certificate in files of this machine", &properties(CERTIFICATE));
+    certificate["required"] = json!(["cert", "key"]);
+    let about = "own certificates, which `up`, `apply`, `deploy` and `switch` bring to the proxy";
+    let certificates = json!({ "type": "array", "description": about, "items": certificate });
+    target.insert(CERTIFICATES.to_owned(), certificates.clone());
+    top.insert(CERTIFICATES.to_owned(), certificates);
     let targets = json!({
         "type": "object",
         "description": "other places, by name: chosen by -t NAME, and laid over the rest of the file",
@@ -225,6 +389,11 @@ pub fn schema() -> Value {
 
 fn table(about: &str, properties: &Map<String, Value>) -> Value {
     json!({ "type": "object", "description": about, "additionalProperties": false, "properties": properties })
+}
+
+/// A table that takes no other keys.
+fn closed(keys: &[Key]) -> Value {
+    json!({ "type": "object", "additionalProperties": false, "properties": properties(keys) })
 }
 
 fn properties(keys: &[Key]) -> Map<String, Value> {
@@ -243,6 +412,10 @@ fn property(key: &Key) -> Value {
         Status => json!({ "type": "string", "pattern": "^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$" }),
         Time => json!({ "type": "string", "examples": ["200ms", "30s", "1m 30s"] }),
         Word(words) => json!({ "enum": words }),
+        Number(numbers) => json!({ "enum": numbers }),
+        Keys(keys) => closed(keys),
+        Tables(keys) => json!({ "anyOf": [{ "type": "array", "items": closed(keys) }, closed(keys)] }),
+        FlagOrKeys(keys) => json!({ "anyOf": [{ "type": "boolean" }, closed(keys)] }),
     };
     value["description"] = json!(key.about);
     value

@@ -1,6 +1,7 @@
 //! What `bluegreen.toml` means, and what is said of a wrong one.
 
 use super::*;
+use crate::edge::file as edge;
 
 fn read_for(target: Option<&str>, text: &str) -> Result<Project, Vec<Problem>> {
     let judge = |key: &str, text: &str| match (key, text) {
@@ -48,6 +49,7 @@ fn every_key_is_in_the_schema_and_on_its_page_and_the_parser_knows_no_other() {
     let proxy = &schema["properties"]["proxy"]["properties"];
     for (keys, found, text) in [
         (schema::TOP, &schema["properties"], page),
+        (schema::CERTIFICATE, &schema["properties"]["certificates"]["items"]["properties"], page),
         (schema::SERVICE, &service["properties"], page),
         (schema::SECRET, &service["properties"]["secrets"]["additionalProperties"]["properties"], page),
         (schema::HOOKS, &service["properties"]["hooks"]["properties"], page),
@@ -55,10 +57,19 @@ fn every_key_is_in_the_schema_and_on_its_page_and_the_parser_knows_no_other() {
         (schema::PROXY, proxy, reference),
         (schema::LIMITS, &proxy["limits"]["properties"], reference),
         (schema::LOG, &proxy["log"]["properties"], reference),
+        (schema::WEBHOOK, &proxy["webhook"]["properties"], reference),
+        (schema::ACME, &proxy["acme"]["properties"], reference),
     ] {
         for key in keys {
             assert_eq!(found[key.name]["description"], key.about, "{}", key.name);
             assert!(text.contains(&format!("| `{}` |", key.name)), "the documents lack `{}`", key.name);
+        }
+    }
+    for (name, keys) in schema::EDGE {
+        let of = reference.split(&format!("\n### {name}")).nth(1).unwrap_or_else(|| panic!("no chapter of `{name}`"));
+        let of = of.split("\n## ").next().unwrap().split("\n### ").next().unwrap();
+        for key in keys {
+            assert!(of.contains(&format!("| `{}` |", key.name)), "the reference of `{name}` lacks `{}`", key.name);
         }
     }
     // serde names the fields that it knows where it meets another.
@@ -77,17 +88,107 @@ fn every_key_is_in_the_schema_and_on_its_page_and_the_parser_knows_no_other() {
         fields.sort();
         fields
     };
-    assert_eq!(sorted(fields::<file::File>()), names(schema::TOP, &["proxy", "services"]));
-    assert_eq!(sorted(fields::<file::Proxy>()), names(schema::PROXY, &["limits", "log"]));
+    assert_eq!(sorted(fields::<file::File>()), names(schema::TOP, &["certificates", "proxy", "services"]));
+    assert_eq!(sorted(fields::<file::Proxy>()), names(schema::PROXY, &["limits", "log", "webhook", "acme"]));
     assert_eq!(sorted(fields::<crate::file::Limits>()), names(schema::LIMITS, schema::RESTART_LIMITS));
     assert_eq!(sorted(fields::<crate::file::Log>()), names(schema::LOG, schema::RESTART_LOG));
+    assert_eq!(sorted(fields::<crate::file::Webhook>()), names(schema::WEBHOOK, &[]));
+    assert_eq!(sorted(fields::<crate::file::Acme>()), names(schema::ACME, &[]));
     // The proxy's own file has the same at its top, but for its services.
-    let top = [schema::RESTART, &["certificates", "limits", "log", "services"]].concat();
+    let top = [schema::RESTART, &["certificates", "limits", "log", "webhook", "acme", "services"]].concat();
     assert_eq!(sorted(fields::<crate::file::File>()), names(schema::PROXY, &top));
     assert_eq!(sorted(fields::<file::Service>()), names(schema::SERVICE, &["secrets", "hooks", "options"]));
     assert_eq!(sorted(fields::<file::Secret>()), names(schema::SECRET, &[]));
     assert_eq!(sorted(fields::<file::Hooks>()), names(schema::HOOKS, &[]));
     assert_eq!(sorted(fields::<crate::file::Options>()), names(schema::OPTIONS, &[]));
+    let edge = [
+        sorted(fields::<edge::Redirect>()),
+        sorted(fields::<edge::Rewrite>()),
+        sorted(fields::<edge::HeaderChanges>()),
+        sorted(fields::<edge::Access>()),
+        sorted(fields::<edge::BasicAuth>()),
+        sorted(fields::<edge::RateLimit>()),
+        sorted(fields::<edge::Compress>()),
+        sorted(fields::<edge::StaticFiles>()),
+        sorted(fields::<edge::OldAssets>()),
+    ];
+    assert_eq!(edge, schema::EDGE.map(|(_, keys)| names(keys, &[])));
+}
+
+#[test]
+fn a_key_that_is_in_no_table_within_a_table_does_not_hide_what_else_is_wrong() {
+    let text = "[services.shop.options]\nredirects = [{ from = \"/a\", too = \"/b\", to = \"/c\" }]\n\
+        access = { allows = [\"10.0.0.1\"] }\ncompress = { mode = 1 }\nburst = 0\n";
+    let problems = parse(&Source::new("b.toml", text), FREE).unwrap_err();
+    let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    for wanted in [
+        "b.toml:2:29: there is no key `too`",
+        "b.toml:3:10: the rule names nobody",
+        "b.toml:3:12: there is no key `allows` (write `allow`)",
+        "b.toml:4:14: there is no key `mode`",
+        "b.toml:5:9: `burst` is 0",
+    ] {
+        assert!(told.iter().any(|problem| problem.starts_with(wanted)), "{wanted} is not in {told:#?}");
+    }
+}
+
+#[test]
+fn a_check_opens_the_certificates_of_every_place_and_reading_the_file_opens_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bluegreen.toml");
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let made = |name: &str| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = |names: &[&str]| {
+            rcgen::CertificateParams::new(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>()).unwrap()
+        };
+        let mut old = params(&["shop.test"]);
+        old.not_after = rcgen::date_time_ymd(2001, 1, 1);
+        old.not_before = rcgen::date_time_ymd(2000, 1, 1);
+        write(&format!("{name}.key"), &key.serialize_pem());
+        write(&format!("{name}.pem"), &params(&["*.test"]).self_signed(&key).unwrap().pem());
+        write(&format!("{name}-old.pem"), &old.self_signed(&key).unwrap().pem());
+        write(&format!("{name}-other.pem"), &params(&["other.example"]).self_signed(&key).unwrap().pem());
+    };
+    made("a");
+    made("b");
+    let table = |at: &str, cert: &str, key: &str| format!("[[{at}certificates]]\ncert = \"{cert}\"\nkey = \"{key}\"\n");
+    let service = "[services.shop]\ndomains = [\"shop.test\"]\n";
+    write("bluegreen.toml", &format!("{}{service}", table("", "a.pem", "a.key")));
+    assert_eq!(check(&path, FREE), []);
+    let text = [
+        table("", "missing.pem", "a.key"),
+        table("", "a.pem", "b.key"),
+        table("", "a-old.pem", "a.key"),
+        table("", "a-other.pem", "a.key"),
+        table("target.staging.", "a.key", "a.key"),
+        service.to_owned(),
+    ];
+    write("bluegreen.toml", &text.concat());
+    let found = check(&path, FREE);
+    let wanted = [
+        ":2:8: `missing.pem` can't be read: No such file",
+        ":6:7: `b.key`: the key is not that of the certificate (name the key that",
+        ":8:8: `a-old.pem`: it expired at 2001-01-01T00:00:00Z",
+        ":11:8: `a-other.pem` is for other.example, and no service here has such a domain",
+        ":14:8: `a.key`: it holds no certificate in PEM",
+    ];
+    for wanted in wanted {
+        assert!(found.iter().any(|problem| problem.to_string().contains(wanted)), "{wanted} in {found:#?}");
+    }
+    let keys = "[[target.staging.certificates]]\ncert = \"a.pem\"\nkey = \"a.key\"\nkeys = \"a.key\"\n";
+    assert!(problems(keys)[0].contains(":4:1: there is no key `keys` (write `key`)"), "{:?}", problems(keys));
+    write("bluegreen.toml", &format!("{}{service}", table("", "missing.pem", "a.key")));
+    let read = load(&path, FREE).unwrap();
+    assert_eq!(read.certificates[0].cert, folder.path().join("missing.pem"));
+    // A target's own are in the place of the others.
+    let own = table("target.staging.", "b.pem", "b.key");
+    write("bluegreen.toml", &format!("{}{service}{own}", table("", "a.pem", "a.key")));
+    let staging = load(&path, Reading { target: Some("staging"), ..FREE }).unwrap();
+    assert_eq!(
+        staging.certificates.iter().map(|one| one.key.clone()).collect::<Vec<_>>(),
+        [folder.path().join("b.key")]
+    );
 }
 
 #[test]
@@ -275,6 +376,67 @@ fn a_target_is_laid_over_the_rest_key_by_key_and_another_asks_for_nothing() {
         unknown[0].what.contains("no target `stagin`") && unknown[0].hint == "it has other, staging",
         "{unknown:?}"
     );
+}
+
+#[test]
+fn a_command_line_keeps_its_variables_for_the_shell() {
+    let text = "[services.shop]\nimage = \"shop:${SET}\"\nbefore = \"migrate ${SET}\"\n[services.shop.hooks]\n\
+        after = \"curl ${GONE}\"\n[services.shop.secrets]\nKEY = { command = \"pass ${SET}\" }\n";
+    let shop = &read(text).unwrap().services[0];
+    assert_eq!(shop.hooks.after.as_deref(), Some("curl ${GONE}"));
+    assert_eq!(shop.deployment.before.as_deref(), Some("migrate ${SET}"));
+    assert!(format!("{shop:?}").contains("pass ${SET}"), "{shop:?}");
+}
+
+#[test]
+fn a_webhook_is_read_and_a_wrong_one_told_at_its_place_without_its_secret() {
+    let good = "[proxy.webhook]\nurl = \"https://hooks.test/shop\"\nsecret = \"hunter2\"\nca = \"/etc/ca.pem\"\n";
+    let webhook = read(good).unwrap().proxy.unwrap().webhook;
+    assert_eq!(webhook.secret.unwrap().reveal(), "hunter2");
+    let told = problems("[proxy.webhook]\nsecret = \"hunter2\"\nca = \"ca.pem\"\nurls = 1\n");
+    let wanted = [
+        "bluegreen.toml:2:10: nobody is told by this webhook (add url",
+        "bluegreen.toml:3:6: `ca` is not an absolute path",
+        "bluegreen.toml:4:1: there is no key `urls` (write `url`)",
+    ];
+    assert_eq!(told.len(), wanted.len(), "{told:#?}");
+    for (told, wanted) in told.iter().zip(wanted) {
+        assert!(told.starts_with(wanted) && !told.contains("hunter2"), "{told}");
+    }
+    let told = problems("[proxy.webhook]\nurl = \"hooks.test/T0\"\nsecret = \" \"\n");
+    assert!(told[0].starts_with("bluegreen.toml:2:7: a webhook's address begins with https://"), "{told:?}");
+    assert!(told[1].starts_with("bluegreen.toml:3:10: a webhook's secret is empty"), "{told:?}");
+}
+
+#[test]
+fn services_that_are_switched_together_are_found_through_each_other_each_once() {
+    let text = "[services.web]\nwith = [\"worker\", \"mails\"]\n[services.worker]\npaths = [\"/w\"]\nwith = [\"clock\"]\n\
+        [services.mails]\npaths = [\"/m\"]\nwith = [\"clock\"]\n[services.clock]\npaths = [\"/c\"]\n\
+        [services.other]\npaths = [\"/o\"]\n";
+    let project = read(text).unwrap();
+    let names = |of: &str| -> Vec<String> {
+        project.together_with(&of.parse().unwrap()).iter().map(|one| one.name.to_string()).collect()
+    };
+    assert_eq!(names("web"), ["worker", "mails", "clock"]);
+    assert_eq!(names("mails"), ["clock"]);
+    assert!(names("clock").is_empty() && names("other").is_empty() && names("unknown").is_empty());
+}
+
+#[test]
+fn a_circle_an_unknown_name_and_one_that_stands_twice_are_told_at_their_places() {
+    let text = "[services.web]\nwith = [\"worker\", \"wroker\"]\n[services.worker]\npaths = [\"/w\"]\nwith = [\"clock\"]\n\
+        [services.clock]\npaths = [\"/c\"]\nwith = [\"web\"]\n[services.alone]\npaths = [\"/a\"]\nwith = [\"alone\", \"clock\", \"clock\"]\n";
+    let told = problems(text);
+    let wanted = [
+        "bluegreen.toml:2:9: `web` and `worker` would switch each other (take it out of one of the two",
+        "bluegreen.toml:2:19: there is no service `wroker` (the file has alone, clock, web, worker)",
+        "bluegreen.toml:5:9: `worker` and `clock` would switch each other",
+        "bluegreen.toml:8:9: `clock` and `web` would switch each other",
+        "bluegreen.toml:11:9: `alone` is the service itself",
+        "bluegreen.toml:11:27: `clock` is listed twice",
+    ];
+    assert_eq!(told.len(), wanted.len(), "{told:#?}");
+    told.iter().zip(wanted).for_each(|(told, wanted)| assert!(told.starts_with(wanted), "{told}"));
 }
 
 #[test]

@@ -8,6 +8,10 @@ use toml::de::{DeTable, DeValue};
 
 use crate::error::{Problem, Source};
 
+/// Keys whose text is a command line: the shell that runs it knows the variables, and a value that was put in would stand in the
+/// list of processes, in logs, and be read as words of the shell.
+const COMMAND_LINES: [&str; 6] = ["after", "before", "before_flip", "before_start", "command", "on_failure"];
+
 /// Looks a variable up; one that is empty is as good as none.
 pub type Variable<'v> = &'v dyn Fn(&str) -> Option<String>;
 
@@ -27,7 +31,12 @@ impl<'a> Filler<'a> {
     }
 
     pub(super) fn table(&mut self, table: &mut DeTable<'_>) {
-        table.iter_mut().for_each(|(_, value)| self.value(value));
+        for (key, value) in table.iter_mut() {
+            let is_line = COMMAND_LINES.contains(&&**key.get_ref()) && matches!(value.get_ref(), DeValue::String(_));
+            if !is_line {
+                self.value(value);
+            }
+        }
     }
 
     pub(super) fn value(&mut self, value: &mut Spanned<DeValue<'_>>) {

@@ -7,10 +7,30 @@ use super::{Check, shorten};
 use crate::certificate::Certificate;
 use crate::error;
 use crate::file::{self, Text};
+use crate::name::HostPattern;
+use crate::project::model::Service;
 
 impl Check<'_> {
     pub(super) fn certificates(&mut self, files: &[file::Certificate]) -> Vec<Certificate> {
         files.iter().filter_map(|file| self.certificate(file)).collect()
+    }
+
+    /// Those that bgctl brings. One for hosts that the project does not have is a slip of the pen.
+    pub(super) fn certificates_of_project(&mut self, files: &[file::Certificate], services: &[Service]) {
+        let domains = || services.iter().filter_map(|service| service.deployment.domains.as_ref());
+        // A service without domains takes every host, and of one that the file does not describe nothing is known.
+        let takes_all = services.is_empty() || domains().count() < services.len() || domains().any(Vec::is_empty);
+        for file in files {
+            let Some(certificate) = self.certificate(file) else { continue };
+            let is_covered = |domain: &HostPattern| certificate.names.iter().any(|name| covers(name, domain));
+            if !certificate.names.is_empty() && !takes_all && !domains().flatten().any(is_covered) {
+                let (file_name, names) = (shorten(file.cert.get_ref()), shorten(&certificate.names.join(", ")));
+                let what = format!("`{file_name}` is for {names}, and no service here has such a domain");
+                self.complaints.push(self.source.problem(file.cert.span(), what).hint("name the one of a domain"));
+            }
+        }
+        // Whoever asks for a check wants to hear of them.
+        self.problems.append(&mut self.complaints);
     }
 
     fn certificate(&mut self, file: &file::Certificate) -> Option<Certificate> {
@@ -46,4 +66,11 @@ impl Check<'_> {
             }
         }
     }
+}
+
+/// Tells whether a name of a certificate is for a domain; either may be a wildcard.
+fn covers(name: &str, domain: &HostPattern) -> bool {
+    let domain = domain.to_string();
+    let parent = |text: &str| text.split_once('.').map(|(_, parent)| parent.to_owned());
+    name == domain || name.starts_with("*.") && parent(name) == parent(&domain)
 }

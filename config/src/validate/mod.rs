@@ -14,14 +14,18 @@ use crate::file::{self, File, Number, Text};
 use crate::model::{FileService, Limits, Listen, LogFormat, LogLevel, Model, Workers};
 use crate::network::Network;
 use crate::settings::{AccessFormat, CONNECTIONS, LONGEST, LimitSettings, LogSettings, ONE_IN, ProxySettings};
+use crate::webhook::WebhookSettings;
 use crate::{duration, paths};
 
+mod acme;
 mod certificate;
+mod edge;
 mod options;
 mod project;
 mod service;
+mod together;
 
-pub use self::project::{Judge, project};
+pub use self::project::{Judge, Look, project};
 
 /// Returns the model that a file means.
 ///
@@ -29,7 +33,12 @@ pub use self::project::{Judge, project};
 /// Every problem of the file, in its order.
 pub fn validate(file: File, source: &Source) -> Result<Model, Vec<Problem>> {
     let mut check = Check { source, problems: Vec::new(), complaints: Vec::new(), files: Vec::new() };
-    let hot = Hot { trusted_proxies: file.trusted_proxies, proxy_protocol: file.proxy_protocol };
+    let hot = Hot {
+        trusted_proxies: file.trusted_proxies,
+        proxy_protocol: file.proxy_protocol,
+        webhook: file.webhook,
+        acme: file.acme,
+    };
     let (limits, level, format) = (check.restart_limits(&file.limits), file.log.level.clone(), file.log.format.clone());
     let mut model = Model {
         listen: check.listen("listen", file.listen, 80),
@@ -66,6 +75,8 @@ pub fn validate(file: File, source: &Source) -> Result<Model, Vec<Problem>> {
 struct Hot {
     trusted_proxies: Option<Vec<Text>>,
     proxy_protocol: Option<Vec<Text>>,
+    webhook: file::Webhook,
+    acme: file::Acme,
 }
 
 /// A route of the file, as the second service that claims it sees it: domain and path as text.
@@ -144,6 +155,20 @@ impl Check<'_> {
             proxy_protocol: hot.proxy_protocol.map(|texts| self.networks(&texts)),
             limits: self.limits(limits),
             log: self.access_log(log),
+            webhook: self.webhook(hot.webhook),
+            acme: self.acme(hot.acme),
+        }
+    }
+
+    fn webhook(&mut self, file: file::Webhook) -> WebhookSettings {
+        if let (None, Some(without)) = (&file.url, file.secret.as_ref().or(file.ca.as_ref())) {
+            // Not what it is: it may be the secret.
+            self.refuse(without.span(), "nobody is told by this webhook", "add url = \"https://...\" beside it");
+        }
+        WebhookSettings {
+            url: file.url.and_then(|text| self.word(&text, "write https://hooks.example.com/bluegreen")),
+            secret: file.secret.and_then(|text| self.word(&text, "leave it out where nothing is to be signed")),
+            ca: file.ca.map(|text| self.path("ca", Some(text), "")),
         }
     }
 

@@ -12,11 +12,12 @@ use crate::options::{Protocol, ServiceOptions, StatusPattern};
 use crate::size;
 
 impl Check<'_> {
-    pub(super) fn options(&mut self, file: file::Options) -> ServiceOptions {
+    pub(super) fn options(&mut self, mut file: file::Options) -> ServiceOptions {
         let default = ServiceOptions::default();
         if let Some(burst) = file.burst.as_ref().filter(|_| file.requests_per_second.is_none()) {
             self.refuse(burst.span(), "`burst` has no rate that it could exceed", "add requests_per_second = 10");
         }
+        let edge = self.edge(default.clone(), &mut file);
         ServiceOptions {
             protocol: self.choice("protocol", file.protocol, &[("http1", Protocol::Http1), ("h2c", Protocol::H2c)]),
             connect_timeout: self.timeout("connect_timeout", file.connect_timeout),
@@ -28,7 +29,12 @@ impl Check<'_> {
             requests_per_second: self.rate("requests_per_second", file.requests_per_second),
             burst: self.rate("burst", file.burst),
             access_log: file.access_log.unwrap_or(default.access_log),
+            https_redirect: file.https_redirect,
+            hsts_subdomains: self.hsts_subdomains(file.hsts.as_ref(), file.hsts_subdomains.as_ref()),
+            hsts: file.hsts.and_then(|text| self.hsts(&text)),
+            client_ca: file.client_ca.and_then(|text| self.client_ca(&text)),
             error_pages: self.error_pages(file.error_pages),
+            ..edge
         }
     }
 
@@ -42,7 +48,7 @@ impl Check<'_> {
             .ok()
     }
 
-    fn rate(&mut self, key: &str, number: Option<Number>) -> Option<NonZeroU32> {
+    pub(super) fn rate(&mut self, key: &str, number: Option<Number>) -> Option<NonZeroU32> {
         let number = self.number(key, Some(number?), 1, 1..=1_000_000);
         u32::try_from(number).ok().and_then(NonZeroU32::new)
     }

@@ -14,32 +14,56 @@ use crate::error::{Problem, Source};
 use crate::file::{Number, Text};
 use crate::name::ServiceName;
 use crate::project::file::{self, Scalar};
-use crate::project::model::{Deployment, Hooks, Project, Secret, SecretSource, Service};
+use crate::project::model::{CertificateFiles, Deployment, Hooks, Project, Secret, SecretSource, Service};
 use crate::project::schema::{FLIP_IN, IMAGE_HEALTH, KEEP, PULL};
 
 /// Judges what is written in docker's own words: a key and one value of it. Only who runs containers knows them.
 pub type Judge<'j> = &'j dyn Fn(&str, &str) -> Result<(), String>;
 
+/// How far a file is looked into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// What it says; whether the files are there that it names is seen by whoever opens them.
+    AtTheText,
+    /// Its certificates too, and whether clients will take them.
+    AtTheFilesToo,
+}
+
 /// Returns the project that `bluegreen.toml` means.
 ///
 /// # Errors
 /// Every problem of the file, in its order.
-pub fn project(file: file::File, source: &Source, judge: Judge<'_>) -> Result<Project, Vec<Problem>> {
+pub fn project(file: file::File, source: &Source, judge: Judge<'_>, look: Look) -> Result<Project, Vec<Problem>> {
     let mut check = Check { source, problems: Vec::new(), complaints: Vec::new(), files: Vec::new() };
     let mut services: Vec<_> = file.services.into_iter().collect();
     services.sort_by_key(|(name, _)| name.span().start);
+    let together = check.together(&services);
     let mut routes = Routes::new();
     let mut valid = Vec::new();
     for (name, service) in services {
         valid.extend(check.project_service(&name, service, judge, &mut routes));
     }
+    for service in &mut valid {
+        service.with = together.get(service.name.as_str()).cloned().unwrap_or_default();
+    }
     valid.sort_by(|a, b| a.name.cmp(&b.name));
     let host = file.host.and_then(|text| check.filled("host", text));
     let proxy = file.proxy.map(|table| {
-        let hot = Hot { trusted_proxies: table.trusted_proxies, proxy_protocol: table.proxy_protocol };
+        let hot = Hot {
+            trusted_proxies: table.trusted_proxies,
+            proxy_protocol: table.proxy_protocol,
+            webhook: table.webhook,
+            acme: table.acme,
+        };
         check.proxy_settings(hot, table.limits, table.log)
     });
-    check.end(Project { host, proxy, services: valid })
+    if look == Look::AtTheFilesToo {
+        check.certificates_of_project(&file.certificates, &valid);
+    }
+    let beside = |text: &Text| source.beside(Path::new(text.get_ref()));
+    let files = file.certificates.iter();
+    let certificates = files.map(|one| CertificateFiles { cert: beside(&one.cert), key: beside(&one.key) }).collect();
+    check.end(Project { host, proxy, certificates, services: valid })
 }
 
 impl Check<'_> {
@@ -55,6 +79,7 @@ impl Check<'_> {
             domains: file.domains.as_deref().unwrap_or_default(),
             paths: file.paths.as_deref().unwrap_or_default(),
             strip_path: file.strip_path.as_ref(),
+            tls: file.tls.as_ref(),
         };
         let settings = self.settings(name, reached, file.options, routes);
         if let Some(path) = file.health_path.as_ref().filter(|path| !is_probe_path(path.get_ref())) {
@@ -93,6 +118,22 @@ impl Check<'_> {
             self.refuse(start.span(), "`before_start` and `before` are the same", "leave one of the two out");
         }
         let (before_start, hooks) = self.hooks(file.hooks);
+        if let (Some(to), Some(image)) = (&file.to, &file.image) {
+            let hint = "leave one of the two out: an address is of what bgctl does not run";
+            let problem = self.source.problem(image.span(), "`image` and `to` exclude each other").hint(hint);
+            self.problems.push(problem.also(self.source, to.span(), "the addresses"));
+        }
+        if let (Some(no_health), None) = (&file.no_health, &file.to) {
+            let hint = "add to = [\"127.0.0.1:3000\"], or take it out";
+            self.refuse(no_health.span(), "`no_health` is about addresses, and there are none", hint);
+        }
+        let to = file.to.map(|to| {
+            to.into_inner()
+                .iter()
+                .filter_map(|text| self.word(text, "write host:port, or unix:/run/app.sock"))
+                .collect()
+        });
+        let no_health = file.no_health.is_some_and(Spanned::into_inner);
         let docker = |check: &mut Self, key: &str, texts: Option<Vec<Text>>| -> Option<Vec<String>> {
             Some(texts?.into_iter().map(|text| check.docker(key, text, judge)).collect())
         };
@@ -100,6 +141,7 @@ impl Check<'_> {
             domains: file.domains.is_some().then_some(settings.domains),
             paths: file.paths.is_some().then_some(settings.paths),
             strip_path: file.strip_path.map(Spanned::into_inner),
+            tls: settings.tls,
             port: self.whole("port", file.port, 1..=65_535),
             health_path: file.health_path.map(Text::into_inner),
             health_port: self.whole("health_port", file.health_port, 1..=65_535),
@@ -152,7 +194,8 @@ impl Check<'_> {
         let image = file.image.and_then(|text| self.filled("image", text)).map(|text| self.image(text));
         let places = deployment.volumes.iter().chain(&deployment.mounts).flatten();
         let begin_here = places.zip(here).filter(|(_, is_here)| *is_here).map(|(place, _)| place.clone()).collect();
-        Some(Service { name: parsed?, image, deployment, secrets, hooks, begin_here, options: settings.options })
+        let (with, options) = (Vec::new(), settings.options);
+        Some(Service { name: parsed?, image, with, to, no_health, deployment, secrets, hooks, begin_here, options })
     }
 
     fn secret(&mut self, name: &Text, source: Spanned<file::Secret>) -> Option<Secret> {

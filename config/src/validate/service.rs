@@ -6,11 +6,12 @@ use std::ops::Range;
 use serde_spanned::Spanned;
 
 use super::{Check, Routes, shorten};
+use crate::acme::TlsMode;
 use crate::admin::request::ServiceSettings;
 use crate::file::{self, Text};
 use crate::health::HealthCheck;
 use crate::model::FileService;
-use crate::name::PathPrefix;
+use crate::name::{PathPrefix, parse_host};
 
 /// How a service is reached, as a file says it.
 #[derive(Clone, Copy)]
@@ -18,6 +19,7 @@ pub(super) struct Reached<'f> {
     pub(super) domains: &'f [Text],
     pub(super) paths: &'f [Text],
     pub(super) strip_path: Option<&'f Spanned<bool>>,
+    pub(super) tls: Option<&'f Text>,
 }
 
 impl Check<'_> {
@@ -27,7 +29,19 @@ impl Check<'_> {
             let what = format!("service `{}` has no endpoints", shorten(name.get_ref()));
             self.refuse(name.span(), what, "add where it listens: endpoints = [\"127.0.0.1:3000\"]");
         }
-        let reached = Reached { domains: &file.domains, paths: &file.paths, strip_path: file.strip_path.as_ref() };
+        let reached = Reached {
+            domains: &file.domains,
+            paths: &file.paths,
+            strip_path: file.strip_path.as_ref(),
+            tls: file.tls.as_ref(),
+        };
+        if let Some(tls) = file.tls.as_ref().filter(|tls| tls.get_ref() == "auto" && file.domains.is_empty()) {
+            self.refuse(
+                tls.span(),
+                "`tls` has no domain to get a certificate for",
+                "add domains = [\"shop.example.com\"]",
+            );
+        }
         let settings = self.settings(name, reached, Some(file.options), routes);
         let endpoints = file.endpoints.iter().filter_map(|text| self.word(text, "write host:port")).collect();
         let health = self.health(file.health);
@@ -42,15 +56,21 @@ impl Check<'_> {
         options: Option<file::Options>,
         routes: &mut Routes,
     ) -> ServiceSettings {
-        let Reached { domains, paths, strip_path } = reached;
+        let Reached { domains, paths, strip_path, tls } = reached;
         if let Some(strip) = strip_path.filter(|strip| *strip.get_ref() && paths.is_empty()) {
             self.refuse(strip.span(), "`strip_path` has no path to strip", "add paths = [\"/api\"]");
         }
         self.claim(name, domains, paths, routes);
+        let canonical = options.as_ref().and_then(|options| options.canonical_host.as_ref());
+        if let Some((span, Ok(host))) = canonical.map(|text| (text.span(), parse_host(text.get_ref()))) {
+            self.canonical_is_own(&span, &host, domains);
+        }
         ServiceSettings {
             domains: domains.iter().filter_map(|text| self.word(text, "")).collect(),
             paths: paths.iter().filter_map(|text| self.word(text, "")).collect(),
             no_route: None,
+            tls: tls
+                .map(|text| self.choice("tls", Some(text.clone()), &[("off", TlsMode::Off), ("auto", TlsMode::Auto)])),
             strip_path: strip_path.is_some_and(|strip| *strip.get_ref()),
             options: options.map(|options| self.options(options)),
         }

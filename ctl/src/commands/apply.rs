@@ -12,7 +12,8 @@ use serde_json::Value;
 
 use super::changes::{self, Changes, words};
 use super::order::{Lock, lock};
-use super::{known, proxy_table};
+use super::route::Route;
+use super::{addresses, brought, known, proxy_table};
 use crate::admin::{Client, Match};
 use crate::commands::described::{self, Described, unnamed};
 use crate::context::Context;
@@ -47,17 +48,21 @@ impl Apply {
             .filter(|service| self.service.as_ref().is_none_or(|one| *one == service.name))
             .collect();
         let table = project.proxy.filter(|_| self.service.is_none());
-        if wanted.is_empty() && table.is_none() {
+        let certificates = if self.service.is_none() { project.certificates } else { Vec::new() };
+        if wanted.is_empty() && table.is_none() && certificates.is_empty() {
             return Err(unnamed(&file, self.service.as_ref()));
         }
         context.say_target(&format!("apply {}", file.display())).await?;
-        let mut client = context.admin().await?;
+        // What bgctl runs has made a proxy run before; addresses are the first that anybody says.
+        let is_first = wanted.iter().any(|service| service.to.is_some());
+        let mut client = if is_first { context.admin_or_up().await? } else { context.admin().await? };
         // All must be there before one is changed: half a file is worse than none.
-        for Service { name, .. } in &wanted {
+        for Service { name, .. } in wanted.iter().filter(|service| service.to.is_none()) {
             known(&mut client, name)
                 .await
                 .map_err(|error| error.hint(format!("`{}` makes it", context.line("switch", name))))?;
         }
+        brought::send(context, &mut client, &certificates).await?;
         let mut applied = Vec::new();
         if let Some(table) = table {
             let changed = proxy_table::send(&mut client, &table).await?;
@@ -68,7 +73,11 @@ impl Apply {
             let name = wanted.name.clone();
             let what = format!("apply {}", file.display());
             lock(context, &mut client, Lock { name: &name, what, wait: self.lock_wait }).await?;
-            let changed = apply(&mut client, wanted).await;
+            let changed = if wanted.to.is_some() {
+                lead(context, &mut client, wanted).await
+            } else {
+                apply(&mut client, wanted).await
+            };
             // A lease that can't be given back ends by itself.
             let _gone = client.release().await;
             let changed = changed?;
@@ -80,6 +89,29 @@ impl Apply {
         }
         Ok(ExitCode::DONE)
     }
+}
+
+/// As [`apply`], of a service whose addresses the file has: they are made live where others are.
+async fn lead(context: &Context<'_>, client: &mut Client, wanted: Service) -> Result<Changes, Error> {
+    let (name, to, no_health) = (wanted.name.clone(), wanted.to.clone().unwrap_or_default(), wanted.no_health);
+    let service = client.service(&name).await?;
+    let live = addresses(service.as_ref());
+    if service.is_some() && live == to {
+        return apply(client, wanted).await;
+    }
+    let mut changed = Changes::new();
+    changed.insert("to".to_owned(), [serde_json::json!(live), serde_json::json!(to)]);
+    if !to.is_empty() {
+        Route::described(name, to, no_health, described::options(wanted)).stage_and_flip(context, client).await?;
+    } else if service.is_some() {
+        let what = format!("{name} has addresses that are live, and is to have none");
+        return Err(Error::usage(what).hint(format!("`{}` first, then apply again", context.line("rm", &name))));
+    } else {
+        let mut settings = Settings::default();
+        described::options(wanted).route(&mut settings)?;
+        client.put(&name, Match::Generation(0), &settings.routes).await?;
+    }
+    Ok(changed)
 }
 
 async fn apply(client: &mut Client, wanted: Service) -> Result<Changes, Error> {

@@ -4,7 +4,7 @@ use ::config::admin::request;
 use ::config::name::ServiceName;
 use clap::Args;
 
-use super::known;
+use super::{has_visitors, known};
 use crate::context::{Context, who};
 use crate::error::{Error, ExitCode, Kind};
 
@@ -23,7 +23,10 @@ impl Canary {
         let Self { service: name, percent } = self;
         context.say_target(&format!("canary of {name} {percent}")).await?;
         let mut client = context.admin().await?;
-        known(&mut client, &name).await?;
+        let service = known(&mut client, &name).await?;
+        if percent > 0 {
+            has_visitors(&service)?;
+        }
         client.acquire(&name, who(), format!("canary {percent}")).await?;
         let wanted = request::Canary { percent, ..request::Canary::default() };
         let outcome = client.canary(&name, &wanted).await;
@@ -41,7 +44,7 @@ impl Canary {
             Some(canary) => {
                 context.ui.announce(&format!("CANARY: {percent} of 100 visitors of {name} on {}", canary.slot));
                 context.ui.say(&format!("all of them: {}", context.line("flip", &name)));
-                context.ui.say(&format!("none any more: {} 0", context.line("canary", &name)));
+                context.ui.say(&format!("none any more: {}", context.line_with("canary", &name, "0")));
             }
             None => context.ui.announce(&format!("all visitors of {name} are on the live slot")),
         }

@@ -27,9 +27,37 @@ pub(crate) fn words(value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Array(list) if list.is_empty() => "none".to_owned(),
         Value::Array(list) => list.iter().map(words).collect::<Vec<_>>().join(", "),
-        // Pages of HTML are told by their names.
-        Value::Object(pages) if pages.is_empty() => "none".to_owned(),
-        Value::Object(pages) => pages.keys().cloned().collect::<Vec<_>>().join(", "),
+        Value::Object(table) if table.is_empty() => "none".to_owned(),
+        Value::Object(table) => table.iter().map(pair).collect::<Vec<_>>().join(", "),
         other => other.to_string(),
+    }
+}
+
+/// A key with its value; pages of HTML and hashes of passwords are told by their names alone.
+fn pair((key, value): (&String, &Value)) -> String {
+    match value {
+        Value::String(text) if text.contains('<') || text.starts_with("$2") || text.starts_with("$argon2") => {
+            key.clone()
+        }
+        Value::Object(_) => format!("{key} {{{}}}", words(value)),
+        value => format!("{key} {}", words(value)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_told_in_words_without_pages_and_hashes() {
+        for (json, wanted) in [
+            (r#"[{"from":"/a","to":"/b","status":301}]"#, "from /a, status 301, to /b"),
+            (r#"[{"realm":"r","users":{"alice":"$2y$10$x","bob":"$argon2id$x"}}]"#, "realm r, users {alice, bob}"),
+            (r#"{"502":"<p>gone"}"#, "502"),
+            (r#"{"set":{"x-a":"$host"},"remove":["server"]}"#, "remove server, set {x-a $host}"),
+            ("{}", "none"),
+        ] {
+            assert_eq!(words(&serde_json::from_str(json).unwrap()), wanted);
+        }
     }
 }

@@ -3,6 +3,8 @@
 use ::config::name::ServiceName;
 use yaml_rust2::{Yaml, YamlLoader};
 
+pub(super) use crate::import::toml::text as quoted;
+
 /// The names that docker looks for, in its order.
 pub(super) const FILES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"];
 
@@ -157,12 +159,6 @@ fn container_port(text: &str) -> Option<u16> {
 fn only(mut ports: Vec<u16>) -> Option<u16> {
     ports.dedup();
     if let [port] = ports.as_slice() { Some(*port) } else { None }
-}
-
-/// Returns a text as TOML writes it.
-pub(super) fn quoted(text: &str) -> String {
-    // JSON's escapes are TOML's too, and it leaves out only the one that TOML wants besides.
-    serde_json::to_string(text).unwrap_or_default().replace('\u{7f}', "\\u007F")
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use clap::Args;
 use crate::commands::described::Described;
 use crate::commands::everywhere;
 use crate::commands::options::Run;
-use crate::commands::order::Order;
+use crate::commands::order::{Company, Order};
 use crate::context::Context;
 use crate::error::{Error, ExitCode};
 
@@ -30,14 +30,17 @@ impl Deploy {
             (None, Some(image)) => (named_by(image)?, image.clone()),
             (service, None) => described(context, service)?,
         };
-        let order = Order { service, image: Some(image), is_pushed: true, options: self.options };
+        let (company, options) = (Company::default(), self.options);
+        let order = Order { service, image: Some(image), is_pushed: true, company, options };
         everywhere::switch(context, order).await
     }
 }
 
 /// Returns the service and the image that the file says.
 fn described(context: &Context<'_>, service: Option<ServiceName>) -> Result<(ServiceName, String), Error> {
-    let Described { file, project } = Described::needed(context)?;
+    let Described { file, mut project } = Described::needed(context)?;
+    // Nobody deploys an address.
+    project.services.retain(|one| one.to.is_none() || service.as_ref() == Some(&one.name));
     let file = file.display();
     let named = match (service, project.services.as_slice()) {
         (Some(name), services) => services.iter().find(|one| one.name == name).ok_or_else(|| {

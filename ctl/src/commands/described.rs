@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use ::config::error::Problem;
 use ::config::name::ServiceName;
 use ::config::paths;
-use ::config::project::{self, Deployment, Project, Reading, Service};
+use ::config::project::{self, CertificateFiles, Deployment, Project, Reading, Service};
 use ::config::settings::ProxySettings;
 use clap::ValueEnum;
 
-use crate::commands::options::{Rollout, Run};
+use crate::commands::options::Run;
+use crate::commands::rollout::Rollout;
 use crate::context::Context;
 use crate::engine;
 use crate::error::Error;
@@ -25,8 +26,16 @@ pub(crate) struct Described {
 pub(crate) struct OfService {
     pub(crate) file: PathBuf,
     pub(crate) service: Service,
-    /// The proxy's own settings, where it has the table.
-    pub(crate) proxy: Option<ProxySettings>,
+    pub(crate) proxy: OfProxy,
+}
+
+/// What a file says of the proxy itself.
+#[derive(Default)]
+pub(crate) struct OfProxy {
+    /// Its own settings, where the file has the table.
+    pub(crate) table: Option<ProxySettings>,
+    /// Own certificates, which it is brought.
+    pub(crate) certificates: Vec<CertificateFiles>,
 }
 
 impl Described {
@@ -58,7 +67,10 @@ impl Described {
     pub(crate) fn service(context: &Context<'_>, name: &ServiceName) -> Result<Option<OfService>, Error> {
         let Some(Self { file, project }) = Self::find(context)? else { return Ok(None) };
         match project.services.into_iter().find(|service| service.name == *name) {
-            Some(service) => Ok(Some(OfService { file, service, proxy: project.proxy })),
+            Some(service) => {
+                let proxy = OfProxy { table: project.proxy, certificates: project.certificates };
+                Ok(Some(OfService { file, service, proxy }))
+            }
             None if context.global.file.is_none() => Ok(None),
             None => Err(unnamed(&file, Some(name))),
         }
@@ -135,6 +147,7 @@ pub(crate) fn options(service: Service) -> Run {
         domains,
         paths,
         strip_path,
+        tls,
         health_path,
         health_port,
         health_host,
@@ -185,6 +198,7 @@ pub(crate) fn options(service: Service) -> Run {
             domain: domains,
             path: paths,
             strip_path,
+            tls,
             health_path,
             health_port,
             health_host,
@@ -212,6 +226,7 @@ pub(crate) fn options(service: Service) -> Run {
         pull,
         reset: false,
         dry_run: false,
+        alone: false,
         env,
         env_file: env_files,
         volume: volumes,
@@ -262,7 +277,7 @@ mod tests {
     }
 
     /// What one run is asked, not how a service is run.
-    const OF_ONE_RUN: [&str; 4] = ["reset", "dry_run", "no_flip", "continue"];
+    const OF_ONE_RUN: [&str; 5] = ["reset", "dry_run", "no_flip", "continue", "alone"];
 
     #[test]
     fn every_option_of_a_switch_has_a_key_and_every_key_an_option() {
@@ -276,7 +291,10 @@ mod tests {
         let mut wanted: BTreeSet<String> = line.get_arguments().map(key).collect();
         OF_ONE_RUN.iter().for_each(|name| assert!(wanted.remove(*name), "{name}"));
         // `--image` is not of `Run`, and `--env K` is written apart from `--env K=V`.
-        wanted.extend(["image", "env_inherit"].map(str::to_owned));
+        // With whom a service goes is said once, in the file.
+        wanted.extend(["image", "env_inherit", "with"].map(str::to_owned));
+        // Of `bgctl route`.
+        wanted.extend(["to", "no_health"].map(str::to_owned));
         let keys: BTreeSet<String> = schema::SERVICE.iter().map(|key| key.name.to_owned()).collect();
         assert_eq!(wanted, keys);
     }
@@ -284,7 +302,7 @@ mod tests {
     #[test]
     fn each_key_alone_changes_what_a_switch_is_asked() {
         let nothing = format!("{:?}", read("[services.shop]"));
-        for key in schema::SERVICE.iter().filter(|key| key.name != "image") {
+        for key in schema::SERVICE.iter().filter(|key| !["image", "with", "to", "no_health"].contains(&key.name)) {
             let value = match (key.name, key.takes) {
                 ("volumes", _) => "[\"./data:/data\"]",
                 ("mounts", _) => "[\"type=bind,src=./data,dst=/data\"]",
@@ -303,6 +321,9 @@ mod tests {
                 (_, Takes::Status) => "\"204\"",
                 (_, Takes::Time) => "\"7s\"",
                 (_, Takes::Word(words)) => &format!("\"{}\"", words[1]),
+                (name, Takes::Number(_) | Takes::Keys(_) | Takes::Tables(_) | Takes::FlagOrKeys(_)) => {
+                    panic!("`{name}` is among the options, not a key of the service itself")
+                }
             };
             let text = format!("[services.shop]\n{} = {value}\n", key.name);
             assert_ne!(format!("{:?}", read(&text)), nothing, "{text}");

@@ -1,9 +1,11 @@
 //! `bgctl doctor`: what is wrong with the host, and the line that mends it.
 
+use ::config::admin::response::Status;
 use clap::Args;
 use serde::Serialize;
 
-use super::missing;
+use super::status::tls_note;
+use super::{missing, unseen};
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::engine::docker::{Finding, Verdict};
@@ -40,10 +42,41 @@ impl Doctor {
 }
 
 async fn look(engine: &Engine, context: &Context<'_>) -> Vec<Finding> {
+    let way = context.way();
     let mut findings = look_at_host(engine, context).await;
     // A proxy that does not answer is among the findings already.
     if let Ok(missing) = missing::ask(engine, context).await {
         findings.extend(missing.into_iter().map(|found| Finding::bad("live slot", found.words).mend(found.mend)));
+    }
+    if let Ok(unseen) = unseen::ask(engine, context).await {
+        findings.extend(unseen.into_iter().map(|found| Finding::bad("files", found.words).mend(found.mend)));
+    }
+    if let Ok(mut client) = context.admin().await
+        && let Ok(status) = client.status().await
+    {
+        findings.extend(certificates(&status));
+    }
+    for mend in findings.iter_mut().filter_map(|finding| finding.mend.as_mut()) {
+        let is_command = mend.starts_with("bgctl ") || mend.contains("&& bgctl ");
+        *mend = if is_command { way.line(mend) } else { way.complete(mend).into_owned() };
+    }
+    findings
+}
+
+/// Returns what is to be said of certificates: those that did not come by themselves, and those that end.
+fn certificates(status: &Status) -> Vec<Finding> {
+    let missing = status.services.iter().flat_map(|service| {
+        let notes = service.tls.iter().filter_map(|domain| tls_note(&service.name, domain));
+        notes.map(|note| Finding::warn("certificate", note).mend(format!("bgctl status {}", service.name)))
+    });
+    let mut findings: Vec<Finding> = missing.collect();
+    let ending = status.warnings.iter().filter(|warning| warning.starts_with("the certificate for "));
+    findings.extend(ending.map(|warning| Finding::warn("certificate", warning)));
+    if let Some(first) = status.certificates.iter().map(|one| &one.not_after).min().filter(|_| findings.is_empty()) {
+        findings.push(Finding::ok(
+            "certificate",
+            format!("{} shown, the first of them until {first}", status.certificates.len()),
+        ));
     }
     findings
 }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::commands::options::ask;
+use crate::commands::confirm::ask;
 use crate::context::Context;
 use crate::error::{Error, ExitCode};
 

@@ -40,6 +40,7 @@ fn work(service: &ServiceStatus, slot: Slot) -> Work {
         image_id: None,
         revision: None,
         old_image: service.live.and_then(|live| service.slots.get(live).image.clone()),
+        with: Vec::new(),
         scale: None,
     }
 }

@@ -8,6 +8,7 @@ use ::config::project::{self, Reading};
 use clap::Args;
 
 use super::compose::{self, Found};
+use super::running;
 use crate::commands::described::reading;
 use crate::context::Context;
 use crate::error::{Error, ExitCode};
@@ -15,7 +16,19 @@ use crate::global::Global;
 
 /// Write a commented bluegreen.toml, from the Dockerfile or the compose file of this folder where there is one
 #[derive(Debug, Args)]
-pub struct Init {}
+pub struct Init {
+    /// Describe the services that run, instead of what this folder holds
+    #[arg(long)]
+    from_running: bool,
+}
+
+/// How a file begins.
+const HEAD: [&str; 4] = [
+    "# How this project is deployed. `bgctl check` validates it, `bgctl plan` shows what would change, `bgctl deploy`",
+    "# does it. What is left out stays as it runs, else has its default.",
+    "",
+    "# Where it runs: an ssh name, user@host, or a URL. Without it: the Docker engine of this machine.",
+];
 
 /// What stands under a service for someone to take the `#` from.
 const SUGGESTIONS: [(&str, &str); 8] = [
@@ -30,26 +43,49 @@ const SUGGESTIONS: [(&str, &str); 8] = [
 ];
 
 impl Init {
-    #[expect(clippy::unused_async, reason = "every command is run in the same way")]
     pub(crate) async fn run(self, context: &Context<'_>) -> Result<ExitCode, Error> {
         let file = context.global.file.clone().unwrap_or_else(|| PathBuf::from(project::FILE));
         if file.exists() && !context.global.yes {
             return Err(Error::usage(format!("{} is there already, and was left as it is", file.display()))
                 .hint("`-y` writes a new one over it"));
         }
+        if self.from_running {
+            let running = running::find(context).await?;
+            let text = HEAD.join("\n") + "\n" + &host(context.global.host.as_deref());
+            let text = running.iter().fold(text, |text, service| text + "\n" + &service.text + "\n");
+            let names = running.iter().map(|service| service.name.as_str()).collect();
+            return write(context, &file, &text, (names, "what runs"));
+        }
         let folder = std::path::absolute(&file).ok().and_then(|file| file.parent().map(Path::to_owned));
         let found = find(&folder.unwrap_or_default())?;
         let text = text(&found);
-        std::fs::write(&file, &text).map_err(|error| Error::usage(format!("write {}: {error}", file.display())))?;
-        let names: Vec<&str> = found.services.iter().map(|service| service.name.as_str()).collect();
-        if context.ui.tone().json {
-            context.ui.document(&serde_json::json!({ "file": file.display().to_string(), "services": names }));
-        } else {
-            context.ui.data(&format!("wrote {} for {}, from {}", file.display(), names.join(", "), found.source));
-            context.ui.say("look through it, then `bgctl plan` and `bgctl deploy`");
-        }
-        Ok(ExitCode::DONE)
+        let names = found.services.iter().map(|service| service.name.as_str()).collect();
+        write(context, &file, &text, (names, &found.source))
     }
+}
+
+fn write(
+    context: &Context<'_>,
+    file: &Path,
+    text: &str,
+    (names, source): (Vec<&str>, &str),
+) -> Result<ExitCode, Error> {
+    std::fs::write(file, text).map_err(|error| Error::usage(format!("write {}: {error}", file.display())))?;
+    if context.ui.tone().json {
+        context.ui.document(&serde_json::json!({ "file": file.display().to_string(), "services": names }));
+    } else {
+        context.ui.data(&format!("wrote {} for {}, from {source}", file.display(), names.join(", ")));
+        context.ui.say("look through it, then `bgctl plan` and `bgctl deploy`");
+    }
+    Ok(ExitCode::DONE)
+}
+
+/// Returns the line of the host, which is a comment where none was named.
+fn host(host: Option<&str>) -> String {
+    host.map_or_else(
+        || "# host = \"production-server\"\n".to_owned(),
+        |host| format!("host = {}\n", compose::quoted(host)),
+    )
 }
 
 /// Looks through a folder.
@@ -97,13 +133,8 @@ fn exposed_port(text: &str) -> Option<u16> {
 
 /// Returns the file.
 fn text(found: &Found) -> String {
-    let mut lines = vec![
-        "# How this project is deployed. `bgctl check` validates it, `bgctl plan` shows what would change, `bgctl deploy`".to_owned(),
-        "# does it. What is left out stays as it runs, else has its default.".to_owned(),
-        String::new(),
-        "# Where it runs: an ssh name, user@host, or a URL. Without it: the Docker engine of this machine.".to_owned(),
-        "# host = \"production-server\"".to_owned(),
-    ];
+    let mut lines: Vec<String> = HEAD.map(str::to_owned).to_vec();
+    lines.push(host(None).trim_end().to_owned());
     if !found.left_out.is_empty() {
         lines.push(String::new());
         lines.push(format!("# Left out, since nothing comes to it by HTTP: {}.", found.left_out.join(", ")));

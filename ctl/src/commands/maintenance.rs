@@ -8,7 +8,7 @@ use ::config::name::ServiceName;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
-use super::known;
+use super::{has_visitors, known};
 use crate::context::{Context, who};
 use crate::error::{Error, ExitCode};
 
@@ -47,7 +47,10 @@ impl Maintenance {
         let on = state == State::On;
         context.say_target(&format!("maintenance of {name} {}", if on { "on" } else { "off" })).await?;
         let mut client = context.admin().await?;
-        known(&mut client, &name).await?;
+        let service = known(&mut client, &name).await?;
+        if on {
+            has_visitors(&service)?;
+        }
         client.acquire(&name, who(), "maintenance".to_owned()).await?;
         let pass = (on && pass).then(secret);
         let wanted = request::Maintenance { on, message, allow, pass };
@@ -57,7 +60,9 @@ impl Maintenance {
         let service = outcome?;
         if on {
             context.ui.announce(&format!("MAINTENANCE: visitors of {name} are shown a page"));
-            context.ui.say(&format!("the way back: {} off", context.line("maintenance", &name)));
+            // What was allowed before this is not any more, so that it is said each time.
+            context.ui.say(&bypass(&wanted));
+            context.ui.say(&format!("the way back: {}", context.line_with("maintenance", &name, "off")));
         } else {
             context.ui.announce(&format!("{name} serves its visitors"));
         }
@@ -69,6 +74,17 @@ impl Maintenance {
         }
         Ok(ExitCode::DONE)
     }
+}
+
+/// Says who is served all the same.
+fn bypass(wanted: &request::Maintenance) -> String {
+    let networks = wanted.allow.iter().map(ToString::to_string);
+    let cookie = wanted.pass.iter().map(|_| "whoever sends the cookie below".to_owned());
+    let all: Vec<String> = networks.chain(cookie).collect();
+    if all.is_empty() {
+        return "all of them: `--allow` and `--pass` let some in".to_owned();
+    }
+    format!("served all the same: {}", all.join(", "))
 }
 
 /// Returns 128 bits that nobody guesses: two hashers with keys of the system's own randomness.

@@ -150,6 +150,7 @@ mod tests {
             maintenance: None,
             canary: None,
             preview: None,
+            tls: Vec::new(),
             bake: None,
         }
     }

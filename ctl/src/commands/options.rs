@@ -1,131 +1,22 @@
-//! Options that several commands share, and what they make of the settings of the deployment before.
+//! The options of a new version, which `switch` and `deploy` share, and what they make of the settings of the one before.
 
-use std::io::{BufRead, IsTerminal, Read};
 use std::time::Duration;
 
 use ::config::duration;
-use ::config::health::StatusRange;
-use ::config::name::{HostPattern, PathPrefix, ServiceName};
+use ::config::name::ServiceName;
 use ::config::options::ServiceOptions;
 use ::config::project::{Hooks, Secret};
 use clap::Args;
 
+use crate::commands::env_file;
+use crate::commands::rollout::Rollout;
 use crate::commands::secret::{self, Revealed};
-use crate::context::Context;
 use crate::deploy::settings::{ImageHealth, Keep, Settings};
 use crate::engine::{Pull, RunSettings};
 use crate::error::Error;
 
 /// More instances of one service on one host are a mistyped number.
 pub(crate) const MOST_REPLICAS: i64 = 100;
-
-/// Routes, health, drain and bake: what `switch`, `deploy` and `route` share.
-#[derive(Debug, Clone, Default, Args)]
-pub struct Rollout {
-    /// Take the requests of this host (again for more)
-    #[arg(long, value_name = "HOST")]
-    pub domain: Option<Vec<HostPattern>>,
-    /// Take the requests below this path (again for more)
-    #[arg(long, value_name = "PREFIX")]
-    pub path: Option<Vec<PathPrefix>>,
-    /// Take the path prefix off before the application sees it
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub strip_path: Option<bool>,
-    /// What a probe asks for (default /)
-    #[arg(long, value_name = "PATH")]
-    pub health_path: Option<String>,
-    /// Another port to probe
-    #[arg(long, value_name = "PORT")]
-    pub health_port: Option<u16>,
-    /// The Host of a probe (default: the first domain)
-    #[arg(long, value_name = "HOST")]
-    pub health_host: Option<String>,
-    /// A header field of a probe
-    #[arg(long, value_name = "K=V")]
-    pub health_header: Option<Vec<String>>,
-    /// The statuses that pass (default 200-399)
-    #[arg(long, value_name = "RANGE")]
-    pub health_status: Option<StatusRange>,
-    /// How long one probe may take (default 1s)
-    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
-    pub health_timeout: Option<Duration>,
-    /// From one probe to the next (default 200ms)
-    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
-    pub health_interval: Option<Duration>,
-    /// Passes in a row that make it healthy (default 2)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub healthy: Option<u32>,
-    /// The whole wait for health (default 30s)
-    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
-    pub deadline: Option<Duration>,
-    /// How long requests on the old slot may go on (default 30s)
-    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
-    pub drain: Option<Duration>,
-    /// The same for WebSockets and event streams, which are then closed as they should be (default: as --drain)
-    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
-    pub drain_tunnels: Option<Duration>,
-    /// End with the flip; the proxy drains and watches by itself, and whoever comes next stops the old container
-    #[arg(long)]
-    pub detach: bool,
-    /// How long the old slot stays warm after the flip; 0 is none (default 10s)
-    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
-    pub bake: Option<Duration>,
-    /// So many more of a hundred requests may fail in the bake than before; 100 is never too many (default 5)
-    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
-    pub bake_errors: Option<u8>,
-    /// In the bake a request is slow that takes so many times what was usual; 0 judges no slowness (default 4)
-    #[arg(long, value_name = "TIMES")]
-    pub bake_slow: Option<u32>,
-    /// Wait so long while someone else holds the lock (default 0s)
-    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
-    pub lock_wait: Option<Duration>,
-}
-
-impl Rollout {
-    /// Lays the options over the settings of before.
-    ///
-    /// # Errors
-    /// Wrong usage.
-    pub(crate) fn apply(&self, settings: &mut Settings) -> Result<(), Error> {
-        let Settings { routes, health, .. } = settings;
-        if let Some(domains) = &self.domain {
-            routes.domains.clone_from(domains);
-        }
-        if let Some(paths) = &self.path {
-            routes.paths.clone_from(paths);
-            routes.strip_path = false;
-        }
-        routes.strip_path = self.strip_path.unwrap_or(routes.strip_path);
-        if let Some(path) = &self.health_path {
-            if !path.starts_with('/') {
-                return Err(Error::usage(format!("--health-path `{path}` must begin with `/`")));
-            }
-            health.path.clone_from(path);
-        }
-        health.port = self.health_port.or(health.port);
-        health.host = self.health_host.clone().or_else(|| health.host.take());
-        if let Some(headers) = &self.health_header {
-            health.headers = headers.iter().map(|text| header(text)).collect::<Result<_, _>>()?;
-        }
-        health.status = self.health_status.unwrap_or(health.status);
-        health.timeout = self.health_timeout.unwrap_or(health.timeout);
-        health.interval = self.health_interval.unwrap_or(health.interval);
-        health.passes = self.healthy.unwrap_or(health.passes);
-        settings.deadline = self.deadline.unwrap_or(settings.deadline);
-        settings.drain = self.drain.unwrap_or(settings.drain);
-        settings.drain_tunnels = self.drain_tunnels.or(settings.drain_tunnels);
-        settings.bake = self.bake.unwrap_or(settings.bake);
-        settings.margins.errors_percent = self.bake_errors.unwrap_or(settings.margins.errors_percent);
-        settings.margins.slow_factor = self.bake_slow.unwrap_or(settings.margins.slow_factor);
-        Ok(())
-    }
-}
-
-fn header(text: &str) -> Result<(String, String), Error> {
-    // The value may be a secret, so it is not repeated.
-    let (name, value) = text.split_once('=').ok_or_else(|| Error::usage("--health-header is written NAME=VALUE"))?;
-    Ok((name.to_owned(), value.to_owned()))
-}
 
 /// How a new version is run.
 #[derive(Debug, Clone, Default, Args)]
@@ -166,6 +57,9 @@ pub struct Run {
     /// Show what would be done
     #[arg(long)]
     pub dry_run: bool,
+    /// Without the services that the file switches together with it (`with`)
+    #[arg(long)]
+    pub alone: bool,
     /// An environment variable: K=V, or K from mine
     #[arg(long, short, value_name = "K=V")]
     pub env: Vec<String>,
@@ -355,20 +249,20 @@ impl Run {
             command,
         } = &mut settings.run;
         for file in &self.env_file {
-            read_env_file(file)?.into_iter().for_each(|pair| set(env, pair));
+            env_file::read(file)?.into_iter().for_each(|pair| env_file::set(env, pair));
         }
         for pair in &self.env {
             match pair.contains('=') {
-                true => set(env, pair.clone()),
+                true => env_file::set(env, pair.clone()),
                 // As docker does it: a name that I don't have either is left out.
                 false => {
                     if let Some(value) = ::config::paths::variable(pair) {
-                        set(env, format!("{pair}={value}"));
+                        env_file::set(env, format!("{pair}={value}"));
                     }
                 }
             }
         }
-        self.revealed.iter().for_each(|secret| set(env, secret.pair()));
+        self.revealed.iter().for_each(|secret| env_file::set(env, secret.pair()));
         for Secret { name, .. } in &self.secrets {
             if !settings.secrets.contains(name) {
                 settings.secrets.push(name.clone());
@@ -412,80 +306,6 @@ impl Run {
     }
 }
 
-/// Sets a variable, in the place of an earlier one of that name.
-fn set(env: &mut Vec<String>, pair: String) {
-    let name = pair.split('=').next().unwrap_or_default();
-    env.retain(|present| present.split('=').next() != Some(name));
-    env.push(pair);
-}
-
-fn read_env_file(file: &str) -> Result<Vec<String>, Error> {
-    let unread = |error: std::io::Error| Error::usage(format!("read --env-file {file}: {error}"));
-    let reader: Box<dyn Read> =
-        if file == "-" { Box::new(std::io::stdin()) } else { Box::new(std::fs::File::open(file).map_err(unread)?) };
-    let mut pairs = Vec::new();
-    for line in std::io::BufReader::new(reader).lines() {
-        let line = line.map_err(unread)?;
-        let line = line.trim_start();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        if line.contains('=') {
-            pairs.push(line.to_owned());
-        } else if let Some(value) = ::config::paths::variable(line) {
-            pairs.push(format!("{line}={value}"));
-        }
-    }
-    Ok(pairs)
-}
-
-/// Asks before something goes; without a terminal nothing is asked.
-///
-/// # Errors
-/// Wrong usage with the list of what would go, where nobody can be asked or the answer is no.
-pub(crate) async fn ask(context: &Context<'_>, going: &[String]) -> Result<(), Error> {
-    confirm(context, &Question { nothing: "nothing was removed", what: "this would go:", lines: going }).await
-}
-
-/// What is asked before something is done.
-pub(crate) struct Question<'a> {
-    /// What holds where the answer is no.
-    pub(crate) nothing: &'a str,
-    /// What stands above the lines.
-    pub(crate) what: &'a str,
-    /// What would be done.
-    pub(crate) lines: &'a [String],
-}
-
-/// As [`ask`], for what is not removed.
-///
-/// # Errors
-/// As of [`ask`].
-pub(crate) async fn confirm(context: &Context<'_>, question: &Question<'_>) -> Result<(), Error> {
-    if context.global.yes {
-        return Ok(());
-    }
-    let Question { nothing, what, lines } = question;
-    let refused = |message: &str| {
-        let error = Error::usage(message).hint("`-y` goes ahead without asking");
-        lines.iter().fold(error, |error, line| error.detail(line.clone()))
-    };
-    if !std::io::stdin().is_terminal() {
-        return Err(refused(&format!("{nothing}, since nobody can be asked here; {what}")));
-    }
-    context.ui.say(what);
-    lines.iter().for_each(|line| context.ui.say(&format!("  {line}")));
-    context.ui.say("go ahead? [y/N]");
-    let answer = tokio::task::spawn_blocking(|| {
-        let mut line = String::new();
-        std::io::stdin().read_line(&mut line).map(|_| line)
-    });
-    match answer.await {
-        Ok(Ok(line)) if matches!(line.trim(), "y" | "Y" | "yes") => Ok(()),
-        _ => Err(refused(nothing)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -517,11 +337,5 @@ mod tests {
         for wrong in [Run { keep: Some(Keep::Warm), ..Run::default() }, Run { no_flip: true, ..Run::default() }] {
             assert!(!wrong.apply(&mut settings.clone()).unwrap_err().hints.is_empty());
         }
-    }
-
-    #[test]
-    fn a_header_without_a_value_is_refused_without_repeating_it() {
-        let options = Rollout { health_header: Some(vec!["secret".to_owned()]), ..Rollout::default() };
-        assert!(!options.apply(&mut Settings::default()).unwrap_err().message.contains("secret"));
     }
 }

@@ -5,13 +5,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ::config::admin::journal::Work;
 use ::config::admin::response::SlotState;
 use ::config::name::ServiceName;
-use ::config::settings::ProxySettings;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::{known, proxy_table};
+use super::brought::Own;
+use super::{known, proxy_table, rollout};
 use crate::admin::{self, Client};
-use crate::commands::described::{self, Described, OfService};
+use crate::commands::described::{self, Described, OfProxy, OfService};
 use crate::commands::options::Run;
 use crate::commands::secret;
 use crate::context::{Context, who};
@@ -21,6 +21,7 @@ use crate::deploy::plan::{self, Situation};
 use crate::deploy::recover::{Aim, Finder};
 use crate::deploy::report::{Failure, Report};
 use crate::deploy::settings::{PREVIOUS, Settings};
+use crate::deploy::together::Party;
 use crate::engine::docker::Docker;
 use crate::engine::{Engine, EngineError, Instance, InstanceSpec, Pull};
 use crate::error::{Error, ExitCode, Kind};
@@ -36,7 +37,19 @@ pub(crate) struct Order {
     pub(crate) image: Option<String>,
     /// It is sent to the host before, where that is another one.
     pub(crate) is_pushed: bool,
+    pub(crate) company: Company,
     pub(crate) options: Run,
+}
+
+/// With whom it goes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Company {
+    /// The id that all of them share.
+    pub(crate) deployment: Option<String>,
+    /// Those that go with it.
+    pub(crate) with: Vec<ServiceName>,
+    /// It goes with another one, which takes care of what there is once.
+    pub(crate) follows: bool,
 }
 
 /// Switches, and prints the report.
@@ -66,6 +79,7 @@ pub(crate) fn finish(
             if matches!(error.kind, Kind::Interrupted(_)) && error.hints.is_empty() {
                 error = error.hint("nothing was changed yet");
             }
+            error = error.led(&context.way());
             context.ui.event(&Failure::of(service, &error));
             Err(error)
         }
@@ -74,18 +88,26 @@ pub(crate) fn finish(
 
 /// Switches; `None` where nothing was to be flipped.
 pub(crate) async fn try_switch(context: &Context<'_>, order: Order) -> Result<Option<Report>, Error> {
-    let Order { service: name, mut image, is_pushed, mut options } = order;
+    let Order { service: name, mut image, is_pushed, company, mut options } = order;
     let described = Described::service(context, &name)?;
     secret::warn_of_typed(context.ui, &options.env);
     context.say_target(&format!("switch {name}")).await?;
-    let mut table = None;
+    let mut of_proxy = OfProxy::default();
     if let Some(OfService { file, service, proxy }) = described {
+        if service.to.is_some() {
+            let what = format!("{name} is addresses in {}, which bgctl does not run", file.display());
+            return Err(
+                Error::usage(what).hint("`bgctl apply` puts them behind the proxy; an image takes the place of `to`")
+            );
+        }
         context.ui.say(&format!("{name} is described in {}", file.display()));
         if !options.go_on {
             image = image.or_else(|| service.image.clone());
         }
         options = options.over(described::options(service));
-        table = proxy;
+        if !company.follows {
+            of_proxy = proxy;
+        }
     }
     if options.dry_run {
         return dry_run(context, &name, image, &options, is_pushed).await.map(|()| None);
@@ -94,20 +116,22 @@ pub(crate) async fn try_switch(context: &Context<'_>, order: Order) -> Result<Op
     let report = if options.go_on {
         // What is staged was described when it was staged; it is run so, whatever the file says by now.
         options.below = None;
-        go_on(context, &name, image.as_deref(), options).await
+        go_on(context, &name, image.as_deref(), (options, company)).await
     } else {
-        roll_out(context, Order { service: name.clone(), image, is_pushed, options }, table.as_ref()).await
+        roll_out(context, Order { service: name.clone(), image, is_pushed, company, options }, &of_proxy).await
     };
     hook::tell(context, &name, &hooks, report).await
 }
 
 /// Puts a new version into the idle slot and flips to it; `None` where nothing was to be flipped.
-async fn roll_out(context: &Context<'_>, order: Order, table: Option<&ProxySettings>) -> Result<Option<Report>, Error> {
-    let Order { service: name, image, is_pushed, mut options } = order;
+async fn roll_out(context: &Context<'_>, order: Order, of_proxy: &OfProxy) -> Result<Option<Report>, Error> {
+    let OfProxy { table, certificates } = of_proxy;
+    let Order { service: name, image, is_pushed, company, mut options } = order;
     let engine = context.engine().await?;
     let interrupt = &context.interrupt;
     refuse_folders_of_here(engine, &options)?;
     interrupt.beside(options.reveal(&name)).await??;
+    let certificates = Own::read(context, certificates)?;
     let mut client = interrupt.beside(context.admin_or_up()).await??;
     // A table that would be refused is better refused before anything is done.
     if let Some(table) = table {
@@ -130,15 +154,21 @@ async fn roll_out(context: &Context<'_>, order: Order, table: Option<&ProxySetti
     lock(context, &mut client, Lock { name: &name, what, wait }).await?;
     let report = async {
         Finder { context, client: &mut client, engine: Some(engine), service: &name }.settle(Aim::Forward).await?;
+        // Before the flip, which may be what brings the first visitors of a host.
+        certificates.send(context, &mut client).await?;
         let service = client.service(&name).await?;
         let instances = engine.instances(Some(&name)).await?;
         let situation = Situation { service: service.as_ref(), instances: &instances };
         let mut settings = if options.reset { Settings::default() } else { situation.settings() };
         options.apply(&mut settings)?;
+        rollout::check_tls(&settings)?;
+        if settings.routes.is_tls_auto() {
+            check_https(engine).await?;
+        }
         let plan = plan::switch(&situation, &settings);
         let port = settings.port_for(&image)?;
         settings.port = Some(port);
-        let deployment = deployment_id();
+        let deployment = company.deployment.unwrap_or_else(deployment_id);
         let mut notes = vec![settings.note()];
         notes.extend(plan.old.first().map(|old| (PREVIOUS.to_owned(), old.image.clone())));
         let spec = InstanceSpec {
@@ -173,6 +203,7 @@ async fn roll_out(context: &Context<'_>, order: Order, table: Option<&ProxySetti
                 image_id: Some(spec.image.id.clone()),
                 revision: spec.image.revision.clone(),
                 old_image: plan.old.first().map(|old| old.image.clone()),
+                with: company.with,
                 scale: None,
             },
             candidate: Candidate::New(Box::new(spec)),
@@ -229,7 +260,7 @@ async fn go_on(
     context: &Context<'_>,
     name: &ServiceName,
     image: Option<&str>,
-    options: Run,
+    (options, company): (Run, Company),
 ) -> Result<Option<Report>, Error> {
     if let Some(image) = image {
         let error = Error::usage(format!("--continue goes on with what is staged, and --image {image} names another"));
@@ -250,10 +281,11 @@ async fn go_on(
         let instance = situation.occupant(slot).filter(|_| is_staged);
         let instance = instance.ok_or_else(|| {
             Error::new(Kind::NoFlip, format!("{name} has no version that waits for its flip"))
-                .hint(format!("`{} --no-flip` makes one", context.line("switch", name)))
+                .hint(format!("`{}` makes one", context.line_with("switch", name, "--no-flip")))
         })?;
         let mut settings = Settings::of(instance);
         options.apply(&mut settings)?;
+        rollout::check_tls(&settings)?;
         let plan = plan::go_on(&situation);
         let rollout = Rollout {
             pause: options.pause,
@@ -276,6 +308,7 @@ async fn go_on(
                 image_id: Some(instance.image_id.clone()),
                 revision: None,
                 old_image: plan.old.first().map(|old| old.image.clone()),
+                with: company.with,
                 scale: None,
             },
             candidate: Candidate::Warm(service.generation, situation.occupants(slot)),
@@ -332,9 +365,24 @@ async fn dry_run(
     })?;
     let mut settings = if options.reset { Settings::default() } else { situation.settings() };
     options.apply(&mut settings)?;
+    rollout::check_tls(&settings)?;
     settings.port = Some(settings.port_for(&image)?);
     show(context, &plan::switch(&situation, &settings).sentences(&settings, &options.hooks), &settings);
     Ok(())
+}
+
+/// Checks that visitors who are led to https get there: where its port was taken, `up` has published http alone.
+async fn check_https(engine: &Engine) -> Result<(), Error> {
+    let addresses = match engine {
+        Engine::Docker(_) => engine.addresses().await?,
+        // Its proxy opens the port itself, and leads nobody where it can't.
+        Engine::Process(_) => Vec::new(),
+    };
+    if addresses.is_empty() || addresses.iter().any(|address| address.starts_with("https://")) {
+        return Ok(());
+    }
+    Err(Error::usage("--tls leads visitors to https, and the gateway publishes no port for it; nothing was changed")
+        .hint("free port 443 of the host, then `bgctl down` and `bgctl up --publish 80:80 --publish 443:443`; the site is away meanwhile"))
 }
 
 /// A lock to take.
@@ -349,7 +397,10 @@ pub(crate) async fn lock(context: &Context<'_>, client: &mut Client, lock: Lock<
     let deadline = Instant::now() + lock.wait;
     loop {
         match client.acquire(lock.name, who(), lock.what.clone()).await {
-            Ok(()) => return Ok(()),
+            Ok(()) => {
+                context.together.iter().for_each(Party::has_lock);
+                return Ok(());
+            }
             Err(admin::Error::Refused(refusal))
                 if Error::from(refusal.clone()).kind == Kind::Locked && Instant::now() < deadline =>
             {

@@ -8,7 +8,7 @@ use ::config::duration;
 use ::config::name::ServiceName;
 use clap::Args;
 
-use super::known;
+use super::{has_visitors, known};
 use crate::context::{Context, who};
 use crate::error::{Error, ExitCode};
 
@@ -43,7 +43,7 @@ impl Pause {
         let name = self.service;
         context.say_target(&format!("pause {name}")).await?;
         let mut client = context.admin().await?;
-        known(&mut client, &name).await?;
+        has_visitors(&known(&mut client, &name).await?)?;
         client.acquire(&name, who(), "pause".to_owned()).await?;
         let pause = request::Pause {
             wait: self.wait.unwrap_or(defaults::PAUSE_WAIT),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ::config::name::ServiceName;
 use clap::Args;
 
-use super::known;
+use super::{has_visitors, known};
 use crate::context::{Context, who};
 use crate::deploy::preview::{Wanted, link};
 use crate::error::{Error, ExitCode};
@@ -29,7 +29,7 @@ impl Preview {
         context.say_target(&format!("preview of {name}")).await?;
         let engine = context.slots_engine().await?.map(|engine| &**engine);
         let mut client = context.admin().await?;
-        known(&mut client, &name).await?;
+        has_visitors(&known(&mut client, &name).await?)?;
         client.acquire(&name, who(), "preview".to_owned()).await?;
         let made = link(&mut client, engine, &name, Wanted { lasts, path: &path }).await;
         // A lease that can't be given back ends by itself.
@@ -41,7 +41,7 @@ impl Preview {
             context.ui.data(&made.url);
         }
         context.ui.say(&format!("whoever has it sees {name} on {} until {}", made.slot, made.expires));
-        context.ui.say(&format!("all visitors: {} --continue", context.line("switch", &name)));
+        context.ui.say(&format!("all visitors: {}", context.line_with("switch", &name, "--continue")));
         Ok(ExitCode::DONE)
     }
 }

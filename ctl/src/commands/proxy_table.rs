@@ -3,12 +3,14 @@
 use ::config::admin::response;
 use ::config::model::Model;
 use ::config::settings::ProxySettings;
+use ::config::webhook::WebhookUrl;
 use serde_json::Value;
 
 use super::changes::{self, Changes, words};
 use crate::admin::{Client, Match};
 use crate::context::Context;
 use crate::error::Error;
+use crate::mask::MASK;
 
 /// Returns the proxy's settings, once it is known that the table may take their place.
 ///
@@ -26,7 +28,7 @@ pub(crate) async fn admit(client: &mut Client, table: &ProxySettings) -> Result<
         return Ok(present);
     }
     let keys = of_file.join(", ");
-    let hint = "leave it out of [proxy]; `bgctl up --trusted-proxy` is what writes trusted_proxies there";
+    let hint = "leave it out of [proxy]; `bgctl up --trusted-proxy CIDR` is what writes trusted_proxies there";
     Err(Error::usage(format!("the proxy's own bgproxy.toml says otherwise of {keys}; nothing was changed")).hint(hint))
 }
 
@@ -57,12 +59,29 @@ pub(crate) async fn send_after(context: &Context<'_>, client: &mut Client, table
 /// Returns what a table changes; what it leaves out has its default.
 pub(crate) fn changes(present: &ProxySettings, table: &ProxySettings) -> Changes {
     let whole = |settings: &ProxySettings| settings.clone().or(&Model::default().in_force()).keys();
-    changes::between(whole(present), whole(table))
+    let mut changes = changes::between(whole(present), whole(table));
+    for (key, values) in &mut changes {
+        values.iter_mut().for_each(|value| hide(key, value));
+    }
+    changes
+}
+
+/// Masks what nobody is to see: the secret of a webhook, and the path of its address, which of many receivers is one too.
+fn hide(key: &str, value: &mut Value) {
+    match (key, value.as_str()) {
+        ("webhook.secret" | "acme.eab_hmac", Some(_)) => *value = MASK.into(),
+        ("webhook.url", Some(url)) => {
+            let shown = url.parse::<WebhookUrl>().map_or_else(|_| MASK.to_owned(), |url| url.to_string());
+            *value = shown.into();
+        }
+        _ => {}
+    }
 }
 
 /// Returns a change in words.
 pub(crate) fn line((key, [before, after]): (&String, &[Value; 2])) -> String {
-    format!("proxy: {key}: {} -> {}", words(before), words(after))
+    let masked = if before == after { " (another value)" } else { "" };
+    format!("proxy: {key}: {} -> {}{masked}", words(before), words(after))
 }
 
 #[cfg(test)]
@@ -82,5 +101,16 @@ mod tests {
         ];
         assert_eq!(shown, wanted);
         assert!(changes(&read(r#"{"log":{"access":"off"}}"#), &ProxySettings::default()).is_empty());
+    }
+
+    #[test]
+    fn of_a_webhook_neither_the_secret_nor_the_path_is_shown() {
+        let read = |text: &str| serde_json::from_str::<ProxySettings>(text).unwrap();
+        let before = read(r#"{"webhook":{"secret":"one"}}"#);
+        let after = read(r#"{"webhook":{"url":"https://hooks.test/T0/B0","secret":"two"}}"#);
+        let shown: Vec<String> = changes(&before, &after).iter().map(line).collect();
+        let wanted =
+            ["proxy: webhook.secret: *** -> *** (another value)", "proxy: webhook.url: none -> https://hooks.test/***"];
+        assert_eq!(shown, wanted);
     }
 }

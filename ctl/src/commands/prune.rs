@@ -7,7 +7,7 @@ use ::config::name::ServiceName;
 use clap::Args;
 
 use super::known;
-use crate::commands::options::ask;
+use crate::commands::confirm::ask;
 use crate::context::Context;
 use crate::deploy::plan::Situation;
 use crate::engine::{Engine, Instance};
@@ -26,6 +26,8 @@ struct Going {
     instances: Vec<Instance>,
     /// By id, with the name that the deployment had for it.
     images: Vec<(String, String)>,
+    /// What pushes left that were cut and not done again; one that is under way sends all of it then.
+    partials: Vec<String>,
 }
 
 impl Prune {
@@ -49,6 +51,9 @@ impl Prune {
         }
         let used: BTreeSet<&str> = all.iter().map(|instance| instance.image_id.as_str()).collect();
         going.images.retain(|(id, _)| !used.contains(id.as_str()));
+        if let (None, Engine::Docker(docker)) = (&self.service, &**engine) {
+            going.partials = docker.partials().await?.into_iter().map(|partial| partial.name).collect();
+        }
         remove(context, engine, going).await
     }
 }
@@ -62,6 +67,7 @@ async fn remove(context: &Context<'_>, engine: &Engine, going: Going) -> Result<
     }
     let mut lines: Vec<String> = going.instances.iter().map(|instance| instance.name.clone()).collect();
     lines.extend(present.iter().map(|(_, name)| format!("the image {name}")));
+    lines.extend(going.partials.iter().map(|name| format!("{name}, of a push that was cut")));
     let mut removed = Vec::new();
     if lines.is_empty() {
         context.ui.say("nothing is beyond what is to be kept");
@@ -81,6 +87,13 @@ async fn remove(context: &Context<'_>, engine: &Engine, going: Going) -> Result<
             }
             // Someone else uses it, or gave it another name: then it is not ours alone.
             Err(error) => context.ui.warn(&format!("the image {name} stays: {error}")),
+        }
+    }
+    for name in going.partials {
+        if let Engine::Docker(docker) = engine {
+            docker.remove_partial(&name).await?;
+            context.ui.say(&format!("removed {name}"));
+            removed.push(name);
         }
     }
     if context.ui.tone().json {

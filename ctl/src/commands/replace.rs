@@ -12,7 +12,7 @@ use ::config::name::Slot;
 use ::config::project::Hooks;
 
 use crate::admin::{Client, Door, Match};
-use crate::commands::options::{Question, confirm};
+use crate::commands::confirm::{Question, confirm};
 use crate::commands::order::{Lock, deployment_id, lock};
 use crate::context::{Context, who};
 use crate::deploy::execute::{Candidate, Rollout};
@@ -21,6 +21,9 @@ use crate::deploy::settings::Settings;
 use crate::engine::docker::{Adoption, Docker, Recipe, Rehearsal};
 use crate::engine::{Engine, Gateway, GatewaySpec, Instance, Restart};
 use crate::error::{Error, Kind};
+
+/// A lock frees itself 15 s after its holder went silent.
+const LEFT_LOCK: std::time::Duration = std::time::Duration::from_secs(20);
 
 /// Replaces the recipe's nginx; `None` where there is none, or nothing was to be done.
 ///
@@ -143,7 +146,12 @@ async fn adopt(context: &Context<'_>, client: &mut Client, adoption: &Adoption) 
     let name = &adoption.service;
     // What saved state says of it is of another time: nobody is served by the proxy that is tried.
     if client.service(name).await?.is_some() {
+        // A run that was killed may have left its lock, which ends by itself; no one else changes what is only tried.
+        let what = "up --replace".to_owned();
+        lock(context, client, Lock { name, what, wait: LEFT_LOCK }).await?;
         client.delete(name, Match::Any, &Delete { drain: std::time::Duration::ZERO }).await?;
+        // It went with the service.
+        let _gone = client.release().await;
     }
     lock(context, client, Lock { name, what: "up --replace".to_owned(), wait: std::time::Duration::ZERO }).await?;
     let mut settings =
@@ -202,6 +210,7 @@ async fn stage_and_flip(
             image_id: Some(live.image_id.clone()),
             revision: None,
             old_image: None,
+            with: Vec::new(),
             scale: None,
         },
     };

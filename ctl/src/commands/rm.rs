@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::known;
 use crate::admin::Match;
-use crate::commands::options::ask;
+use crate::commands::confirm::ask;
 use crate::context::{Context, who};
 use crate::deploy::settings::Settings;
 use crate::engine::Restart;

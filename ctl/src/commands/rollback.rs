@@ -11,7 +11,7 @@ use clap::Args;
 use super::known;
 use crate::admin::Client;
 use crate::commands::options::Run;
-use crate::commands::order::{Lock, Order, deployment_id, finish, image_of, lock, switch};
+use crate::commands::order::{Company, Lock, Order, deployment_id, finish, image_of, lock, switch, try_switch};
 use crate::context::{Context, who};
 use crate::deploy::execute::{Candidate, Rollout};
 use crate::deploy::plan::{self, Back, Plan, Situation};
@@ -23,7 +23,7 @@ use crate::engine::{Engine, EngineError, Instance, Pull};
 use crate::error::{Error, ExitCode, Kind};
 
 /// Back to the previous deployment
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Rollback {
     /// The service
     service: ServiceName,
@@ -36,6 +36,9 @@ pub struct Rollback {
     /// Wait so long while someone else holds the lock
     #[arg(long, value_name = "TIME", value_parser = ::config::duration::parse, default_value = "0s")]
     lock_wait: Duration,
+    /// Without the services that became live together with it
+    #[arg(long)]
+    alone: bool,
 }
 
 /// What a rollback came to.
@@ -48,7 +51,74 @@ enum Outcome {
 impl Rollback {
     /// Returns the rollback of a service to its previous deployment.
     pub(crate) fn of(service: ServiceName, lock_wait: Duration) -> Self {
-        Self { service, to: None, pause: false, lock_wait }
+        Self { service, to: None, pause: false, lock_wait, alone: true }
+    }
+
+    pub(crate) fn service(&self) -> &ServiceName {
+        &self.service
+    }
+
+    pub(crate) fn lock_wait(&self) -> Duration {
+        self.lock_wait
+    }
+
+    /// Returns the rollbacks of the services that became live together with this one and are live since. One that was switched by
+    /// itself since then, or has nothing to go back to, stays, which is said.
+    ///
+    /// # Errors
+    /// As of every call.
+    pub(crate) async fn company(&self, context: &Context<'_>) -> Result<Vec<Self>, Error> {
+        if self.alone {
+            return Ok(Vec::new());
+        }
+        let mut client = context.admin().await?;
+        let service = known(&mut client, &self.service).await?;
+        let Some(deployment) = live_deployment(&service) else { return Ok(Vec::new()) };
+        let with = with_of(&mut client, &self.service, &deployment).await?;
+        if with.is_empty() {
+            return Ok(Vec::new());
+        }
+        let to = match &self.to {
+            Some(to) => Some(find(&mut client, &self.service, to).await?.deployment),
+            None => None,
+        };
+        let engine = context.slots_engine().await?.map(|engine| &**engine);
+        let mut company = Vec::new();
+        for name in with {
+            let Some(service) = client.service(&name).await? else { continue };
+            let instances = match engine {
+                Some(engine) => engine.instances(Some(&name)).await?,
+                None => Vec::new(),
+            };
+            let situation = Situation { service: Some(&service), instances: &instances };
+            let stays = match &to {
+                _ if live_deployment(&service).as_ref() != Some(&deployment) => Some("it was switched by itself since"),
+                Some(to) if find(&mut client, &name, to).await.is_err() => Some("it never had that deployment"),
+                None if matches!(plan::rollback(&situation), Back::Nowhere) => Some("it has nothing to go back to"),
+                Some(_) | None => None,
+            };
+            match stays {
+                Some(why) => context.ui.say(&format!("{name} stays as it is: {why}")),
+                None => company.push(Self { to: to.clone(), ..Self::of(name, self.lock_wait) }),
+            }
+        }
+        Ok(company)
+    }
+
+    /// Goes back, and leaves the report to who runs several.
+    ///
+    /// # Errors
+    /// As of [`Rollback::run`].
+    pub(crate) async fn try_run(self, context: &Context<'_>) -> Result<Option<Report>, Error> {
+        let service = self.service.clone();
+        match self.go_back(context).await? {
+            Outcome::Done(report) => Ok(Some(*report)),
+            Outcome::Image(image) => {
+                // What is there once, the file's [proxy] table, has no part in going back.
+                let company = Company { follows: true, ..Company::default() };
+                try_switch(context, Order { company, ..to_image(context, service, image) }).await
+            }
+        }
     }
 
     pub(crate) async fn run(self, context: &Context<'_>) -> Result<ExitCode, Error> {
@@ -56,9 +126,8 @@ impl Rollback {
         match self.go_back(context).await {
             Ok(Outcome::Done(report)) => finish(context, &service, Ok(Some(*report))),
             Ok(Outcome::Image(image)) => {
-                context.ui.say(&format!("its container is gone; switching to its image {image}"));
-                let options = Run::default();
-                switch(context, Order { service, image: Some(image), is_pushed: false, options }).await
+                let order = to_image(context, service, image);
+                switch(context, order).await
             }
             Err(error) => finish(context, &service, Err(error)),
         }
@@ -103,6 +172,13 @@ impl Rollback {
                 context.ui.say(&format!("what `{before}` changed stays changed: a rollback undoes no migration"));
             }
             let warm = service.slots.get(plan.slot);
+            let deployment = previous
+                .first()
+                .map(|previous| previous.deployment.clone())
+                .or_else(|| warm.deployment.clone())
+                .unwrap_or_else(deployment_id);
+            // What went with it when it was new goes with it again.
+            let with = with_of(&mut client, &name, &deployment).await?;
             let settings = settings(&situation, &plan, previous.first());
             let image = warm.image.clone().filter(|_| previous.is_empty()).or_else(|| image_of(previous.first()));
             let rollout = Rollout {
@@ -113,11 +189,7 @@ impl Rollback {
                 generation: service.generation,
                 work: Work {
                     id: deployment_id(),
-                    deployment: previous
-                        .first()
-                        .map(|previous| previous.deployment.clone())
-                        .or_else(|| warm.deployment.clone())
-                        .unwrap_or_else(deployment_id),
+                    deployment,
                     what: match &image {
                         Some(image) => format!("rollback to {image}"),
                         None => "rollback".to_owned(),
@@ -129,6 +201,7 @@ impl Rollback {
                     image,
                     revision: None,
                     old_image: service.slots.get(plan.slot.other()).image.clone(),
+                    with,
                     scale: None,
                 },
                 candidate: if previous.is_empty() {
@@ -154,6 +227,26 @@ impl Rollback {
         let _gone = client.release().await;
         outcome
     }
+}
+
+/// Returns the switch to an image whose container is gone.
+fn to_image(context: &Context<'_>, service: ServiceName, image: String) -> Order {
+    context.ui.say(&format!("its instance is gone; switching to its image {image}"));
+    let (company, options) = (Company::default(), Run::default());
+    Order { service, image: Some(image), is_pushed: false, company, options }
+}
+
+/// Returns the deployment that is live.
+fn live_deployment(service: &ServiceStatus) -> Option<String> {
+    service.slots.get(service.live?).deployment.clone()
+}
+
+/// Returns the services that became live together with a deployment of one.
+async fn with_of(client: &mut Client, name: &ServiceName, deployment: &str) -> Result<Vec<ServiceName>, Error> {
+    let history = client.history(name).await?;
+    let entries = history.into_iter().flat_map(|history| history.entries);
+    let of_it = |entry: &Entry| entry.work.deployment == deployment && !entry.work.with.is_empty();
+    Ok(entries.into_iter().find(of_it).map(|entry| entry.work.with).unwrap_or_default())
 }
 
 /// Tells whether the quickest way back leads to a deployment.

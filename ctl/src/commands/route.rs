@@ -3,13 +3,15 @@
 use ::config::admin::journal::Work;
 use ::config::admin::response::SlotState;
 use ::config::name::{EndpointAddr, ServiceName};
+use ::config::options::ServiceOptions;
 use ::config::project::Hooks;
 use clap::Args;
 
 use super::known;
 use crate::admin::{Client, Match};
-use crate::commands::options;
+use crate::commands::options::Run;
 use crate::commands::order::{Lock, deployment_id, finish, lock};
+use crate::commands::rollout;
 use crate::context::{Context, who};
 use crate::deploy::execute::{Candidate, Rollout};
 use crate::deploy::plan::{Plan, Situation, Step};
@@ -29,10 +31,18 @@ pub struct Route {
     #[arg(long)]
     no_health: bool,
     #[command(flatten)]
-    options: options::Rollout,
+    options: rollout::Rollout,
+    /// How its requests are served, where a file says so.
+    #[arg(skip)]
+    served: Option<ServiceOptions>,
 }
 
 impl Route {
+    /// Returns what makes addresses of a file live.
+    pub(crate) fn described(service: ServiceName, to: Vec<EndpointAddr>, no_health: bool, run: Run) -> Self {
+        Self { service, to, no_health, options: run.rollout, served: run.served }
+    }
+
     pub(crate) async fn run(self, context: &Context<'_>) -> Result<ExitCode, Error> {
         let name = self.service.clone();
         let report = self.try_route(context).await;
@@ -60,6 +70,7 @@ impl Route {
         let situation = Situation { service: Some(&service), instances: &[] };
         let mut settings = situation.settings();
         self.options.apply(&mut settings)?;
+        rollout::check_tls(&settings)?;
         if settings.routes == service.settings {
             context.ui.say(&format!("{} has these routes already", self.service));
             return Ok(());
@@ -69,7 +80,12 @@ impl Route {
         Ok(())
     }
 
-    async fn stage_and_flip(&self, context: &Context<'_>, client: &mut Client) -> Result<Option<Report>, Error> {
+    /// Stages the addresses and flips to them, under a lock that is held.
+    pub(crate) async fn stage_and_flip(
+        &self,
+        context: &Context<'_>,
+        client: &mut Client,
+    ) -> Result<Option<Report>, Error> {
         if let Some(engine) = context.slots_engine().await? {
             // Else nobody would stop them, and a reboot would start them again.
             let ours: Vec<String> = engine.instances(Some(&self.service)).await?.into_iter().map(|i| i.name).collect();
@@ -86,7 +102,9 @@ impl Route {
         let situation = Situation { service: service.as_ref(), instances: &[] };
         let mut settings = situation.settings();
         self.options.apply(&mut settings)?;
+        rollout::check_tls(&settings)?;
         settings.health.enabled = !self.no_health;
+        settings.routes.options = self.served.clone().or(settings.routes.options);
         let slot = situation.idle();
         let mut steps = Vec::new();
         if service.as_ref().is_some_and(|service| service.slots.get(slot).state == SlotState::Draining) {
@@ -119,6 +137,7 @@ impl Route {
                 image_id: None,
                 revision: None,
                 old_image: None,
+                with: Vec::new(),
                 scale: None,
             },
         };

@@ -51,13 +51,13 @@ impl Scale {
             let present = situation.occupants(slot);
             let first = present.first().cloned().ok_or_else(|| {
                 Error::usage(format!("{name} runs no instance of ours"))
-                    .hint("addresses that you run yourself are given by `bgctl route --to`")
+                    .hint(format!("addresses that you run yourself are given by `bgctl route {name} --to ADDRESS`"))
             })?;
             let settings = situation.settings();
             if settings.no_port {
-                let line = context.line("switch", name);
+                let line = context.line_with("switch", name, &format!("--replicas {wanted}"));
                 return Err(Error::usage(format!("{name} has no port, so the proxy can't share requests out to it"))
-                    .hint(format!("`{line} --replicas {wanted}` runs so many of it")));
+                    .hint(format!("`{line}` runs so many of it")));
             }
             let spec = copy_of(engine, &first, &settings).await?;
             let last = |instances: &[Instance]| instances.last().map_or(0, |instance| instance.replica);
@@ -84,6 +84,7 @@ impl Scale {
                     image_id: Some(first.image_id.clone()),
                     revision: spec.image.revision.clone(),
                     old_image: None,
+                    with: Vec::new(),
                     scale: Some(Scaled { from, to }),
                 },
                 spec,
@@ -94,8 +95,8 @@ impl Scale {
         // A lease that can't be given back ends by itself.
         let _gone = client.release().await;
         let scaled = scaled?;
-        if scaled.in_flight > 0 {
-            context.ui.warn(&format!("{} requests were still under way on what was stopped", scaled.in_flight));
+        if let Some(cut) = scaled.cut() {
+            context.ui.warn(&cut);
         }
         context.ui.announce(&scaled.sentence());
         if context.ui.tone().json {
@@ -136,7 +137,8 @@ fn endpoints(service: &ServiceStatus, plan: &Plan) -> Result<Vec<EndpointAddr>, 
     let is_going = |address: &EndpointAddr| plan.fewer.iter().any(|instance| instance.endpoint == *address);
     let stay = endpoints.iter().take_while(|address| !is_going(address)).count();
     if endpoints[stay..].iter().any(|address| !is_going(address)) {
-        let message = format!("the replicas of {} are not in the proxy as they run", service.name);
+        let message =
+            format!("the replicas of {} do not stand in the proxy in the order of their numbers", service.name);
         return Err(Error::new(Kind::NoFlip, message).hint("a switch to the same image brings them together again"));
     }
     Ok(endpoints)

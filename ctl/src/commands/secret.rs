@@ -1,4 +1,4 @@
-//! Values that nobody may see: read from where the file says they are, and known by their names where nobody says so.
+//! Values that nobody may see: read from where the file says they are, and warned of where they are typed.
 
 use std::fmt;
 use std::process::Stdio;
@@ -11,12 +11,9 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::error::Error;
+use crate::mask::{MASK, has_password, is_named_so};
 use crate::ui::Ui;
 
-/// What stands for a value that may be a secret.
-pub(crate) const MASK: &str = "***";
-/// Parts of the names of variables whose values nobody wants on a screen.
-const PARTS: [&str; 9] = ["SECRET", "TOKEN", "PASS", "PWD", "KEY", "CRED", "AUTH", "PRIVATE", "DSN"];
 /// A password manager that asks somebody for something takes longer, and nobody can answer it here.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -116,19 +113,6 @@ pub(crate) fn warn_of_typed(ui: &Ui, variables: &[String]) {
             ));
         }
     }
-}
-
-/// Tells whether a variable has the name of a secret.
-pub(crate) fn is_named_so(name: &str) -> bool {
-    PARTS.iter().any(|part| name.to_ascii_uppercase().contains(part))
-}
-
-/// Tells whether a text has a URL with a password: `postgres://shop:secret@db/shop`.
-pub(crate) fn has_password(text: &str) -> bool {
-    text.split("://").skip(1).any(|rest| {
-        let authority = rest.split(['/', '?', ' ']).next().unwrap_or_default();
-        authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
-    })
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! `bgctl status`: services, slots, health.
 
-use ::config::admin::response::{ServiceStatus, SlotState, SlotStatus};
+use ::config::admin::response::{DomainTls, ServiceStatus, SlotState, SlotStatus};
 use ::config::name::{ServiceName, Slot};
 use clap::Args;
 
 use super::complete::remember;
-use super::{missing, no_such_service};
+use super::{missing, no_such_service, unseen};
 use crate::context::Context;
 use crate::error::{Error, ExitCode};
 use crate::ui::Table;
@@ -32,7 +32,11 @@ impl Status {
             status.warnings.extend(engine.warnings().await.unwrap_or_default());
             let missing = missing::look(engine, &status.services).await.unwrap_or_default();
             status.warnings.extend(missing.iter().map(ToString::to_string));
+            let unseen = unseen::look(engine, &status.services).await.unwrap_or_default();
+            status.warnings.extend(unseen.iter().map(ToString::to_string));
         }
+        let way = context.way();
+        status.warnings.iter_mut().for_each(|line| *line = way.complete(line).into_owned());
         if context.ui.tone().json {
             let mut document = serde_json::to_value(&status).expect("a status is JSON");
             document["bgctl"] = serde_json::json!({ "version": env!("CARGO_PKG_VERSION") });
@@ -73,7 +77,11 @@ pub(crate) fn notes(service: &ServiceStatus) -> Vec<String> {
     let name = &service.name;
     let mut notes = Vec::new();
     if let Some(paused) = &service.paused {
-        notes.push(format!("{name} is paused since {}: {} requests wait", paused.since, paused.waiting));
+        let left = paused.left.as_secs();
+        notes.push(format!(
+            "{name} is paused since {}: {} requests wait, for {left} s more at most",
+            paused.since, paused.waiting
+        ));
     }
     if let Some(maintenance) = &service.maintenance {
         notes.push(format!("{name} is under maintenance since {}", maintenance.since));
@@ -88,8 +96,15 @@ pub(crate) fn notes(service: &ServiceStatus) -> Vec<String> {
         }
     }
     if let Some(canary) = &service.canary {
-        notes.push(format!("{} of 100 visitors of {name} are on {}", canary.percent, canary.slot));
+        let waits = if canary.waiting { ", once that is found healthy again" } else { "" };
+        notes.push(format!("{} of 100 visitors of {name} are on {}{waits}", canary.percent, canary.slot));
     }
+    if let Some(preview) = &service.preview {
+        let waits = if preview.waiting { ", once that is found healthy again" } else { "" };
+        let left = preview.left.as_secs();
+        notes.push(format!("whoever has a link sees {} of {name}{waits}, for {left} s more", preview.slot));
+    }
+    notes.extend(service.tls.iter().filter_map(|domain| tls_note(name, domain)));
     if let Some(bake) = &service.bake {
         let left = bake.left.as_secs();
         notes.push(format!("{} of {name} is watched for {left} s more; {} stays warm", bake.back.other(), bake.back));
@@ -98,6 +113,19 @@ pub(crate) fn notes(service: &ServiceStatus) -> Vec<String> {
         notes.push(format!("{name} is locked by {} since {}: {}", lease.who, lease.since, lease.what));
     }
     notes
+}
+
+/// Says what is wrong with the certificate of a domain.
+pub(crate) fn tls_note(service: &ServiceName, domain: &DomainTls) -> Option<String> {
+    let DomainTls { domain, not_after, problem, next } = domain;
+    let problem = problem.as_ref()?;
+    let next = next.as_ref().map(|next| format!("; it is tried again at {next}")).unwrap_or_default();
+    Some(match not_after {
+        None => format!("{service} has no https for {domain} yet, and plain HTTP serves: {problem}{next}"),
+        Some(end) => {
+            format!("{service}: the certificate for {domain} ends at {end} and was not renewed: {problem}{next}")
+        }
+    })
 }
 
 fn table(services: &[ServiceStatus]) -> Table {

@@ -4,7 +4,7 @@ use ::config::name::ServiceName;
 use clap::Args;
 
 use super::everywhere;
-use super::order::Order;
+use super::order::{Company, Order};
 use crate::commands::options::Run;
 use crate::context::Context;
 use crate::error::{Error, ExitCode};
@@ -24,6 +24,7 @@ pub struct Switch {
 impl Switch {
     pub(crate) async fn run(self, context: &Context<'_>) -> Result<ExitCode, Error> {
         let Self { service, image, options } = self;
-        everywhere::switch(context, Order { service, image, is_pushed: false, options }).await
+        let company = Company::default();
+        everywhere::switch(context, Order { service, image, is_pushed: false, company, options }).await
     }
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::brought;
+use super::described::Described;
 use super::replace::replace;
 use crate::context::Context;
 use crate::engine::GatewaySpec;
@@ -18,10 +20,13 @@ pub struct Up {
     /// Believe the forwarding headers of this network
     #[arg(long, value_name = "CIDR")]
     trusted_proxy: Vec<String>,
+    /// Let the proxy read a folder or volume, whose files a service serves (`static`)
+    #[arg(long, value_name = "SOURCE:PATH")]
+    volume: Vec<String>,
     /// The static bgproxy to run
     #[arg(long, value_name = "FILE")]
     proxy_binary: Option<PathBuf>,
-    /// Replace a running proxy of another build
+    /// Replace a running proxy of another build, or with other volumes
     #[arg(long)]
     upgrade: bool,
     /// Take the place of the nginx and the containers of the bash recipe that run here
@@ -38,6 +43,7 @@ impl Up {
         let spec = GatewaySpec {
             publish: self.publish,
             trusted_proxies: self.trusted_proxy,
+            volumes: self.volume,
             proxy_binary: self.proxy_binary,
             upgrade: self.upgrade,
         };
@@ -45,7 +51,7 @@ impl Up {
         if self.dry_run {
             return Ok(ExitCode::DONE);
         }
-        let gateway = match replaced {
+        let mut gateway = match replaced {
             Some(gateway) => gateway,
             None => {
                 context
@@ -54,8 +60,18 @@ impl Up {
                     .await??
             }
         };
+        let way = context.way();
+        gateway.warnings.iter_mut().for_each(|line| *line = way.complete(line).into_owned());
+        let described = Described::find(context);
         gateway.done.iter().for_each(|line| context.ui.say(line));
         gateway.warnings.iter().for_each(|line| context.ui.warn(line));
+        match described {
+            Ok(Some(Described { project, .. })) if !project.certificates.is_empty() => {
+                brought::send(context, &mut context.admin().await?, &project.certificates).await?;
+            }
+            Ok(_) => {}
+            Err(error) => context.ui.warn(&format!("{}; its certificates were not sent", error.message)),
+        }
         if context.ui.tone().json {
             context.ui.document(&gateway);
         } else if gateway.changed {

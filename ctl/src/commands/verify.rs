@@ -18,7 +18,7 @@ use crate::deploy::execute::{Candidate, Rollout};
 use crate::deploy::plan::{self, Situation};
 use crate::deploy::report::Failure;
 use crate::deploy::settings::Settings;
-use crate::deploy::verify::{Proof, Trial};
+use crate::deploy::verify::{Proof, Trial, warm_again};
 use crate::engine::InstanceSpec;
 use crate::error::{Error, ExitCode, Kind};
 use crate::traffic::steady::Visit;
@@ -129,6 +129,7 @@ impl Verify {
                     image_id: Some(first.image_id.clone()),
                     revision: spec.image.revision.clone(),
                     old_image: Some(first.image.clone()),
+                    with: Vec::new(),
                     scale: None,
                 },
                 candidate: Candidate::New(Box::new(InstanceSpec { slot: plan.slot, replica: 1, deployment, ..spec })),
@@ -163,8 +164,8 @@ fn fit(context: &Context<'_>, service: &ServiceStatus, settings: &Settings) -> R
     let is_staged = matches!(staged.state, SlotState::Starting | SlotState::Ready | SlotState::Unhealthy);
     if service.canary.is_some() || is_staged {
         let message = format!("{} of {name} has a version that waits for its flip", home.other());
-        let line = context.line("switch", name);
-        return Err(Error::new(Kind::NoFlip, message).hint(format!("`{line} --continue` flips to it")));
+        let line = context.line_with("switch", name, "--continue");
+        return Err(Error::new(Kind::NoFlip, message).hint(format!("`{line}` flips to it")));
     }
     Ok(home)
 }
@@ -175,15 +176,10 @@ fn warm(service: &ServiceStatus, situation: &Situation<'_>, slot: Slot) -> Optio
     if !matches!(status.state, SlotState::Warm | SlotState::Draining) {
         return None;
     }
-    let settings = situation.occupant(slot).map(Settings::of)?;
-    Some(Stage {
-        slot: Some(slot),
-        endpoints: status.endpoints.iter().map(|known| known.address.clone()).collect(),
-        health: settings.health,
-        image: status.image.clone(),
-        deployment: status.deployment.clone(),
-        ..Stage::default()
-    })
+    let stage = warm_again(slot, &[situation.occupant(slot)?])?;
+    // The proxy knows all of them, and by which name.
+    let endpoints = status.endpoints.iter().map(|known| known.address.clone()).collect();
+    Some(Stage { endpoints, image: status.image.clone(), deployment: status.deployment.clone(), ..stage })
 }
 
 /// Returns the name that visitors know the service by.

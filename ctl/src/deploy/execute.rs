@@ -168,8 +168,8 @@ impl<'a> Rollout<'a> {
         if let Some(link) = &link {
             ui.say(&format!("whoever has this link, until {}: {}", link.expires, link.url));
         }
-        ui.say(&format!("some visitors: {} 10", self.context.line("canary", self.service)));
-        ui.say(&format!("all of them: {} --continue", self.context.line("switch", self.service)));
+        ui.say(&format!("some visitors: {}", self.context.line_with("canary", self.service, "10")));
+        ui.say(&format!("all of them: {}", self.context.line_with("switch", self.service, "--continue")));
         let mut report =
             serde_json::json!({ "event": "report", "service": self.service, "staged": slot, "exit_code": 0 });
         let kept = report.clone();
@@ -218,6 +218,7 @@ impl<'a> Rollout<'a> {
         };
         self.context.interrupt.check()?;
         if self.no_flip {
+            self.wait_for_others().await?;
             return Ok(None);
         }
         if let Some(line) = self.hooks.before_flip.clone() {
@@ -226,10 +227,7 @@ impl<'a> Rollout<'a> {
             self.done("before_flip").await?;
             self.context.interrupt.check()?;
         }
-        if let Some(party) = &self.context.together {
-            let interrupt = self.context.interrupt.clone();
-            interrupt.beside(leased(self.client, party.ready())).await??;
-        }
+        self.wait_for_others().await?;
         if self.pause && !stops_first {
             self.begun("pause").await?;
             undo.push(Undo::Resume);
@@ -245,6 +243,13 @@ impl<'a> Rollout<'a> {
             }
         }
         Ok(Some(Live { flipped, timed, healthy, instances, cut, at: Instant::now() }))
+    }
+
+    /// Waits until all that go together are healthy.
+    async fn wait_for_others(&mut self) -> Result<(), Error> {
+        let Some(party) = &self.context.together else { return Ok(()) };
+        let interrupt = self.context.interrupt.clone();
+        interrupt.beside(leased(self.client, party.ready())).await?
     }
 
     /// Runs the command that goes before a new version.
@@ -336,9 +341,11 @@ impl<'a> Rollout<'a> {
             endpoints,
             no_endpoints: self.settings.no_port,
             health: self.settings.health.clone(),
+            kept_headers: self.settings.kept_headers.clone(),
             settings: Some(self.settings.routes.clone()),
             image: self.work.image.clone(),
             deployment: Some(self.work.deployment.clone()),
+            was_live: false,
             deadline: self.settings.deadline,
         };
         let events = self.client.stage(self.service, Match::Generation(self.generation), &stage).await?;

@@ -16,6 +16,7 @@ use super::report::Report;
 use crate::context::{Context, who};
 use crate::engine::{self, EngineError, Exit, Instance, InstanceSpec};
 use crate::error::{Error, Kind};
+use crate::mask;
 use crate::ui::Ui;
 
 /// Lines of a hook's output that a failure shows.
@@ -105,7 +106,8 @@ fn complaint(line: &str, Exit { code, oom }: &Exit) -> Option<String> {
 /// # Cancel safety
 /// Dropping it kills the hook and what it started.
 pub async fn run_here(ui: &Ui, hooks: &Hooks, name: &str, line: &str, facts: &Facts) -> Result<(), Error> {
-    ui.say(&format!("{name}: {line}"));
+    let shown = mask::line(line);
+    ui.say(&format!("{name}: {shown}"));
     let limit = limit(hooks);
     let mut command = Command::new("/bin/sh");
     command.args(["-c", line]).current_dir(&hooks.folder).envs(facts.0.iter().map(|(name, fact)| (name, fact)));
@@ -113,9 +115,9 @@ pub async fn run_here(ui: &Ui, hooks: &Hooks, name: &str, line: &str, facts: &Fa
     let mut take = |line: &str| tail.take(line);
     let ended = timeout(limit, engine::run_to_its_end(command, &mut take)).await;
     let complaint = match ended {
-        Ok(Ok(exit)) => complaint(line, &exit),
-        Ok(Err(error)) => Some(format!("`{line}` could not be run: {error}")),
-        Err(_) => Some(format!("`{line}` did not end within {}", format(limit))),
+        Ok(Ok(exit)) => complaint(&shown, &exit),
+        Ok(Err(error)) => Some(format!("`{shown}` could not be run: {error}")),
+        Err(_) => Some(format!("`{shown}` did not end within {}", format(limit))),
     };
     complaint.map_or(Ok(()), |complaint| Err(tail.failure(format!("{name}: {complaint}"))))
 }
@@ -167,7 +169,7 @@ impl Rollout<'_> {
     /// # Cancel safety
     /// Dropping it leaves the one-off instance, which [`crate::engine::Engine::end_once`] removes.
     pub(super) async fn run_before(&mut self, spec: &InstanceSpec, line: &str) -> Result<(), Error> {
-        self.context.ui.say(&format!("before: {line}"));
+        self.context.ui.say(&format!("before: {}", mask::line(line)));
         self.run_inside(spec.clone(), line, self.settings.before_timeout).await
     }
 
@@ -198,7 +200,7 @@ impl Rollout<'_> {
             let run = leased(self.client, run_here(self.context.ui, &hooks, "before_flip", line, &facts));
             return self.context.interrupt.beside(run).await?;
         }
-        self.context.ui.say(&format!("before_flip: {line}"));
+        self.context.ui.say(&format!("before_flip: {}", mask::line(line)));
         let mut spec = match (&self.candidate, instances) {
             (Candidate::New(spec), _) => (**spec).clone(),
             (_, [first, ..]) => engine.spec_of(first, who()).await?,
@@ -211,6 +213,7 @@ impl Rollout<'_> {
     /// Runs a command in a one-off instance.
     async fn run_inside(&mut self, mut spec: InstanceSpec, line: &str, limit: Duration) -> Result<(), Error> {
         spec.run.command = words(line);
+        let shown = mask::line(line);
         let engine = self.engine()?;
         let interrupt = self.context.interrupt.clone();
         let mut tail = Tail::new(self.context.ui);
@@ -224,15 +227,15 @@ impl Rollout<'_> {
             }
         };
         let complaint = match ended {
-            Ok(Ok(exit)) => complaint(line, &exit),
+            Ok(Ok(exit)) => complaint(&shown, &exit),
             Ok(Err(EngineError::Refused(words))) => {
                 let error = Error::from(EngineError::Refused(words));
-                Some(format!("`{line}` could not be run: {}", error.message))
+                Some(format!("`{shown}` could not be run: {}", error.message))
             }
             Ok(Err(error)) => return Err(error.into()),
             Err(_) => {
                 engine.end_once(&spec.service).await?;
-                Some(format!("`{line}` did not end within {}", format(limit)))
+                Some(format!("`{shown}` did not end within {}", format(limit)))
             }
         };
         complaint.map_or(Ok(()), |complaint| Err(tail.failure(complaint)))

@@ -6,6 +6,7 @@ use config::project::Hooks;
 
 use super::settings::{PREVIOUS, Settings};
 use crate::engine::Instance;
+use crate::mask;
 
 /// What is there: the proxy's truth, and our instances on the engine.
 #[derive(Debug, Clone, Copy)]
@@ -158,16 +159,20 @@ impl Plan {
     pub fn sentences(&self, settings: &Settings, hooks: &Hooks) -> Vec<String> {
         let mut lines: Vec<String> = self.steps.iter().map(Step::sentence).collect();
         let stopped = self.steps.iter().position(|step| matches!(step, Step::StopFirst(_)));
-        let before = settings.before.iter().map(|line| format!("run before: {line}"));
+        let before = settings.before.iter().map(|line| format!("run before: {}", mask::line(line)));
         let at = stopped.map_or(0, |at| at + 1);
         lines.splice(at..at, before);
         lines.push(format!("stage {} and wait until it is healthy", self.slot));
-        lines.extend(hooks.before_flip.iter().map(|line| format!("run before the flip: {line}")));
+        lines.extend(hooks.before_flip.iter().map(|line| format!("run before the flip: {}", mask::line(line))));
         lines.push(format!("flip to {}", self.slot));
         if let Some(live) = self.live {
-            lines.push(format!("drain {live}, then keep it: {}", settings.keep.as_str()));
+            let keep = settings.keep.as_str();
+            lines.push(match settings.no_port {
+                true => format!("stop {live} by its signal, and keep it: {keep}"),
+                false => format!("drain {live}, then keep it: {keep}"),
+            });
         }
-        lines.extend(hooks.after.iter().map(|line| format!("run after it: {line}")));
+        lines.extend(hooks.after.iter().map(|line| format!("run after it: {}", mask::line(line))));
         lines
     }
 }

@@ -1,7 +1,9 @@
 //! What a run left that was killed or interrupted: found in the journal, and finished or undone.
 
+use std::time::Duration;
+
 use config::admin::journal::{Entry, Journal, Outcome, Scale, Work};
-use config::admin::request::{Drain, Flip};
+use config::admin::request::{Drain, Flip, Stage};
 use config::admin::response::{ServiceStatus, SlotState};
 use config::name::{EndpointAddr, ServiceName, Slot};
 use serde_json::json;
@@ -16,6 +18,9 @@ use crate::admin::{Client, Match};
 use crate::context::Context;
 use crate::engine::{Engine, Instance, Restart};
 use crate::error::Error;
+
+/// A version that runs already is healthy within this, or is told not to be.
+const WARM: Duration = Duration::from_secs(10);
 
 /// Something to do about what is left.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +47,8 @@ enum Action {
     AwaitHealth(Vec<Instance>),
     /// Gives the live slot these endpoints.
     Endpoints(Vec<EndpointAddr>),
+    /// Makes a slot warm again, with what runs in it.
+    Warm(Slot),
 }
 
 /// How work stands that was not ended.
@@ -203,7 +210,22 @@ impl Found<'_> {
             self.bring_back(&mut actions);
             actions.extend(resumes.then_some(Action::Resume));
         }
+        actions.extend(self.cooled().map(Action::Warm));
         actions
+    }
+
+    /// Returns the slot whose warm version a self-test took out of the proxy and did not put back: its instances still run, as those
+    /// of a version that is kept stopped do not.
+    fn cooled(&self) -> Option<Slot> {
+        let (slot, work) = (self.entry.work.slot, &self.entry.work);
+        let service = self.service.filter(|service| service.live == Some(slot.other()))?;
+        let is_of_before =
+            |instance: &&Instance| instance.slot == slot && instance.running && instance.deployment != work.deployment;
+        let before = self.instances.iter().find(is_of_before).filter(|_| self.entry.has_begun(verify::STEP))?;
+        // It may have been cut off before anything was put in the place of that version, or after it was put back.
+        let status = service.slots.get(slot);
+        let is_there = status.state != SlotState::Empty && status.deployment.as_ref() == Some(&before.deployment);
+        (!is_there).then_some(slot)
     }
 
     /// What was there before is there again.
@@ -351,6 +373,21 @@ impl Finder<'_> {
         Ok(())
     }
 
+    /// Puts what runs in a slot into the proxy again, as what was live before. What can't be gone back to at once is told.
+    async fn warm(&mut self, slot: Slot, engine: &Engine) -> Result<(), Error> {
+        let ui = self.context.ui;
+        // By the names that they have now.
+        let instances = engine.instances(Some(self.service)).await?;
+        let of_slot = instances.iter().filter(|instance| instance.slot == slot && !instance.kept && instance.running);
+        let Some(stage) = verify::warm_again(slot, &of_slot.collect::<Vec<_>>()) else { return Ok(()) };
+        let stage = Stage { deadline: WARM, ..stage };
+        match verify::put_back(self.client, self.service, &stage).await {
+            Ok(()) => ui.say(&format!("{slot} is warm again: `bgctl rollback {}` makes it live", self.service)),
+            Err(error) => ui.warn(&format!("what was warm on {slot} is not there again: {error}")),
+        }
+        Ok(())
+    }
+
     async fn act(&mut self, action: Action, deployment: &str) -> Result<(), Error> {
         let ui = self.context.ui;
         match (action, self.engine) {
@@ -398,6 +435,7 @@ impl Finder<'_> {
                 ui.say("taking replicas that were not finished out of the live slot");
                 scale::set(self.client, self.service, endpoints).await?;
             }
+            (Action::Warm(slot), Some(engine)) => self.warm(slot, engine).await?,
             (Action::Restart(instance, restart), Some(engine)) => engine.set_restart(&instance, restart).await?,
             (_, None) => {}
         }

@@ -43,6 +43,7 @@ fn entry(steps: &[&str]) -> Entry {
         image_id: None,
         revision: None,
         old_image: None,
+        with: Vec::new(),
         scale: None,
     };
     let steps = steps.iter().map(step).collect();
@@ -71,6 +72,7 @@ fn service(live: Slot, green: SlotState, blue: SlotState, deployment: &str) -> S
         maintenance: None,
         canary: None,
         preview: None,
+        tls: Vec::new(),
         bake: None,
     }
 }
@@ -88,6 +90,7 @@ fn actions(entry: &Entry, service: &ServiceStatus, instances: &[Instance]) -> Ve
         Action::Name(instance, kept) => format!("{} {}", if kept { "keep" } else { "give back" }, instance.name),
         Action::Start(instance) => format!("start {}", instance.name),
         Action::AwaitHealth(_) => "await health".to_owned(),
+        Action::Warm(slot) => format!("warm {slot}"),
         Action::Endpoints(endpoints) => format!("endpoints {}", endpoints.len()),
         Action::Restart(instance, Restart::Always) => format!("always {}", instance.name),
         Action::Restart(instance, Restart::No) => format!("no {}", instance.name),
@@ -257,4 +260,26 @@ fn the_state_is_told_in_one_sentence() {
     let flipped = service(Slot::Green, SlotState::Live, SlotState::Draining, "new");
     let found = Found { entry: &entry(&["flip"]), service: Some(&flipped), instances: &[] };
     assert!(found.sentence().ends_with("it ended after its flip, and the old version still drains, GREEN is live"));
+}
+
+#[test]
+fn what_was_warm_before_a_self_test_is_warm_again_and_nothing_else_is() {
+    let old = || instance("shop_BLUE", Slot::Blue, "old", Keep::Warm);
+    let copy = || instance("shop_GREEN", Slot::Green, "new", Keep::Warm);
+    let parked = || instance("shop_GREEN_kept", Slot::Green, "older", Keep::Warm);
+    let staged = service(Slot::Blue, SlotState::Ready, SlotState::Live, "new");
+    let tried = entry(&["verify", "park", "create", "stage"]);
+    let undone = ["clear GREEN", "remove shop_GREEN", "give back shop_GREEN_kept"];
+    let all = [old(), copy(), parked()];
+    assert_eq!(actions(&tried, &staged, &all)[2..], [&undone[..], &["warm GREEN"]].concat());
+    // Not what was kept stopped, nor what no self-test took out.
+    let stopped = [old(), copy(), Instance { running: false, ..parked() }];
+    assert_eq!(actions(&tried, &staged, &stopped)[2..], undone);
+    assert_eq!(actions(&entry(&["park", "create", "stage"]), &staged, &all)[2..], undone);
+    // Cut off before anything was done about it, and behind its last step but one.
+    let warm = || Instance { kept: false, ..instance("shop_GREEN", Slot::Green, "older", Keep::Warm) };
+    let before = service(Slot::Blue, SlotState::Warm, SlotState::Live, "older");
+    assert!(!actions(&entry(&["verify"]), &before, &[old(), warm()]).contains(&"warm GREEN".to_owned()));
+    let cleared = service(Slot::Blue, SlotState::Empty, SlotState::Live, "none");
+    assert_eq!(actions(&tried, &cleared, &[old(), warm()]).last().unwrap(), "warm GREEN");
 }

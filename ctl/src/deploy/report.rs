@@ -39,6 +39,9 @@ pub struct Report {
     pub replicas: Option<usize>,
     /// What became of the old instance: `warm`, `stopped` or `none`.
     pub kept: &'static str,
+    /// Whether it takes requests: of a worker none are told.
+    #[serde(skip)]
+    pub has_port: bool,
     /// Why the hook that goes after it has failed; absent where none did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after_failed: Option<String>,
@@ -66,12 +69,17 @@ impl Report {
         if let Some(seconds) = self.healthy_seconds {
             lines.push(format!("  healthy after {seconds:.1} s"));
         }
-        if let (Some(old), Some(seconds), Some(requests)) = (&self.old, self.drain_seconds, requests) {
+        if let (Some(old), Some(_), false) = (&self.old, requests, self.has_port) {
+            lines.push(format!("  the one before it, on {}, kept: {}", old.slot, self.kept));
+        } else if let (Some(old), Some(seconds), Some(requests)) = (&self.old, self.drain_seconds, requests) {
             lines.push(format!("  {} drained in {seconds:.1} s, kept: {}", old.slot, self.kept));
-            let Counts { old, new, held, retried, closed, cut, failed } = requests;
+            let Counts { old, new, held, retried, closed, cut, failed, old_assets } = requests;
             lines.push(format!(
                 "  requests: {old} old, {new} new, {held} held, {retried} retried, {closed} closed, {cut} cut, {failed} failed"
             ));
+            if *old_assets > 0 {
+                lines.push(format!("  old assets: {old_assets} answered by the slot that still has them"));
+            }
         }
         lines.extend(self.after_failed.iter().map(|why| format!("  {why}")));
         lines
@@ -125,12 +133,19 @@ mod tests {
             drain_seconds: Some(0.0),
             replicas: Some(1),
             kept: "stopped",
+            has_port: true,
             after_failed: None,
             exit_code: 0,
         };
         assert_eq!(report.exit(), ExitCode(0));
         report.requests = Some(Counts { cut: 1, ..Counts::default() });
         assert_eq!(report.exit(), ExitCode(7));
+        report.old = Some(Version { slot: Slot::Green, image: None });
+        assert!(report.words().iter().any(|line| line.contains("requests: 0 old")), "{:?}", report.words());
+        report.has_port = false;
+        let words = report.words();
+        assert!(words.last().unwrap().ends_with("on GREEN, kept: stopped"), "{words:?}");
+        assert!(!words.iter().any(|line| line.contains("drained") || line.contains("requests")), "{words:?}");
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!((&json["event"], &json["new"]["slot"]), (&"report".into(), &"blue".into()));
     }

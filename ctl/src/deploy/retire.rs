@@ -33,6 +33,7 @@ struct Watched {
 struct FlippedBack {
     reason: String,
     verdict: Verdict,
+    failing_micros: Option<u64>,
     counts: Counts,
 }
 
@@ -66,16 +67,21 @@ impl Rollout<'_> {
         self.set_restarts(&self.plan.old, Restart::No).await;
         if self.detach && live.flipped.old.is_some() {
             let line = self.context.line("recover", self.service);
-            self.context.ui.say(&format!("the old version drains by itself; the next run puts it away, or: {line}"));
+            let goes_on =
+                if self.settings.no_port { "the old version runs on" } else { "the old version drains by itself" };
+            self.context.ui.say(&format!("{goes_on}; the next run puts it away, or: {line}"));
             return Ok(self.report(&live, None));
         }
         let interrupt = self.context.interrupt.clone();
         let retired = interrupt.beside(self.retire(&live)).await;
         let retired = retired.and_then(|retired| retired).map_err(|error| {
             let back = self.context.line("rollback", self.service);
-            error
-                .hint(format!("{slot} is live and stays so; the proxy drains the old slot by itself"))
-                .hint(format!("the way back: {back}"))
+            let old = if self.settings.no_port {
+                "the next run puts the old version away"
+            } else {
+                "the proxy drains the old slot by itself"
+            };
+            error.hint(format!("{slot} is live and stays so; {old}")).hint(format!("the way back: {back}"))
         })?;
         let watched = match retired {
             Ok(watched) => watched,
@@ -104,6 +110,7 @@ impl Rollout<'_> {
             flip_micros: live.timed.then_some(live.flipped.flip_micros),
             requests: watched.map(|watched| Counts { cut: watched.counts.cut + live.cut, ..watched.counts }),
             replicas: Some(live.instances.len()).filter(|count| *count > 0),
+            has_port: !self.settings.no_port,
             drain_seconds: watched.map(|watched| watched.drain_seconds),
             after_failed: None,
             exit_code: 0,
@@ -136,11 +143,13 @@ impl Rollout<'_> {
         let mut events = self.client.drain(self.service, &Drain { slot: Some(old), bake: true }).await?;
         let mut watched = Watched::default();
         let mut tick = tokio::time::interval(PROGRESS);
+        // Of what takes no requests nothing drains, and nothing is watched.
+        let has_port = !self.settings.no_port;
         loop {
             let event = tokio::select! {
                 biased;
                 event = events.next() => event?,
-                _ = tick.tick() => {
+                _ = tick.tick(), if has_port => {
                     let left = bake_ends.saturating_duration_since(Instant::now()).as_secs_f64().ceil();
                     self.context.ui.progress(&format!("watching {} for {left} s more", old.other()));
                     continue;
@@ -149,14 +158,14 @@ impl Rollout<'_> {
             let Some(event) = event else { return Ok(Ok(watched)) };
             self.context.ui.event(&event);
             match event {
-                Event::Draining { in_flight, .. } => {
+                Event::Draining { in_flight, .. } if has_port => {
                     self.context.ui.progress(&format!("{old} drains: {in_flight} in flight"));
                 }
                 Event::Drained { counts, seconds, .. } => watched = Watched { counts, drain_seconds: seconds },
                 Event::Baked { counts, .. } => watched.counts = counts,
-                Event::FlippedBack { reason, verdict, counts, .. } => {
+                Event::FlippedBack { reason, verdict, failing_micros, counts, .. } => {
                     events.finish().await;
-                    return Ok(Err(FlippedBack { reason, verdict, counts }));
+                    return Ok(Err(FlippedBack { reason, verdict, failing_micros, counts }));
                 }
                 Event::Error(refusal) => return Err(refusal.into()),
                 _ => {}
@@ -166,13 +175,15 @@ impl Rollout<'_> {
 
     /// Tells that the proxy flipped back, and undoes what was done for the new version.
     async fn go_back(&mut self, live: &Live, undo: Vec<Undo>, failed: FlippedBack) -> Error {
-        let FlippedBack { reason, verdict, counts } = failed;
+        let FlippedBack { reason, verdict, failing_micros, counts } = failed;
         let (service, left) = (self.service, live.flipped.live);
         let why = match verdict {
             Verdict::Dead => "nothing answers there",
             Verdict::Bad => "it does worse than the version before",
         };
-        self.context.ui.warn(&format!("the proxy flipped back to {}: {reason}", left.other()));
+        let after = failing_micros.map(|micros| format!(", {:.1} ms after the first failure", micros as f64 / 1000.0));
+        let after = after.unwrap_or_default();
+        self.context.ui.warn(&format!("the proxy flipped back to {}{after}: {reason}", left.other()));
         self.set_restarts(&self.plan.old, Restart::Always).await;
         self.set_restarts(&live.instances, Restart::No).await;
         let mut error = Error::new(Kind::NoFlip, format!("{service} on {left} was flipped back: {why}"));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use config::admin::Event;
 use config::admin::journal::{Journal, Outcome, StepState, Work};
 use config::admin::request::Endpoints;
-use config::name::{EndpointAddr, ServiceName};
+use config::name::{EndpointAddr, ServiceName, Slot};
 use futures_util::future::{join_all, try_join_all};
 use serde::Serialize;
 
@@ -73,7 +73,9 @@ pub struct Scaling<'a> {
 pub struct Scaled {
     /// The service.
     pub service: ServiceName,
-    /// How many replicas its live slot has now.
+    /// Its live slot.
+    pub slot: Slot,
+    /// How many replicas that has now.
     pub replicas: usize,
     /// How many it had before.
     pub before: usize,
@@ -91,7 +93,18 @@ fn count(replicas: usize) -> String {
 impl Scaled {
     /// Returns what was done in a sentence.
     pub fn sentence(&self) -> String {
-        format!("LIVE: {} with {}, {} before", self.service, count(self.replicas), self.before)
+        let before =
+            if self.before == self.replicas { "as before".to_owned() } else { format!("{} before", self.before) };
+        format!("SCALED: {} serves with {} on {}, {before}", self.service, count(self.replicas), self.slot)
+    }
+
+    /// Says what was cut off, where something was.
+    pub fn cut(&self) -> Option<String> {
+        let requests =
+            if self.in_flight == 1 { "1 request".to_owned() } else { format!("{} requests", self.in_flight) };
+        (self.in_flight > 0).then(|| {
+            format!("{requests} had no answer within --drain on the replicas that were stopped, and were cut off; those that stay serve")
+        })
     }
 
     /// Returns the exit code: requests that were cut are never plain success.
@@ -122,7 +135,8 @@ impl Scaling<'_> {
         };
         let before = self.plan.stay.len() + self.plan.fewer.len();
         let replicas = self.plan.stay.len() + self.plan.more.len();
-        let mut scaled = Scaled { service: self.service.clone(), replicas, before, in_flight, exit_code: 0 };
+        let (service, slot) = (self.service.clone(), self.work.slot);
+        let mut scaled = Scaled { service, slot, replicas, before, in_flight, exit_code: 0 };
         scaled.exit_code = scaled.exit().0;
         self.put_away(&made).await;
         self.end(Outcome::Done, serde_json::to_value(&scaled).expect("our own types are JSON"), None).await;
@@ -166,7 +180,9 @@ impl Scaling<'_> {
                 while let Some(event) = events.next().await? {
                     match event {
                         Event::Draining { in_flight, .. } => {
-                            self.context.ui.progress(&format!("{in_flight} requests in flight on what was taken out"));
+                            self.context
+                                .ui
+                                .progress(&format!("{in_flight} requests in flight on the replicas that go"));
                         }
                         Event::Endpoints { in_flight, .. } => return Ok(in_flight),
                         Event::Error(refusal) => return Err(refusal.into()),
@@ -300,8 +316,6 @@ pub(super) async fn set(client: &mut Client, service: &ServiceName, endpoints: V
 
 #[cfg(test)]
 mod tests {
-    use config::name::Slot;
-
     use super::*;
     use crate::engine::RunSettings;
 
@@ -323,6 +337,18 @@ mod tests {
             created: String::new(),
         };
         numbers.iter().map(instance).collect()
+    }
+
+    #[test]
+    fn it_says_how_many_serve_and_what_was_cut_off() {
+        let service: ServiceName = "shop".parse().unwrap();
+        let mut scaled = Scaled { service, slot: Slot::Blue, replicas: 3, before: 1, in_flight: 0, exit_code: 0 };
+        assert_eq!(scaled.sentence(), "SCALED: shop serves with 3 replicas on BLUE, 1 before");
+        assert_eq!((scaled.cut(), scaled.exit()), (None, ExitCode::DONE));
+        (scaled.replicas, scaled.in_flight) = (1, 1);
+        assert_eq!(scaled.sentence(), "SCALED: shop serves with 1 replica on BLUE, as before");
+        assert!(scaled.cut().unwrap().starts_with("1 request had no answer within --drain"), "{:?}", scaled.cut());
+        assert_eq!(scaled.exit(), ExitCode(7));
     }
 
     fn planned(numbers: &[u32], wanted: u32) -> (Vec<u32>, Vec<u32>, Vec<u32>) {

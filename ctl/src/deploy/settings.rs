@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::{self, Image, Instance, RunSettings};
 use crate::error::Error;
+use crate::mask::{self, MASK};
 
 /// The note of an instance that carries its settings.
 pub const NOTE: &str = "settings";
@@ -65,6 +66,8 @@ pub struct Settings {
     pub routes: ServiceSettings,
     /// The probe.
     pub health: HealthCheck,
+    /// Names of more header fields of it, whose values the proxy has.
+    pub kept_headers: Vec<String>,
     /// The application's port, once it is known.
     pub port: Option<u16>,
     /// The whole wait for health.
@@ -113,6 +116,7 @@ impl Default for Settings {
         Self {
             routes: ServiceSettings::default(),
             health: HealthCheck::default(),
+            kept_headers: Vec::new(),
             port: None,
             deadline: defaults::DEADLINE,
             image_health: ImageHealth::default(),
@@ -142,17 +146,28 @@ impl Settings {
         Self { port: saved.port.or(Some(instance.endpoint.port())), run: instance.run.clone(), ..saved }
     }
 
-    /// Returns the note that [`Settings::of`] reads back.
+    /// Returns the note that [`Settings::of`] reads back. It becomes a label, which goes wherever logs and metrics go: so of the probe's
+    /// header fields it has the names alone, and the proxy keeps the values.
     pub fn note(&self) -> (String, String) {
-        (NOTE.to_owned(), serde_json::to_string(self).expect("our own types are JSON"))
+        let mut public = self.clone();
+        public.kept_headers = self.header_names();
+        public.health.headers.clear();
+        (NOTE.to_owned(), serde_json::to_string(&public).expect("our own types are JSON"))
+    }
+
+    /// Returns the names of the probe's header fields, whoever has their values.
+    pub fn header_names(&self) -> Vec<String> {
+        let given = self.health.headers.iter().map(|(name, _)| name);
+        given.chain(&self.kept_headers).cloned().collect()
     }
 
     /// Returns the same without what may be a secret, for printing.
     #[must_use]
     pub fn masked(mut self) -> Self {
-        for (_, value) in &mut self.health.headers {
-            "***".clone_into(value);
-        }
+        self.health.headers = self.header_names().into_iter().map(|name| (name, MASK.to_owned())).collect();
+        self.kept_headers.clear();
+        self.health.path = mask::line(&self.health.path);
+        self.before = self.before.as_deref().map(mask::line);
         self
     }
 
@@ -205,9 +220,21 @@ mod tests {
     fn settings_are_read_back_from_their_note_and_masked_for_printing() {
         let mut settings = Settings { bake: Duration::from_secs(3), keep: Keep::Warm, ..Settings::default() };
         settings.health.headers.push(("Authorization".to_owned(), "hunter2".to_owned()));
+        settings.health.path = "/health?token=hunter2".to_owned();
+        settings.before = Some("DB=x://u:hunter2@db/x ./migrate --password hunter2".to_owned());
         let (name, text) = settings.note();
         assert_eq!(name, NOTE);
-        assert_eq!(serde_json::from_str::<Settings>(&text).unwrap(), settings);
+        let mut read = serde_json::from_str::<Settings>(&text).unwrap();
+        assert_eq!(read.kept_headers, ["Authorization"]);
+        assert_eq!(read.note(), (name, text.clone()), "names go on from deployment to deployment");
+        let shown = read.clone().masked().health.headers;
+        assert_eq!(shown, [("Authorization".to_owned(), MASK.to_owned())]);
+        read.health.headers = settings.health.headers.clone();
+        read.kept_headers.clear();
+        assert_eq!(read, settings);
+        assert!(
+            !text.replace("?token=hunter2", "").replace(":hunter2@", "").replace(" hunter2", "").contains("hunter2")
+        );
         assert!(!serde_json::to_string(&settings.masked()).unwrap().contains("hunter2"));
     }
 }

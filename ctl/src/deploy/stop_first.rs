@@ -75,7 +75,7 @@ pub(super) async fn serves_again(
     deployment: &str,
 ) -> Result<(), Error> {
     let Some(first) = live.first() else { return Ok(()) };
-    let (slot, Settings { health, deadline, no_port, .. }) = (first.slot.other(), Settings::of(first));
+    let (slot, Settings { health, kept_headers, deadline, no_port, .. }) = (first.slot.other(), Settings::of(first));
     if no_port {
         return Ok(());
     }
@@ -83,6 +83,7 @@ pub(super) async fn serves_again(
         slot: Some(slot),
         endpoints: live.iter().map(|instance| instance.endpoint.clone()).collect(),
         health,
+        kept_headers,
         deadline,
         // That of the run under way: should it be killed now, the next one clears the slot.
         deployment: Some(deployment.to_owned()),

@@ -1,4 +1,4 @@
-//! Several hosts at once: each waits before its flip until all are ready, and where one is not, none flips.
+//! Several hosts at once, or several services: each waits before its flip until all are ready, and where one is not, none flips.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,63 +11,98 @@ use crate::error::{Error, Kind};
 #[derive(Debug, Default)]
 struct Progress {
     ready: usize,
+    /// The hosts on which the service that the others go with has its lock.
+    led: Vec<Option<String>>,
     /// The first that could not be prepared.
     failed: Option<String>,
 }
 
-/// One host's part in a deployment to several.
+/// Who takes part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// How it is called in words.
+    pub label: String,
+    /// Where it is; `None` is the host of the run.
+    pub host: Option<String>,
+    /// Others of its host begin only behind it.
+    pub leads: bool,
+}
+
+/// One host's or service's part in a deployment of several.
 #[derive(Debug)]
 pub struct Party {
-    host: String,
+    member: Member,
     all: usize,
     progress: Arc<watch::Sender<Progress>>,
     is_ready: AtomicBool,
 }
 
 impl Party {
-    /// Returns a part for each host.
-    pub fn of(hosts: &[String]) -> Vec<Self> {
+    /// Returns a part for each.
+    pub fn of(members: &[Member]) -> Vec<Self> {
         let progress = Arc::new(watch::Sender::default());
-        let part = |host: &String| Self {
-            host: host.clone(),
-            all: hosts.len(),
+        let part = |member: &Member| Self {
+            member: member.clone(),
+            all: members.len(),
             progress: Arc::clone(&progress),
             is_ready: AtomicBool::new(false),
         };
-        hosts.iter().map(part).collect()
+        members.iter().map(part).collect()
     }
 
-    /// Says that this host could flip, and waits for the others.
+    /// Says that this one has its lock.
+    pub fn has_lock(&self) {
+        if self.member.leads {
+            self.progress.send_modify(|progress| progress.led.push(self.member.host.clone()));
+        }
+    }
+
+    /// Waits until the service that this one goes with has its lock. So two runs at once meet at one lock, and one of them works;
+    /// and the proxy runs, and the image is there, when the others begin.
     ///
     /// # Errors
-    /// Kind [`Kind::NoFlip`] where another host could not be prepared.
+    /// Kind [`Kind::NoFlip`] where another could not be prepared.
     ///
     /// # Cancel safety
-    /// Dropping it leaves this host counted as ready: [`Party::left`] must follow.
+    /// Dropping it changes nothing.
+    pub async fn turn(&self) -> Result<(), Error> {
+        let mut seen = self.progress.subscribe();
+        let mine = |progress: &Progress| self.member.leads || progress.led.contains(&self.member.host);
+        let turn = seen.wait_for(|progress| progress.failed.is_some() || mine(progress)).await;
+        self.unless_failed(turn.ok().and_then(|progress| progress.failed.clone()))
+    }
+
+    /// Says that this one could flip, and waits for the others.
+    ///
+    /// # Errors
+    /// Kind [`Kind::NoFlip`] where another could not be prepared.
+    ///
+    /// # Cancel safety
+    /// Dropping it leaves this one counted as ready: [`Party::left`] must follow.
     pub async fn ready(&self) -> Result<(), Error> {
         let mut seen = self.progress.subscribe();
         self.is_ready.store(true, Ordering::Relaxed);
         self.progress.send_modify(|progress| progress.ready += 1);
         let together = seen.wait_for(|progress| progress.failed.is_some() || progress.ready == self.all).await;
-        match together.ok().and_then(|progress| progress.failed.clone()) {
-            None => Ok(()),
-            Some(host) => {
-                Err(Error::new(Kind::NoFlip, format!("{host} is not ready, so {} does not flip either", self.host)))
-            }
-        }
+        self.unless_failed(together.ok().and_then(|progress| progress.failed.clone()))
     }
 
-    /// Returns the host that kept the others from flipping, where one did.
+    fn unless_failed(&self, failed: Option<String>) -> Result<(), Error> {
+        let words = |other: String| format!("{other} is not ready, so {} does not flip either", self.member.label);
+        failed.map_or(Ok(()), |other| Err(Error::new(Kind::NoFlip, words(other))))
+    }
+
+    /// Returns the one that kept the others from flipping, where one did.
     pub fn failed(&self) -> Option<String> {
         self.progress.borrow().failed.clone()
     }
 
-    /// Says that this host's part has ended; where it was never ready, or `is_failed` before all were, nobody flips.
+    /// Says that this part has ended; where it was never ready, or `is_failed` before all were, nobody flips.
     pub fn left(&self, is_failed: bool) {
         let was_ready = self.is_ready.load(Ordering::Relaxed);
         self.progress.send_modify(|progress| {
             if !was_ready || is_failed && progress.ready < self.all {
-                progress.failed.get_or_insert_with(|| self.host.clone());
+                progress.failed.get_or_insert_with(|| self.member.label.clone());
             }
         });
     }
@@ -78,7 +113,34 @@ mod tests {
     use super::*;
 
     fn hosts() -> Vec<Party> {
-        Party::of(&["a".to_owned(), "b".to_owned(), "c".to_owned()])
+        Party::of(&["a", "b", "c"].map(|host| member(host, host, true)))
+    }
+
+    fn member(label: &str, host: &str, leads: bool) -> Member {
+        Member { label: label.to_owned(), host: Some(host.to_owned()), leads }
+    }
+
+    #[tokio::test]
+    async fn a_service_begins_behind_the_lock_of_the_one_that_it_goes_with_on_its_host() {
+        let members = [("a web", "a", true), ("a worker", "a", false), ("b web", "b", true), ("b worker", "b", false)];
+        let [web, worker, other, late] =
+            Party::of(&members.map(|(label, host, leads)| member(label, host, leads))).try_into().unwrap();
+        web.turn().await.unwrap();
+        let mut waiting = Box::pin(worker.turn());
+        other.has_lock();
+        late.turn().await.unwrap();
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending(), "that was another host");
+        web.has_lock();
+        waiting.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn where_the_first_gets_no_lock_the_others_never_begin() {
+        let members = [("web", "a", true), ("worker", "a", false)];
+        let [web, worker] =
+            Party::of(&members.map(|(label, host, leads)| member(label, host, leads))).try_into().unwrap();
+        let (waited, ()) = tokio::join!(worker.turn(), async { web.left(true) });
+        assert_eq!(waited.unwrap_err().message, "web is not ready, so worker does not flip either");
     }
 
     #[tokio::test]

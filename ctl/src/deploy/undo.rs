@@ -48,7 +48,7 @@ impl Rollout<'_> {
         let interrupt = self.context.interrupt.clone();
         let left = tokio::select! {
             biased;
-            _ = interrupt.second() => vec!["left at once; the next `bgctl switch` removes what is left".to_owned()],
+            _ = interrupt.second() => vec![format!("left at once; `{}` removes what is left", self.context.line("recover", self.service))],
             left = self.undo_all(undo) => left,
         };
         error.hints.splice(0..0, left);

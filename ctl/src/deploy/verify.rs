@@ -13,9 +13,11 @@ use tokio::time::{Instant, timeout};
 use super::execute::{Rollout, Stopped, Undo};
 use super::lease::leased;
 use super::report::Failure;
-use crate::admin::Match;
-use crate::engine::Restart;
+use super::settings::Settings;
+use crate::admin::{Client, Match};
+use crate::engine::{Instance, Restart};
 use crate::error::{Error, ExitCode, Kind};
+use crate::traffic::ended::Ended;
 use crate::traffic::latency::Latency;
 use crate::traffic::steady::{Seen, Steady, Visit};
 use crate::traffic::{self, as_seconds};
@@ -66,13 +68,25 @@ pub(crate) struct Proof {
     connections: u64,
     connections_closed: u64,
     latency: Latency,
+    /// What its drains ended of everybody's requests; null where the proxy was started anew meanwhile.
+    #[serde(flatten)]
+    others: Others,
     exit_code: u8,
 }
 
+/// What drains ended of everybody's requests.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Others {
+    /// Requests and tunnels that were cut at the deadline.
+    cut: Option<u64>,
+    /// Tunnels and event streams that were closed there as they should be.
+    closed: Option<u64>,
+}
+
 impl Proof {
-    /// Returns 0, or 7 where a request failed.
+    /// Returns 0, or 7 where a request failed or was cut, or where nobody can say that none was.
     pub(crate) fn exit(&self) -> ExitCode {
-        if self.failed > 0 { Kind::Lossy.exit_code() } else { ExitCode::DONE }
+        if self.failed > 0 || self.others.cut != Some(0) { Kind::Lossy.exit_code() } else { ExitCode::DONE }
     }
 
     /// Returns the failures that are told one by one.
@@ -90,13 +104,21 @@ impl Proof {
             Some(longest) if idle.len() == flips.len() => format!("; the old slot was idle within {longest:.1} ms"),
             _ => "; on an old slot someone stayed longer".to_owned(),
         };
-        let verdict = if *failed == 0 { "nobody noticed" } else { "NOT what it should be" };
+        let others = match self.others {
+            Others { cut: Some(cut), closed: Some(closed) } => {
+                let hint = if cut > 0 { ": a longer drain (`switch --drain`) leaves them more time" } else { "" };
+                format!("  others       {cut} cut and {closed} closed at the end of a drain{hint}")
+            }
+            _ => "  others       not known: the proxy was started anew meanwhile".to_owned(),
+        };
+        let verdict = if self.exit() == ExitCode::DONE { "nobody noticed" } else { "NOT what it should be" };
         let Latency { p50_millis, p99_millis, slowest_millis, .. } = latency;
         vec![
             format!("{service}: {} flips in {:.1} s, {live} is live as before", flips.len(), seconds.as_secs_f64()),
             format!("  flips        {slowest} us at most{idle}"),
             format!("  latency      p50 {p50_millis:.2} ms, p99 {p99_millis:.2} ms, slowest {slowest_millis:.2} ms"),
             format!("  connections  {connections} opened, {connections_closed} closed under a visitor"),
+            others,
             format!("  requests     {requests}, {failed} failed: {verdict}"),
         ]
     }
@@ -113,13 +135,14 @@ impl Rollout<'_> {
     /// Not to be dropped: it takes signals itself.
     pub(crate) async fn verify(mut self, trial: Trial) -> Result<Proof, Error> {
         let home = self.plan.slot.other();
+        let before = self.ended().await?;
         self.begin().await?;
         let began = Instant::now();
         let traffic = Steady::start(trial.visit, trial.rps);
         let (mut undo, mut flips) = (Vec::new(), Vec::new());
         let pause = INTERLUDE.0.max(Duration::from_secs(1) * INTERLUDE.1 / trial.rps.max(1));
         let tried = match self.put_beside(&mut undo).await {
-            Ok(()) => self.flip_about(trial.flips, pause, &traffic, &mut flips).await,
+            Ok(()) => self.flip_about(trial.flips, pause, (&traffic, before), &mut flips).await,
             Err(error) => Err(error),
         };
         self.go_home(home).await?;
@@ -133,7 +156,9 @@ impl Rollout<'_> {
         self.clear_up(undo).await;
         self.stage_again(trial.warm).await;
         let seen = traffic.finish().await;
-        let proof = self.proof(home, flips, began.elapsed(), seen);
+        // Each slot that was left is idle by now, or what was on it has had its deadline.
+        let others = self.ended().await.ok().and_then(|now| now.since(before));
+        let proof = self.proof(home, flips, began.elapsed(), (seen, others));
         self.end(Outcome::Done, serde_json::to_value(&proof).expect("our own types are JSON"), None).await;
         Ok(proof)
     }
@@ -153,16 +178,19 @@ impl Rollout<'_> {
         &mut self,
         flips: u32,
         pause: Duration,
-        traffic: &Steady,
+        (traffic, before): (&Steady, Ended),
         seen: &mut Vec<FlipSeen>,
     ) -> Result<(), Error> {
         let interrupt = self.context.interrupt.clone();
         self.begun("flip").await?;
         for number in 1..=flips.next_multiple_of(2) {
             interrupt.beside(leased(self.client, tokio::time::sleep(pause))).await?;
-            if number % 2 == 1 && !traffic.seen().failures.is_empty() {
-                // There is nothing more to prove, and visitors to be spared.
-                break;
+            if number % 2 == 1 {
+                let is_harmless = self.ended().await?.since(before).is_some_and(|ended| ended.cut == 0);
+                if !traffic.seen().failures.is_empty() || !is_harmless {
+                    // There is nothing more to prove, and visitors to be spared.
+                    break;
+                }
             }
             let to = if number % 2 == 1 { self.plan.slot } else { self.plan.slot.other() };
             let flip = interrupt.beside(self.one_flip(to)).await??;
@@ -180,6 +208,13 @@ impl Rollout<'_> {
         }
         interrupt.beside(leased(self.client, tokio::time::sleep(pause))).await?;
         self.done("flip").await
+    }
+
+    /// Returns what drains have ended of the service's requests so far.
+    async fn ended(&mut self) -> Result<Ended, Error> {
+        let text = self.client.metrics().await?;
+        let ended = Ended::of(self.service, &text);
+        ended.ok_or_else(|| Error::new(Kind::NoProxy, "the proxy's metrics do not say when it started"))
     }
 
     /// Flips, and waits a while for the last request on the slot that was left.
@@ -263,22 +298,18 @@ impl Rollout<'_> {
     /// Puts the version that was warm in the idle slot there again: it is probed, and can be gone back to.
     async fn stage_again(&mut self, warm: Option<Stage>) {
         let Some(stage) = warm else { return };
-        let slot = self.plan.slot;
-        let staged = async {
-            let mut events = self.client.stage(self.service, Match::Any, &stage).await?;
-            while let Some(event) = events.next().await? {
-                if let Event::Error(refusal) = event {
-                    return Err(refusal.into());
-                }
-            }
-            Ok::<(), Error>(())
-        };
-        if let Err(error) = staged.await {
-            self.context.ui.warn(&format!("what was warm on {slot} is not there again: {error}"));
+        if let Err(error) = put_back(self.client, self.service, &stage).await {
+            self.context.ui.warn(&format!("what was warm on {} is not there again: {error}", self.plan.slot));
         }
     }
 
-    fn proof(&self, live: Slot, flips: Vec<FlipSeen>, seconds: Duration, seen: Seen) -> Proof {
+    fn proof(
+        &self,
+        live: Slot,
+        flips: Vec<FlipSeen>,
+        seconds: Duration,
+        (seen, ended): (Seen, Option<Ended>),
+    ) -> Proof {
         let Seen { requests, mut failures, connections, closed, took } = seen;
         let failed = failures.len();
         failures.truncate(SHOWN);
@@ -294,9 +325,40 @@ impl Rollout<'_> {
             connections,
             connections_closed: closed,
             latency: Latency::of(took),
+            others: Others { cut: ended.map(|ended| ended.cut), closed: ended.map(|ended| ended.closed) },
             exit_code: 0,
         };
         proof.exit_code = proof.exit().0;
         proof
     }
+}
+
+/// Returns how a version that took requests is put into a slot again, from what is known of the instances that run it.
+pub(crate) fn warm_again(slot: Slot, instances: &[&Instance]) -> Option<Stage> {
+    let first = instances.first()?;
+    let settings = Settings::of(first);
+    Some(Stage {
+        slot: Some(slot),
+        endpoints: instances.iter().map(|instance| instance.endpoint.clone()).collect(),
+        health: settings.health,
+        kept_headers: settings.kept_headers,
+        image: Some(first.image.clone()),
+        deployment: Some(first.deployment.clone()),
+        was_live: true,
+        ..Stage::default()
+    })
+}
+
+/// Puts a version that took requests into its slot again, and waits until it is healthy: from then on it is warm.
+///
+/// # Errors
+/// Those of the proxy, and that it is not healthy in time; it is still probed then.
+pub(crate) async fn put_back(client: &mut Client, service: &ServiceName, stage: &Stage) -> Result<(), Error> {
+    let mut events = client.stage(service, Match::Any, stage).await?;
+    while let Some(event) = events.next().await? {
+        if let Event::Error(refusal) = event {
+            return Err(refusal.into());
+        }
+    }
+    Ok(())
 }

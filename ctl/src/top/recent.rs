@@ -33,6 +33,8 @@ pub fn of_event(at: SystemTime, event: &Event) -> Option<String> {
         }
         Event::Removed { service } => format!("{service}: removed"),
         Event::Configured { .. } => "the proxy's own settings changed".to_owned(),
+        Event::Certificate { domain, problem: Some(problem), .. } => format!("no certificate for {domain}: {problem}"),
+        Event::Certificate { domain, .. } => format!("a certificate for {domain} came"),
         Event::Reloaded { problems } if problems.is_empty() => "the configuration was read again".to_owned(),
         Event::Reloaded { problems } => format!("the configuration is refused: {}", problems.join("; ")),
         Event::Probe { .. }

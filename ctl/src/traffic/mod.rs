@@ -1,6 +1,7 @@
 //! Visitors of our own, for `demo` and `verify`: `wire` is one request and its answer over bare TCP, `steady` sends so many a
-//! second whatever becomes of them, `latency` is how long answers took.
+//! second whatever becomes of them, `latency` is how long answers took, `ended` what became of other people's requests.
 
+pub(crate) mod ended;
 pub(crate) mod latency;
 pub(crate) mod steady;
 pub(crate) mod wire;

@@ -58,6 +58,12 @@ pub(super) fn rewrite(archive: impl Read, out: impl Write, without: &HashSet<Str
 const METADATA: u64 = 16 * 1024;
 
 impl Rewritten {
+    /// Counts layers that were passed on.
+    pub(super) fn add(&mut self, layers: usize, bytes: u64) {
+        self.sent += layers;
+        self.bytes += bytes;
+    }
+
     fn count(&mut self, header: &Header) -> io::Result<()> {
         self.sent += 1;
         self.bytes += header.size()?;
@@ -66,7 +72,7 @@ impl Rewritten {
 }
 
 /// A file of an archive that may be a layer.
-enum Layer {
+pub(super) enum Layer {
     /// Its name says which.
     Named(String),
     /// Its content does.
@@ -74,7 +80,7 @@ enum Layer {
 }
 
 impl Layer {
-    fn of(name: &str) -> Option<Self> {
+    pub(super) fn of(name: &str) -> Option<Self> {
         match name.strip_prefix("blobs/sha256/") {
             Some(digest) if !digest.is_empty() => Some(Self::Named(format!("sha256:{digest}"))),
             Some(_) => None,
@@ -84,7 +90,7 @@ impl Layer {
 }
 
 /// Keeps a layer in a file without a name, and returns its digest.
-fn spool(layer: &mut impl Read) -> io::Result<(String, std::fs::File)> {
+pub(super) fn spool(layer: &mut impl Read) -> io::Result<(String, std::fs::File)> {
     let mut file = tempfile::tempfile()?;
     let mut digest = Sha256::new();
     let mut buffer = vec![0; 128 * 1024];
@@ -97,8 +103,13 @@ fn spool(layer: &mut impl Read) -> io::Result<(String, std::fs::File)> {
         file.write_all(&buffer[..count])?;
     }
     file.rewind()?;
-    let hex: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok((format!("sha256:{hex}"), file))
+    Ok((named(&digest.finalize()), file))
+}
+
+/// Returns a digest as images write it.
+pub(super) fn named(digest: &[u8]) -> String {
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
 }
 
 #[cfg(test)]

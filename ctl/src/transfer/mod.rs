@@ -1,25 +1,25 @@
 //! An image's way to another host: only the layers that the host lacks, compressed, without a registry.
 //!
-//! [`push`] is the list of steps; `archive` leaves out what is there already, `gzip` makes it smaller, `pipe` joins it to both engines, `progress` tells
-//! how far it is.
+//! [`push`] is the list of steps; `shipment` is an image under way, `parts` one that is sent in several loads so that what has arrived
+//! survives a cut; `archive` leaves out what is there already, `spool` takes an archive apart, `gzip` makes it smaller, `pipe` joins it
+//! to both engines, `progress` tells how far it is.
 
 mod archive;
 mod gzip;
+mod parts;
 mod pipe;
 mod progress;
+mod shipment;
+mod spool;
 
-use std::collections::HashSet;
-use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use serde::Serialize;
 
-use self::archive::{Rewritten, rewrite};
-use self::gzip::Gzip;
-use self::progress::Progress;
+use self::archive::Rewritten;
 pub use self::progress::size;
+use self::shipment::Shipment;
 use crate::context::Context;
 use crate::engine::docker::{Docker, Present, StoredImage};
 use crate::engine::{EngineError, Pull};
@@ -128,26 +128,31 @@ pub async fn push(context: &Context<'_>, to: &Docker, reference: &str) -> Result
             .hint(format!("build it for that: `docker build --platform linux/{machine} -t {reference} .`")));
     }
     let present = if store.wants_whole { Present::default() } else { to.present_layers(&image.layers).await? };
-    let shipment = Shipment { context, from, to, reference, image: &image };
-    let mut bytes = 0;
-    let shipped = match shipment.send(present, &mut bytes).await {
+    // Engines with different stores make the id of different things.
+    let has_equal_ids = store.wants_whole == from.store().await?.wants_whole;
+    let shipment = Shipment { context, from, to, reference, image: &image, sent: Arc::default(), raw: Arc::default() };
+    let is_in_parts = has_equal_ids && !store.wants_whole && shipment.is_big(present);
+    let shipped = if is_in_parts { shipment.send_in_parts(present).await } else { shipment.send(present).await };
+    let shipped = match shipped {
         // Its layer was removed meanwhile, or it wants more than it says.
-        Err(EngineError::Refused(why)) if present.layers > 0 => {
+        Err(EngineError::Refused(why)) if present.layers > 0 || is_in_parts => {
             context.ui.say(&format!("{} wants all of {reference} ({why})", to.target()));
-            (shipment.send(Present::default(), &mut bytes).await?, Present::default())
+            (shipment.send(Present::default()).await?, Present::default())
         }
         shipped => (shipped?, present),
     };
     let (rewritten, present) = shipped;
-    // Engines with different stores make the id of different things.
-    let has_equal_ids = store.wants_whole == from.store().await?.wants_whole;
     let is_it = |arrived: &StoredImage| arrived.id == image.id || !has_equal_ids && arrived.layers == image.layers;
     let arrived = to.stored_image(reference).await?.filter(is_it).ok_or_else(|| {
         Error::new(Kind::Refused, format!("{} took {reference}, but has another image of that name now", to.target()))
             .hint("did someone else send one at the same time? push again")
     })?;
     let way = if present.layers > 0 { Way::Layers } else { Way::Whole };
-    Ok(sent(arrived.id, way, present.layers, rewritten, bytes))
+    // What an earlier push left half way, or this one: its layers are the image's now.
+    for name in to.partials().await?.into_iter().filter(|one| image.layers.starts_with(&one.layers)) {
+        to.remove_partial(&name.name).await?;
+    }
+    Ok(sent(arrived.id, way, present.layers, rewritten, shipment.bytes()))
 }
 
 fn nowhere(error: EngineError, local: &Result<Docker, EngineError>) -> Error {
@@ -159,100 +164,6 @@ fn nowhere(error: EngineError, local: &Result<Docker, EngineError>) -> Error {
             let first = words.lines().next().unwrap_or_default().to_owned();
             error.detail(format!("nor could it be sent from here: {first}"))
         }
-    }
-}
-
-/// An image under way.
-struct Shipment<'a> {
-    context: &'a Context<'a>,
-    from: &'a Docker,
-    to: &'a Docker,
-    reference: &'a str,
-    image: &'a StoredImage,
-}
-
-impl Shipment<'_> {
-    /// Sends the image without the layers that are there; adds what went over the wire to `bytes`.
-    async fn send(&self, present: Present, bytes: &mut u64) -> Result<Rewritten, EngineError> {
-        let Self { context, from, to, reference, image } = *self;
-        let (base, missing) = image.layers.split_at(present.layers);
-        // The same content may stand a second time above what is there.
-        let missing: HashSet<&String> = missing.iter().collect();
-        let without: HashSet<String> = base.iter().filter(|layer| !missing.contains(layer)).cloned().collect();
-        let counter = Arc::new(AtomicU64::new(0));
-        let raw = Arc::new(AtomicU64::new(0));
-        let source = pipe::source(from.export(reference));
-        let (sink, stream) = pipe::sink(Arc::clone(&counter));
-        let is_compressed = !to.is_here();
-        let counted = Arc::clone(&raw);
-        let rewriting = tokio::task::spawn_blocking(move || {
-            let mut sink = sink;
-            match compress(source, &mut sink, &without, is_compressed, &counted) {
-                Ok(rewritten) => Ok(rewritten),
-                Err(error) => {
-                    sink.fail(&error);
-                    Err(error)
-                }
-            }
-        });
-        let progress = Progress {
-            what: format!("sending {reference} to {}", to.target()),
-            sent: Arc::clone(&counter),
-            raw,
-            expected: image.size.saturating_sub(present.size),
-        };
-        let loaded = tokio::select! {
-            loaded = to.load(stream) => loaded,
-            never = progress.tell(context.ui) => match never {},
-        };
-        *bytes += counter.load(Ordering::Relaxed);
-        let rewritten = rewriting.await;
-        match (loaded, rewritten) {
-            // What ended the reading here ended the loading there too.
-            (_, Ok(Err(error))) if error.kind() != io::ErrorKind::BrokenPipe => {
-                Err(EngineError::Unreachable(format!("read {reference} from {}: {error}", from.target())))
-            }
-            (Err(error), _) => Err(error),
-            (Ok(()), Ok(rewritten)) => {
-                rewritten.map_err(|error| EngineError::Unreachable(format!("send {reference}: {error}")))
-            }
-            (Ok(()), Err(error)) => Err(EngineError::Unreachable(format!("send {reference}: {error}"))),
-        }
-    }
-}
-
-/// Rewrites an archive on its way, compressed or not.
-fn compress(
-    source: pipe::Source,
-    sink: &mut pipe::Sink,
-    without: &HashSet<String>,
-    is_compressed: bool,
-    raw: &AtomicU64,
-) -> io::Result<Rewritten> {
-    if !is_compressed {
-        return rewrite(source, Counted { out: sink, count: raw }, without);
-    }
-    let mut gzip = Gzip::new(&mut *sink);
-    let rewritten = rewrite(source, Counted { out: &mut gzip, count: raw }, without)?;
-    gzip.finish()?.flush()?;
-    Ok(rewritten)
-}
-
-/// Counts what is written.
-struct Counted<'a, W> {
-    out: W,
-    count: &'a AtomicU64,
-}
-
-impl<W: Write> Write for Counted<'_, W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.out.write(bytes)?;
-        self.count.fetch_add(count as u64, Ordering::Relaxed);
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
     }
 }
 

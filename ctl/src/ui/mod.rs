@@ -11,6 +11,7 @@ use serde::Serialize;
 
 pub use self::table::Table;
 use crate::error::Error;
+use crate::way::Way;
 
 /// How much is said, and in which form.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub struct Ui {
     inner: Arc<Mutex<Inner>>,
     /// Whose words these are, where several speak at once.
     label: Option<String>,
+    /// Of which host its events are.
+    host: Option<String>,
 }
 
 struct Inner {
@@ -39,6 +42,8 @@ struct Inner {
     screen: bool,
     colour: bool,
     tone: Tone,
+    /// What commands that are suggested need to lead back here.
+    way: Way,
     /// The progress line that stands at the end of stderr now.
     progress: Option<String>,
 }
@@ -54,6 +59,7 @@ impl Ui {
             screen: std::io::stdout().is_terminal() && std::io::stdin().is_terminal(),
             colour,
             tone: Tone::default(),
+            way: Way::default(),
             progress: None,
         })
     }
@@ -68,18 +74,25 @@ impl Ui {
             screen: false,
             colour: false,
             tone: Tone::default(),
+            way: Way::default(),
             progress: None,
         });
         (ui, captured)
     }
 
     fn new(inner: Inner) -> Self {
-        Self { inner: Arc::new(Mutex::new(inner)), label: None }
+        Self { inner: Arc::new(Mutex::new(inner)), label: None, host: None }
     }
 
-    /// Returns a printer to the same places that marks what it prints.
-    pub fn labelled(&self, label: &str) -> Self {
-        Self { inner: Arc::clone(&self.inner), label: Some(label.to_owned()) }
+    /// Returns a printer to the same places that marks what it prints with a host.
+    pub fn labelled(&self, host: &str) -> Self {
+        self.labelled_as(host, Some(host))
+    }
+
+    /// Returns one that marks talk with a label, and events with the host alone: whose service they are they say themselves.
+    pub fn labelled_as(&self, label: &str, host: Option<&str>) -> Self {
+        let (label, host) = (Some(label.to_owned()), host.map(str::to_owned));
+        Self { inner: Arc::clone(&self.inner), label, host }
     }
 
     fn marked<'l>(&self, line: &'l str) -> Cow<'l, str> {
@@ -93,6 +106,24 @@ impl Ui {
     /// Sets the tone, once the arguments are known.
     pub fn set_tone(&self, tone: Tone) {
         self.lock().tone = tone;
+    }
+
+    /// Sets where the run works, once the arguments are known.
+    pub fn set_way(&self, way: Way) {
+        self.lock().way = way;
+    }
+
+    /// Returns talk in which every suggested command leads to where the run works.
+    fn complete<'l>(&self, line: &'l str) -> Cow<'l, str> {
+        if !line.contains("`bgctl ") {
+            return line.into();
+        }
+        let way = self.lock().way.clone();
+        match &self.label {
+            // Its label is the one of several hosts that it speaks of.
+            Some(host) => way.to(host).complete(line),
+            None => way.complete(line),
+        }
     }
 
     /// Returns the tone.
@@ -133,12 +164,12 @@ impl Ui {
     pub fn event(&self, value: &impl Serialize) {
         let mut inner = self.lock();
         if inner.tone.json {
-            let Some(label) = &self.label else {
+            let Some(host) = &self.host else {
                 return inner.out_line(&serde_json::to_string(value).expect("our own types are JSON"));
             };
             let mut value = serde_json::to_value(value).expect("our own types are JSON");
             if let Some(fields) = value.as_object_mut() {
-                fields.insert("host".to_owned(), label.clone().into());
+                fields.insert("host".to_owned(), host.clone().into());
             }
             inner.out_line(&value.to_string());
         }
@@ -146,9 +177,10 @@ impl Ui {
 
     /// Says what happens.
     pub fn say(&self, line: &str) {
+        let line = self.complete(line);
         let mut inner = self.lock();
         if !inner.tone.quiet {
-            inner.err_line(Style::new(), &self.marked(line));
+            inner.err_line(Style::new(), &self.marked(&line));
         }
     }
 
@@ -170,7 +202,8 @@ impl Ui {
 
     /// Says what someone should look at; never silenced.
     pub fn warn(&self, line: &str) {
-        let line = self.marked(line);
+        let line = self.complete(line);
+        let line = self.marked(&line);
         self.lock().err_line(AnsiColor::Yellow.on_default(), &format!("warning: {line}"));
     }
 
@@ -191,12 +224,15 @@ impl Ui {
 
     /// Says why the command failed.
     pub fn error(&self, error: &Error) {
+        let message = self.complete(&error.message);
+        let details: Vec<Cow<'_, str>> = error.details.iter().map(|line| self.complete(line)).collect();
+        let hints: Vec<Cow<'_, str>> = error.hints.iter().map(|hint| self.complete(hint)).collect();
         let mut inner = self.lock();
-        inner.err_line(AnsiColor::Red.on_default().bold(), &format!("error: {}", self.marked(&error.message)));
-        for line in &error.details {
+        inner.err_line(AnsiColor::Red.on_default().bold(), &format!("error: {}", self.marked(&message)));
+        for line in details {
             inner.err_line(Style::new(), &format!("  {line}"));
         }
-        for hint in &error.hints {
+        for hint in hints {
             inner.err_line(AnsiColor::Cyan.on_default(), &format!("hint: {hint}"));
         }
     }
@@ -299,7 +335,21 @@ mod tests {
         ui.set_tone(Tone { json: true, ..Tone::default() });
         shop.event(&serde_json::json!({"event": "b"}));
         assert_eq!(captured.stderr(), "web1: talk\nwarning: web1: look\n");
-        assert_eq!(captured.stdout(), "web1: data\n{\"event\":\"b\",\"host\":\"web1\"}\n");
+        ui.labelled_as("worker", None).event(&serde_json::json!({"event": "c"}));
+        let events = "{\"event\":\"b\",\"host\":\"web1\"}\n{\"event\":\"c\"}\n";
+        assert_eq!(captured.stdout(), format!("web1: data\n{events}"));
+    }
+
+    #[test]
+    fn a_suggested_command_leads_to_the_host_that_is_spoken_of() {
+        let (ui, captured) = Ui::captured();
+        let global = crate::global::Global { host: Some("web1,web2".to_owned()), ..crate::global::Global::default() };
+        ui.set_way(Way::of(&global));
+        ui.labelled("web2").error(&Error::usage("no proxy").hint("`bgctl up` starts one"));
+        ui.warn("old: `bgctl up --upgrade`");
+        let said = "error: web2: no proxy\nhint: `bgctl up --host web2` starts one\n\
+            warning: old: `bgctl up --upgrade --host web1,web2`\n";
+        assert_eq!(captured.stderr(), said);
     }
 
     #[test]

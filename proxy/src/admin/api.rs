@@ -23,8 +23,10 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{OnceCell, mpsc, oneshot};
 
 use super::stream::{self, EventBody};
-use crate::control::reload::{Configure, Order};
+use crate::control::custody::Custody;
+use crate::control::reload::{Bring, Configure, Order};
 use crate::control::{self, Change, Counted, Handle, IfMatch};
+use crate::successor::{self, Program};
 use crate::telemetry::count::Count;
 use crate::telemetry::metrics::{self, ProxyMetrics, SlotMetrics};
 use crate::telemetry::panics;
@@ -47,6 +49,8 @@ pub(crate) struct Context {
     pub(crate) addresses: Vec<SocketAddr>,
     /// When the proxy started.
     pub(crate) started: SystemTime,
+    /// How a successor is started.
+    pub(crate) program: Option<Program>,
 }
 
 /// Answers a request; a refusal is an answer too.
@@ -59,6 +63,10 @@ async fn answer_call(context: &Context, request: Request<Incoming>) -> Result<An
     let call = Call::parse(head.method.as_str(), head.uri.path())?;
     let body = read(body).await?;
     let handle = &context.handle;
+    if call.method() != "GET" && *handle.custody.borrow() != Custody::Ours {
+        return Err(AdminError::new(ErrorCode::HandingOver, "a successor is taking over; nothing was changed")
+            .hint("ask again in a moment: it answers at the same place"));
+    }
     match call {
         Call::Version => json(None, &version().await),
         Call::Status => {
@@ -86,6 +94,7 @@ async fn answer_call(context: &Context, request: Request<Incoming>) -> Result<An
             let problems = context.order(|reply| Order::Reload(Some(reply))).await?;
             json(None, &Event::Reloaded { problems })
         }
+        Call::Upgrade => json(None, &successor::start(handle, context.program.as_ref(), parse(&body)?).await?),
         Call::Proxy => {
             let proxy = context.order(Order::Tell).await?;
             json(Some(proxy.generation), &proxy)
@@ -98,6 +107,15 @@ async fn answer_call(context: &Context, request: Request<Incoming>) -> Result<An
             let configure = |reply| Order::Configure(Box::new(Configure { settings, if_match, reply }));
             let proxy = context.order(configure).await??;
             json(Some(proxy.generation), &proxy)
+        }
+        Call::PutCertificate(name) => {
+            let brought = parse(&body)?;
+            let bring = |reply| Order::Bring(Box::new(Bring { name, brought, reply }));
+            json(None, &context.order(bring).await??)
+        }
+        Call::DeleteCertificate(name) => {
+            context.order(|reply| Order::TakeAway(name, reply)).await??;
+            Ok(respond(StatusCode::NO_CONTENT, None, Bytes::new()))
         }
         Call::Events => Ok(events(stream::follow(handle.events.subscribe()))),
         Call::Metrics => Ok(respond(StatusCode::OK, Some("text/plain; version=0.0.4"), context.metrics().into())),
@@ -161,7 +179,10 @@ impl Context {
     /// Asks whoever applies the configuration, and waits for the reply.
     async fn order<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, AdminError> {
         let (reply, answer) = oneshot::channel();
-        let gone = || AdminError::new(ErrorCode::Internal, "the proxy is ending");
+        let gone = || {
+            AdminError::new(ErrorCode::Internal, "the proxy is ending, or failed at this")
+                .hint("where it goes on, its log says what happened: `bgctl logs --proxy`")
+        };
         self.orders.send(order(reply)).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())
     }
@@ -171,10 +192,7 @@ impl Context {
             self.handle.with(|control| (control.state_lost(), control.warnings(), control.services()));
         let told = self.shared.tls.told();
         warnings.extend(told.warnings(SystemTime::now()));
-        let certificates = told.certificates.iter().map(|certificate| CertificateStatus {
-            names: certificate.names.clone(),
-            not_after: humantime::format_rfc3339_seconds(certificate.not_after).to_string(),
-        });
+        let certificates = told.shown().map(CertificateStatus::from);
         Status {
             version,
             started: humantime::format_rfc3339_seconds(self.started).to_string(),
@@ -213,7 +231,7 @@ impl Context {
         });
         let started = self.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let mut certificates = BTreeMap::new();
-        for certificate in self.shared.tls.told().certificates {
+        for certificate in self.shared.tls.told().shown() {
             let ends = certificate.not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
             let first = certificates.entry(certificate.title().to_owned()).or_insert(ends);
             *first = ends.min(*first);
@@ -227,7 +245,14 @@ impl Context {
             handshakes: self.shared.tls.counts(),
             certificates: certificates.into_iter().collect(),
             log_dropped: self.shared.access.dropped(),
+            webhooks: {
+                let told = self.handle.webhook.outcomes();
+                [told.sent.get(), told.failed.get(), told.dropped.get()]
+            },
+            acme: self.shared.tls.ordered(),
             panics: panics::count(),
+            own: counted.iter().map(|counted| (counted.name.to_string(), counted.own)).collect(),
+            files: counted.iter().map(|counted| (counted.name.to_string(), counted.files)).collect(),
             flips: counted.iter().map(|counted| (counted.name.to_string(), counted.flips)).collect(),
             drains: counted.iter().map(|counted| (counted.name.to_string(), counted.drains)).collect(),
         };
@@ -243,6 +268,7 @@ async fn version() -> Version {
         protocol: PROTOCOL,
         build: BUILD.get_or_init(hash).await.clone(),
         pid: std::process::id(),
+        hands_over: true,
     }
 }
 

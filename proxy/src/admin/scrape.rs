@@ -21,11 +21,11 @@ const BACK_OFF: Duration = Duration::from_millis(50);
 const HEADER: Duration = Duration::from_secs(10);
 
 /// Accepts for as long as the control thread lives.
-pub(crate) async fn accept(listener: TcpListener, context: Rc<Context>) {
+pub(crate) async fn accept(listener: &TcpListener, context: &Rc<Context>) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let context = Rc::clone(&context);
+                let context = Rc::clone(context);
                 let service = service_fn(move |request| {
                     let context = Rc::clone(&context);
                     async move { Ok::<_, Infallible>(answer(&context, &request)) }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,25 @@ pub(crate) struct AdminSocket {
 pub(crate) struct SocketFile {
     path: PathBuf,
     identity: (u64, u64),
+    /// Another process has it.
+    is_left: bool,
+}
+
+impl SocketFile {
+    /// Returns what tells the file from any other: its device and its number there.
+    pub(crate) fn identity(&self) -> (u64, u64) {
+        self.identity
+    }
+
+    /// Has it for itself: the process before us serves no more.
+    pub(crate) fn keep(&mut self) {
+        self.is_left = false;
+    }
+
+    /// Leaves it to another process.
+    pub(crate) fn leave(&mut self) {
+        self.is_left = true;
+    }
 }
 
 impl AdminSocket {
@@ -41,6 +61,24 @@ impl AdminSocket {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
+        Self::replace(path)
+    }
+
+    /// Takes the socket over that a process before us has bound.
+    ///
+    /// # Errors
+    /// Where its file is not there.
+    pub(crate) fn inherit(path: &Path, listener: OwnedFd) -> io::Result<Self> {
+        // Until the other one has left, it is that one's to remove.
+        let file = SocketFile { path: path.to_owned(), identity: identity(path)?, is_left: true };
+        Ok(Self { listener: listener.into(), file })
+    }
+
+    /// Binds the socket in the place of what is there.
+    ///
+    /// # Errors
+    /// The kernel's reason.
+    pub(crate) fn replace(path: &Path) -> io::Result<Self> {
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(format!(".{}", std::process::id()));
         let temporary = PathBuf::from(temporary);
@@ -55,7 +93,7 @@ impl AdminSocket {
             Ok(identity)
         })();
         match placed {
-            Ok(identity) => Ok(Self { listener, file: SocketFile { path: path.to_owned(), identity } }),
+            Ok(identity) => Ok(Self { listener, file: SocketFile { path: path.to_owned(), identity, is_left: false } }),
             Err(error) => {
                 // The first error says more than one of tidying up.
                 drop(remove(&temporary));
@@ -67,7 +105,7 @@ impl AdminSocket {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|found| found == self.identity) {
+        if !self.is_left && identity(&self.path).is_ok_and(|found| found == self.identity) {
             drop(remove(&self.path));
         }
     }
@@ -84,7 +122,11 @@ fn answers(path: &Path) -> io::Result<bool> {
     }
 }
 
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
+/// Returns what tells a file from any other.
+///
+/// # Errors
+/// Where it is not there.
+pub(crate) fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
 }
 

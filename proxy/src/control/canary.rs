@@ -19,19 +19,21 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// A canary that goes on.
 pub(crate) struct Canary {
-    run: RunId,
+    pub(super) run: RunId,
     pub(super) slot: Slot,
     pub(super) percent: u8,
     pub(super) key: Key,
     pub(super) deployment: Arc<str>,
-    margins: Margins,
+    pub(super) margins: Margins,
     /// What was counted of the idle slot and of the live one when it began.
-    base: (Sample, Sample),
+    pub(super) base: (Sample, Sample),
+    /// Since a restart of ours nobody is there, until its version is found healthy again.
+    pub(super) is_waiting: bool,
 }
 
 impl Canary {
     pub(super) fn status(&self) -> CanaryStatus {
-        CanaryStatus { slot: self.slot, percent: self.percent }
+        CanaryStatus { slot: self.slot, percent: self.percent, waiting: self.is_waiting }
     }
 }
 
@@ -47,18 +49,23 @@ pub fn canary(
 ) -> Result<ServiceStatus, AdminError> {
     let began = handle.with(|control| control.set_canary(name, wanted, change))?;
     if let Some(run) = began {
-        let (handle, name) = (Rc::clone(handle), name.clone());
-        tokio::task::spawn_local(async move {
-            let mut tick = tokio::time::interval(LOOK);
-            loop {
-                tick.tick().await;
-                if !handle.with(|control| control.look_at_canary(&name, run)) {
-                    return;
-                }
-            }
-        });
+        watch(handle, name, run);
     }
     handle.with(|control| control.service(name))
+}
+
+/// Judges a canary until it is over.
+pub(super) fn watch(handle: &Rc<Handle>, name: &ServiceName, run: RunId) {
+    let (handle, name) = (Rc::clone(handle), name.clone());
+    super::spawn("watching a canary", async move || {
+        let mut tick = tokio::time::interval(LOOK);
+        loop {
+            tick.tick().await;
+            if !handle.with(|control| control.look_at_canary(&name, run)) {
+                return;
+            }
+        }
+    });
 }
 
 impl Control {
@@ -74,6 +81,8 @@ impl Control {
             return Err(AdminError::new(ErrorCode::BadRequest, format!("{} is no share of a hundred", wanted.percent)));
         }
         if wanted.percent == 0 {
+            self.keep_shown(name, |service| service.shown(None, service.preview.as_ref()))
+                .map_err(|error| not_saved(&error))?;
             self.end_canary(name, None);
             return Ok(None);
         }
@@ -85,7 +94,7 @@ impl Control {
         let slot = live.other();
         let Some(state) = service.slot(slot) else {
             return Err(AdminError::new(ErrorCode::EmptySlot, format!("{slot} of {name} is empty"))
-                .hint("put a version there first: `bgctl switch --no-flip`"));
+                .hint(format!("put a version there first: `bgctl switch {name} --no-flip`")));
         };
         if !state.is_healthy() {
             let complaint = state.complaint();
@@ -95,15 +104,20 @@ impl Control {
             ));
         }
         let (run, deployment) = (state.run.id(), state.identity());
-        state.run.revive();
-        state.run.clear_suspicion();
-        // What a flip back would go to takes visitors from here on.
-        service.end_bake();
         let samples = |slot| Sample::of(&service.counters.sums(slot));
         let base = (samples(slot), samples(live));
-        let before = service.canary.take().filter(|canary| canary.run == run);
         let (percent, margins) = (wanted.percent, wanted.margins);
-        service.canary = Some(Canary { run, slot, percent, key, deployment, margins, base });
+        let canary = Canary { run, slot, percent, key, deployment, margins, base, is_waiting: false };
+        self.keep_shown(name, |service| service.shown(Some(&canary), service.preview.as_ref()))
+            .map_err(|error| not_saved(&error))?;
+        let service = self.services.get_mut(name).ok_or_else(|| unknown(name))?;
+        if let Some(state) = service.slot(slot) {
+            state.run.revive();
+            state.run.clear_suspicion();
+        }
+        // What a flip back would go to takes visitors from here on.
+        service.end_bake();
+        let before = service.canary.replace(canary).filter(|canary| canary.run == run);
         service.compile();
         self.publish();
         self.news.push(Event::Canary { service: name.clone(), slot, percent, reason: None });
@@ -111,12 +125,15 @@ impl Control {
     }
 
     /// Judges a canary; false where it is over.
-    fn look_at_canary(&mut self, name: &ServiceName, run: RunId) -> bool {
+    pub(super) fn look_at_canary(&mut self, name: &ServiceName, run: RunId) -> bool {
         let Some(service) = self.services.get(name) else { return false };
         let (Some(live), Some(canary)) = (service.live, service.canary.as_ref().filter(|canary| canary.run == run))
         else {
             return false;
         };
+        if canary.is_waiting || self.is_given() {
+            return true;
+        }
         let now = |slot| Sample::of(&service.counters.sums(slot));
         let (new, old) = (now(canary.slot).since(&canary.base.0), now(live).since(&canary.base.1));
         match judge(&old, &new, &canary.margins) {
@@ -133,6 +150,8 @@ impl Control {
         let Some(service) = self.services.get_mut(name) else { return };
         let Some(Canary { slot, .. }) = service.canary.take() else { return };
         service.compile();
+        self.forget_shown(name);
+        let Some(service) = self.services.get(name) else { return };
         // Whoever looks at it by a preview goes on.
         let run = service.slot(slot).filter(|_| service.preview.is_none()).map(|state| Arc::clone(&state.run));
         self.publish();
@@ -145,6 +164,7 @@ impl Control {
 
     /// Tells whether a run has a share of the visitors.
     pub(super) fn is_canary(&self, run: RunId) -> bool {
-        self.services.values().any(|service| service.canary.as_ref().is_some_and(|canary| canary.run == run))
+        let is_it = |canary: &Canary| canary.run == run && !canary.is_waiting;
+        self.services.values().any(|service| service.canary.as_ref().is_some_and(is_it))
     }
 }

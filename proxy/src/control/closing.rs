@@ -9,7 +9,7 @@ use config::admin::response::{Origin, PauseStatus, Paused, ServiceStatus};
 use config::admin::{AdminError, Event};
 use config::name::ServiceName;
 
-use super::store::SavedMaintenance;
+use super::saved::SavedMaintenance;
 use super::{Change, Control, Handle, now_text, unknown};
 use crate::routing::closed::Gate;
 
@@ -47,6 +47,7 @@ pub async fn pause(
     change: &Change,
 ) -> Result<Paused, AdminError> {
     let gate = handle.with(|control| control.pause(name, &pause, change))?;
+    handle.predecessor.hurry();
     tokio::task::spawn_local({
         let (handle, name, gate, lasts) = (Rc::clone(handle), name.clone(), Arc::clone(&gate), pause.lasts);
         async move {

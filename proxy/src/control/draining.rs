@@ -30,6 +30,7 @@ pub(super) async fn drain_run(handle: Rc<Handle>, name: ServiceName, run: Arc<Ru
 /// Waits for a run that was marked; at each deadline ends what is left of its kind.
 pub(super) async fn end_run(handle: &Rc<Handle>, run: &Run, deadlines: Deadlines) -> Progress {
     let Deadlines { requests, tunnels } = deadlines;
+    handle.predecessor.hurry();
     let began = tokio::time::Instant::now();
     let cut = |id| handle.with(|control| control.cut(id));
     let mut stages: [(Duration, &dyn Fn()); 3] = [
@@ -73,6 +74,14 @@ impl Control {
         let seconds = began.elapsed().as_secs_f64();
         *ended = Some((seconds, counts));
         self.news.push(Event::Drained { service: name.clone(), slot, seconds, counts });
+    }
+
+    /// Ends the tunnels and streams of events of every run as they should end; each takes its turn.
+    pub(super) fn close_all_long(&self) {
+        for state in self.services.values().flat_map(|service| [&service.blue, &service.green]).flatten() {
+            state.run.close_long();
+            self.cut(state.run.id());
+        }
     }
 
     /// Makes every worker end what is left of a run.

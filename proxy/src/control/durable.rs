@@ -49,15 +49,14 @@ pub(super) fn prepare(folder: &Path, stem: &str, value: &impl Serialize) -> io::
     prepared
 }
 
-/// Writes what is in force anew; the generation before stays.
+/// Writes what is in force anew; the generation before stays. The folder is yet to be synced.
 ///
 /// # Errors
 /// Where the disk refuses; nothing has changed.
 pub(super) fn write_in_place(folder: &Path, stem: &str, value: &impl Serialize) -> io::Result<()> {
     let written = path(folder, stem, "tmp");
     write(&written, value)?;
-    fs::rename(written, path(folder, stem, "json"))?;
-    sync(folder)
+    fs::rename(written, path(folder, stem, "json"))
 }
 
 /// Puts in force what was prepared: one rename.
@@ -127,15 +126,30 @@ fn path(folder: &Path, stem: &str, kind: &str) -> PathBuf {
 }
 
 fn keep_previous(folder: &Path, stem: &str) -> io::Result<()> {
-    let (current, kept) = (path(folder, stem, "json"), path(folder, stem, "tmp"));
-    remove(&kept)?;
-    match fs::hard_link(&current, &kept) {
-        Ok(()) => fs::rename(&kept, path(folder, stem, "prev"))?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
+    if read::<serde::de::IgnoredAny>(&path(folder, stem, "json")).is_err() {
+        // Torn since it was read: the good one before it must not give way to that. Or there is none.
+        return Ok(());
     }
-    // Where both names were one file already, a rename leaves both (rename(2)).
-    remove(&kept)
+    copy(&path(folder, stem, "json"), &path(folder, stem, "tmp"), &path(folder, stem, "prev"))
+}
+
+/// Copies a file, by way of a third name, so that the copy is there whole or not at all. A second name of the same file would not do:
+/// what is torn in one is torn in both. Where there is none, nothing is done.
+fn copy(from: &Path, by: &Path, to: &Path) -> io::Result<()> {
+    let copied = fs::read(from).and_then(|bytes| {
+        let mut file = File::create(by)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        fs::rename(by, to)
+    });
+    match copied {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => {
+            _ = fs::remove_file(by);
+            Err(error)
+        }
+        Ok(()) => Ok(()),
+    }
 }
 
 /// Puts the generation before in the place of an unreadable one, which is kept as `STEM.bad`: else the next change would

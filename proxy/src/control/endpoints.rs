@@ -50,6 +50,7 @@ pub fn endpoints(
 ) -> Result<mpsc::Receiver<Event>, AdminError> {
     let (slot, run, leaving) = handle.with(|control| control.set_endpoints(name, &wanted.endpoints, change))?;
     watch_all(handle);
+    handle.predecessor.hurry();
     let (sender, receiver) = mpsc::channel(64);
     let (handle, name, lease) = (Rc::clone(handle), name.clone(), change.lease.clone());
     let waiting = Waiting { handle, name, slot, run, lease, leaving };
@@ -72,6 +73,8 @@ impl Waiting {
             let waited = began.elapsed();
             // Each worker is given the time for a look, and one that is ending is not waited for.
             let is_known = in_flight.is_some() || waited >= wanted.drain + LAST_LOOK;
+            // What the process before us has there is not known to us.
+            let in_flight = in_flight.filter(|_| !self.handle.predecessor.is_there());
             let has_left = in_flight == Some(0) || (is_known && waited >= wanted.drain);
             let last = match state {
                 None => Some(Event::Error(self.gone())),

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use config::admin::request;
 use config::admin::response::Flipped;
@@ -15,12 +15,15 @@ use super::draining::{drain_run, end_run};
 use super::flip_back;
 use super::judge::Sample;
 use super::progress::{Awaited, Progressing};
+use super::saved::Saved;
 use super::service::{Drain, SlotRun};
-use super::store::Saved;
 use super::watching::watch_all;
 use super::{Change, Control, Handle, not_saved, now_text, unknown};
 use crate::routing::table::Index;
 use crate::upstream::run::{Deadlines, Run, RunId};
+
+/// What is still being sent of old assets when their slot gets another version is waited for so long.
+const LAST_ASSETS: Duration = Duration::from_secs(5);
 
 /// Applies the services of the file and begins their health checks. Returns the problems.
 pub(super) fn apply_file(handle: &Rc<Handle>, services: &[config::model::FileService]) -> Vec<String> {
@@ -41,7 +44,12 @@ pub async fn stage(
 ) -> Result<mpsc::Receiver<Event>, AdminError> {
     let (deadline, clears) = (stage.deadline, stage.endpoints.is_empty() && !stage.no_endpoints);
     let events = handle.events.subscribe();
+    let before = handle.with(|control| control.run_before(name, &stage));
     let slot = handle.with(|control| control.stage(name, stage, change))?;
+    if let Some(gone) = before {
+        // Whoever asked may stop it next.
+        gone.assets_ended(LAST_ASSETS).await;
+    }
     let (sender, receiver) = mpsc::channel(64);
     if !clears {
         watch_all(handle);
@@ -68,7 +76,8 @@ pub fn flip(
         Ok::<_, AdminError>((flipped, old, control.store.sync_apart()))
     })?;
     if let Some(run) = handle.with(|control| control.baking_run(name)) {
-        tokio::task::spawn_local(flip_back::watch(Rc::clone(handle), name.clone(), run));
+        let (handle, name) = (Rc::clone(handle), name.clone());
+        super::spawn("watching a bake", async move || flip_back::watch(&handle, &name, run).await);
     }
     let (handle, name) = (Rc::clone(handle), name.clone());
     tokio::task::spawn_local(async move {
@@ -166,10 +175,17 @@ pub async fn delete(
 }
 
 impl Control {
+    /// Returns the run that a staging takes the place of.
+    fn run_before(&self, name: &ServiceName, stage: &request::Stage) -> Option<Arc<Run>> {
+        let service = self.services.get(name)?;
+        let slot = stage.slot.unwrap_or_else(|| service.idle());
+        service.slot(slot).map(|state| Arc::clone(&state.run))
+    }
+
     pub(super) fn stage(
         &mut self,
         name: &ServiceName,
-        stage: request::Stage,
+        mut stage: request::Stage,
         change: &Change,
     ) -> Result<Slot, AdminError> {
         use config::admin::response::Origin::Admin;
@@ -196,6 +212,17 @@ impl Control {
             }
             (true, true) | (false, false) => {}
         }
+        let live = service.live.and_then(|live| service.slot(live)?.deployment.as_deref());
+        let names = std::mem::take(&mut stage.kept_headers);
+        match service.kept_headers.find(names, [stage.deployment.as_deref(), live]) {
+            Ok(found) => stage.health.headers.extend(found),
+            Err(error) => {
+                self.forget_unmade(name);
+                return Err(error);
+            }
+        }
+        let mut kept = service.kept_headers.clone();
+        kept.keep(stage.deployment.as_deref(), &stage.health.headers);
         let settings = stage.settings.clone();
         let healthy_at_once = !stage.health.enabled || stage.no_endpoints;
         let state = SlotRun::staged(
@@ -207,12 +234,18 @@ impl Control {
         let before = (service.next_settings.take(), service.slot_mut(slot).replace(state));
         service.next_settings = settings;
         service.generation += 1;
+        std::mem::swap(&mut service.kept_headers, &mut kept);
         let next = service.saved_after_flip(slot);
-        if let Err(error) = self.store.prepare(&next) {
+        let prepared = self.store.prepare(&next).map_err(|error| (error, true));
+        // The version that visitors see of the idle slot must not come back with a restart in the place of this one.
+        let written = prepared.and_then(|()| self.store.write_shown(name, None).map_err(|error| (error, false)));
+        if let Err((error, is_as_before)) = written {
             // Refused in words, and nothing has changed.
             let service = self.entry(name, Admin);
+            service.prepared.take_if(|_| !is_as_before);
             service.generation -= 1;
             service.next_settings = before.0;
+            service.kept_headers = kept;
             *service.slot_mut(slot) = before.1;
             self.forget_unmade(name);
             return Err(not_saved(&error));
@@ -234,12 +267,28 @@ impl Control {
         before.1.iter().for_each(|gone| {
             gone.run.drain();
             gone.run.end_replays();
+            gone.run.end_assets();
         });
         self.news.push(Event::Staged { service: name.clone(), slot, generation });
         if healthy_at_once {
             self.news.push(Event::Healthy { service: name.clone(), slot, seconds: 0.0 });
+            self.warm_up(name, slot);
         }
         Ok(slot)
+    }
+
+    /// Makes a slot warm whose version took requests before it was staged, now that it is healthy: it is what a rollback leads to, and
+    /// is kept over a restart.
+    pub(super) fn warm_up(&mut self, name: &ServiceName, slot: Slot) {
+        let Some(service) = self.services.get_mut(name) else { return };
+        let Some(state) = service.slot_mut(slot).as_mut().filter(|state| state.warms_up) else { return };
+        (state.warms_up, state.was_live) = (false, true);
+        // As every slot that is not live any more.
+        state.run.drain();
+        let saved = service.saved();
+        if let Err(error) = self.save(&saved) {
+            tracing::warn!(%error, service = %name, "the warm version is not there after a restart");
+        }
     }
 
     fn clear(&mut self, name: &ServiceName, slot: Slot) -> Result<Slot, AdminError> {
@@ -258,6 +307,8 @@ impl Control {
         service.canary = None;
         service.preview = None;
         let gone = service.slot_mut(slot).take();
+        self.forget_shown(name);
+        let Some(service) = self.services.get_mut(name) else { return Err(unknown(name)) };
         service.next_settings = None;
         service.prepared = None;
         service.generation = saved.generation;
@@ -265,6 +316,7 @@ impl Control {
         self.publish();
         if let Some(state) = gone {
             state.run.drain();
+            state.run.end_assets();
         }
         self.news.push(Event::Cleared { service: name.clone(), slot });
         Ok(slot)
@@ -330,7 +382,8 @@ impl Control {
             // A run that still drains takes requests again; whoever waited for it is told.
             state.run.revive();
             state.run.clear_suspicion();
-            state.was_live = true;
+            state.run.is_well();
+            (state.warms_up, state.was_live) = (false, true);
             state.drain = None;
             state.since = now_text();
             state.lately.note(now);
@@ -372,6 +425,8 @@ impl Control {
             state.drain = Some(Drain { began, ended: None });
             state.since = now_text();
         }
+        // Behind the flip, as it may wait for the disk: should it come too late, what is live says that it is over.
+        self.forget_shown(name);
         (Flipped { live: to, old, flip_micros, in_flight, generation: next.generation }, old_run)
     }
 

@@ -20,7 +20,8 @@ use super::draining::drain_run;
 use super::judge::{Sample, judge};
 use super::service::Service;
 use super::{Control, Handle, watching};
-use crate::health::{self, Watched};
+use crate::health::{self, Found, Watched};
+use crate::telemetry::panics;
 use crate::upstream::run::{Deadlines, Run, RunId};
 
 /// How often the judge looks.
@@ -58,22 +59,22 @@ pub(super) enum Look {
 }
 
 /// Looks after a bake until its end.
-pub(super) async fn watch(handle: Rc<Handle>, name: ServiceName, run: RunId) {
+pub(super) async fn watch(handle: &Rc<Handle>, name: &ServiceName, run: RunId) {
     let mut tick = tokio::time::interval(LOOK);
     loop {
         tick.tick().await;
-        match handle.with(|control| control.look_at_bake(&name, run, Instant::now())) {
+        match handle.with(|control| control.look_at_bake(name, run, Instant::now())) {
             Look::Again => {}
             Look::Gone => return,
             Look::Bad(reason) => {
-                if flip_back(&handle, &name, run, Verdict::Bad, reason) {
+                if flip_back(handle, name, run, Verdict::Bad, reason) {
                     return;
                 }
                 // Where the slot before is not healthy either, it may be in a moment.
             }
             Look::Over(back, deadline) => {
                 back.replays_ended(deadline).await;
-                handle.with(|control| control.end_bake(&name, run));
+                handle.with(|control| control.end_bake(name, run));
                 return;
             }
         }
@@ -81,7 +82,7 @@ pub(super) async fn watch(handle: Rc<Handle>, name: ServiceName, run: RunId) {
 }
 
 /// Keeps the figures of live slots, for as long as the process lives.
-pub(super) async fn take_snapshots(handle: Rc<Handle>) {
+pub(super) async fn take_snapshots(handle: &Handle) {
     let mut tick = tokio::time::interval(SNAPSHOT);
     loop {
         tick.tick().await;
@@ -90,9 +91,9 @@ pub(super) async fn take_snapshots(handle: Rc<Handle>) {
 }
 
 /// Looks into what workers report.
-pub(super) async fn take_suspects(handle: Rc<Handle>, mut suspects: mpsc::UnboundedReceiver<RunId>) {
+pub(super) async fn take_suspects(handle: &Rc<Handle>, suspects: &mut mpsc::UnboundedReceiver<RunId>) {
     while let Some(run) = suspects.recv().await {
-        tokio::task::spawn_local(confirm(Rc::clone(&handle), run));
+        tokio::task::spawn_local(confirm(Rc::clone(handle), run));
     }
 }
 
@@ -103,30 +104,40 @@ pub(crate) fn suspect(handle: &Rc<Handle>, run: RunId) {
     }
 }
 
-/// Looks at once whether anything answers on a suspected run, and flips back, or ends the canary, where nothing does.
+/// Looks into a suspicion; where a fault of ours ends that, it may be raised again.
 async fn confirm(handle: Rc<Handle>, run: RunId) {
+    if panics::contained(look_into(&handle, run)).await.is_err() {
+        look_again(&handle, run).await;
+    }
+}
+
+/// Looks at once whether anything answers on a suspected run, and flips back, or ends the canary, where nothing does.
+async fn look_into(handle: &Rc<Handle>, run: RunId) {
     let Some((name, watched, protocol)) = handle.with(|control| control.baking(run)) else { return };
-    if watched.is_empty() {
-        // It takes no requests, so it can't be dead to them.
-        return look_again(&handle, run).await;
+    // Without an endpoint it takes no requests, so it can't be dead to them.
+    if watched.is_empty() || handle.with(|control| control.is_given()) {
+        return look_again(handle, run).await;
     }
     let mut reasons = Vec::new();
     for endpoint in &watched {
-        match health::find_dead(endpoint, protocol).await {
-            Some(reason) => reasons.push(format!("{}: {reason}", endpoint.endpoint)),
-            None => {
-                if let Some(reason) = handle.with(|control| control.judge_bake(&name, run)) {
-                    flip_back(&handle, &name, run, Verdict::Bad, reason);
+        match health::look(endpoint, protocol).await {
+            Found::Dead(reason) => reasons.push(format!("{}: {reason}", endpoint.endpoint)),
+            found @ (Found::Failing | Found::Well) => {
+                if matches!(found, Found::Well) {
+                    handle.with(|control| control.note_well(run));
                 }
-                return look_again(&handle, run).await;
+                if let Some(reason) = handle.with(|control| control.judge_bake(&name, run)) {
+                    flip_back(handle, &name, run, Verdict::Bad, reason);
+                }
+                return look_again(handle, run).await;
             }
         }
     }
     let reason = reasons.join("; ");
     if handle.with(|control| control.is_canary(run)) {
         handle.with(|control| control.end_canary(&name, Some(reason)));
-    } else if !flip_back(&handle, &name, run, Verdict::Dead, reason) {
-        look_again(&handle, run).await;
+    } else if !flip_back(handle, &name, run, Verdict::Dead, reason) {
+        look_again(handle, run).await;
     }
 }
 
@@ -209,10 +220,16 @@ impl Control {
     }
 
     fn clear_suspicion(&self, run: RunId) {
-        let Some((name, slot)) = self.find_run(run) else { return };
-        if let Some(state) = self.services.get(&name).and_then(|service| service.slot(slot)) {
-            state.run.clear_suspicion();
-        }
+        self.run(run).iter().for_each(|run| run.clear_suspicion());
+    }
+
+    fn note_well(&self, run: RunId) {
+        self.run(run).iter().for_each(|run| run.is_well());
+    }
+
+    fn run(&self, run: RunId) -> Option<Arc<Run>> {
+        let (name, slot) = self.find_run(run)?;
+        self.services.get(&name)?.slot(slot).map(|state| Arc::clone(&state.run))
     }
 
     /// Tells whether a run is in its bake.
@@ -266,6 +283,8 @@ impl Control {
         }
         let counts = self.services.get(name)?.counts(to);
         let (flipped, left) = self.publish_flip(name, to, index, next, None);
+        let failing_micros = left.as_ref().filter(|_| verdict == Verdict::Dead).and_then(|run| run.failing_for());
+        let failing_micros = failing_micros.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
         tracing::warn!(service = %name, live = %to, left = %to.other(), %reason, "flipped back in the bake");
         let told = reason.clone();
         let flipped_back = Event::FlippedBack {
@@ -275,6 +294,7 @@ impl Control {
             verdict,
             reason,
             flip_micros: flipped.flip_micros,
+            failing_micros,
             counts,
         };
         self.note_flip_back(name, verdict, &told, counts);

@@ -7,7 +7,7 @@ use config::admin::response::LeaseHolder;
 use config::admin::{AdminError, ErrorCode};
 use config::defaults;
 
-use super::store::SavedLease;
+use super::saved::SavedLease;
 
 /// A lease that was given.
 #[derive(Debug, Clone)]

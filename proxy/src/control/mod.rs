@@ -2,22 +2,35 @@
 //!
 //! Nothing here waits. What takes time stands in `flip` and in `health`, and comes back as another call.
 
+mod alone;
 mod bake;
+mod brought;
 mod canary;
 mod closing;
+pub(crate) mod custody;
 mod draining;
 mod durable;
 mod endpoints;
+mod file;
 mod flip;
 mod flip_back;
 mod journal;
 mod judge;
+mod kept_headers;
 mod lease;
+mod leasing;
 mod preview;
 mod progress;
 mod proxy;
 pub(crate) mod reload;
+mod restore;
+mod routes;
+pub mod saved;
+mod secure;
+pub(crate) mod secured;
 mod service;
+mod shown;
+mod sidecars;
 pub mod store;
 mod watching;
 
@@ -29,29 +42,32 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use config::admin::journal::Entry;
-use config::admin::request::{self, ServiceSettings};
-use config::admin::response::{self, LeaseHolder, Origin, ServiceStatus};
+use config::admin::request::ServiceSettings;
+use config::admin::response::{Origin, ServiceStatus};
 use config::admin::{AdminError, ErrorCode, Event};
-use config::model::FileService;
-use config::name::{EndpointAddr, ServiceName, Slot};
-use tokio::sync::broadcast;
+use config::name::{EndpointAddr, ServiceName};
+use tokio::sync::{broadcast, watch};
 
 pub use canary::canary;
 pub use closing::{pause, resume};
+use custody::{Custody, Predecessor};
 pub use endpoints::endpoints;
 pub use flip::{delete, drain, flip, rollback, stage};
 pub(crate) use flip_back::suspect;
-use lease::Holder;
 pub use preview::preview;
-use service::{Service, SlotRun};
-use store::{Restored, Saved, SavedProxy, Store};
+use saved::{Saved, SavedProxy};
+use service::Service;
+use store::Store;
 use tokio::sync::mpsc;
 pub(crate) use watching::Probed;
 
 use crate::routing::live::Live;
-use crate::routing::table::{Index, Routes, Table};
+use crate::routing::table::Index;
 use crate::telemetry::counters::ServiceCounters;
+use crate::telemetry::panics;
+use crate::tls;
 use crate::upstream::run::{Run, RunId};
+use crate::webhook::Outbox;
 use crate::worker::{Resolve, Shared};
 
 /// Events that a slow listener may fall behind by.
@@ -93,6 +109,10 @@ pub struct Control {
     journals: BTreeMap<ServiceName, Vec<Entry>>,
     /// What happened and was not told yet.
     news: Vec<Event>,
+    /// What is known of certificates that come by themselves.
+    secured: Arc<secured::Secured>,
+    /// What TLS was told of clients that have to show certificates.
+    guarded: std::cell::RefCell<Vec<tls::Guarded>>,
     /// What is being probed.
     watching: HashSet<(RunId, EndpointAddr)>,
 }
@@ -103,19 +123,33 @@ pub struct Handle {
     control: RefCell<Control>,
     /// Who listens.
     pub events: broadcast::Sender<Event>,
+    /// Who is told what the proxy did by itself.
+    pub(crate) webhook: Outbox,
+    /// How far a hand-over to a successor is.
+    pub(crate) custody: watch::Sender<Custody>,
+    /// Why the last one came to nothing.
+    pub(crate) kept_because: watch::Sender<String>,
+    /// The process before us.
+    pub(crate) predecessor: Predecessor,
 }
 
 impl Handle {
     /// Returns the handle that tasks share.
-    pub fn new(control: Control) -> Rc<Self> {
-        Rc::new(Self { control: RefCell::new(control), events: broadcast::channel(EVENTS).0 })
+    pub(crate) fn new(control: Control, custody: watch::Sender<Custody>) -> Rc<Self> {
+        let webhook = Outbox::new(control.store.notices());
+        let (control, events) = (RefCell::new(control), broadcast::channel(EVENTS).0);
+        let (kept_because, predecessor) = (watch::Sender::default(), Predecessor::default());
+        Rc::new(Self { control, events, webhook, custody, kept_because, predecessor })
     }
 
     /// Does something with control, and then tells the listeners what happened.
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Control) -> T) -> T {
         let mut control = self.control.borrow_mut();
         let outcome = act(&mut control);
-        for event in control.news.drain(..) {
+        for event in std::mem::take(&mut control.news) {
+            // What we do while we only finish our last requests is nobody's news: the successor judges for itself.
+            let notice = control.notice(&event).filter(|_| *self.custody.borrow() < Custody::Given);
+            notice.into_iter().for_each(|notice| self.webhook.put(notice));
             // Nobody listening is no fault.
             _ = self.events.send(event);
         }
@@ -134,9 +168,19 @@ pub(crate) struct Reports {
 /// Begins the health checks of restored services, and takes what workers report.
 pub(crate) fn start(handle: &Rc<Handle>, reports: Reports) {
     watching::watch_all(handle);
-    tokio::task::spawn_local(watching::take_resolves(Rc::clone(handle), reports.resolves));
-    tokio::task::spawn_local(flip_back::take_suspects(Rc::clone(handle), reports.suspects));
-    tokio::task::spawn_local(flip_back::take_snapshots(Rc::clone(handle)));
+    shown::watch_all(handle);
+    let Reports { mut resolves, mut suspects } = reports;
+    let taker = Rc::clone(handle);
+    spawn("looking names up", async move || watching::take_resolves(&taker, &mut resolves).await);
+    let taker = Rc::clone(handle);
+    spawn("looking into failures", async move || flip_back::take_suspects(&taker, &mut suspects).await);
+    let taker = Rc::clone(handle);
+    spawn("keeping figures", async move || flip_back::take_snapshots(&taker).await);
+}
+
+/// Begins a task that must go on whatever happens in it.
+fn spawn(what: &'static str, mut task: impl AsyncFnMut() + 'static) {
+    tokio::task::spawn_local(async move { panics::enduring(what, async || task().await).await });
 }
 
 fn now_text() -> String {
@@ -153,99 +197,10 @@ fn not_saved(error: &io::Error) -> AdminError {
 }
 
 impl Control {
-    /// Restores what was saved and returns the table that serves it.
-    pub fn open(store: Store, restored: Restored, workers: usize) -> (Self, Live) {
-        let live = Live::new(Table::empty(!restored.lost.is_empty()));
-        let mut control = Self {
-            services: BTreeMap::new(),
-            index: Arc::default(),
-            live: live.clone(),
-            store,
-            workers,
-            shared: None,
-            state_lost: restored.lost,
-            restored_warnings: restored.warnings,
-            config_problems: Vec::new(),
-            proxy: restored.proxy,
-            overruled: Vec::new(),
-            journals: BTreeMap::new(),
-            news: Vec::new(),
-            watching: HashSet::new(),
-        };
-        for saved in restored.services {
-            control.restore(saved);
-        }
-        control.restore_leases();
-        match control.store.journals() {
-            Ok((journals, warnings)) => {
-                control.journals = journals;
-                control.restored_warnings.extend(warnings);
-            }
-            Err(error) => control.restored_warnings.push(format!("the journals could not be read: {error}")),
-        }
-        for warning in &control.restored_warnings {
-            tracing::warn!("{warning}");
-        }
-        (control, live)
-    }
-
-    fn restore(&mut self, saved: Saved) {
-        let Saved { name, generation, origin, settings, routed, live, blue, green, maintenance } = saved;
-        let mut service = Service::new(name.clone(), origin, self.workers);
-        let now = Instant::now();
-        service.generation = generation;
-        service.settings = settings;
-        service.maintenance = maintenance;
-        service.routed = routed;
-        for (slot, saved) in [(Slot::Blue, blue), (Slot::Green, green)] {
-            let run = |saved| {
-                let run = Run::of_service(slot, self.workers, Arc::clone(&service.counters));
-                SlotRun::restored(run, saved, live == Some(slot), now)
-            };
-            *service.slot_mut(slot) = saved.map(run);
-            if let Some(run) = service.slot(slot).filter(|_| live != Some(slot)) {
-                run.run.drain();
-            }
-        }
-        service.live = live.filter(|live| service.slot(*live).is_some());
-        service.compile();
-        let index = match routed {
-            true => self.compile_index(&name, Some(&service.settings)),
-            false => Ok(Arc::clone(&self.index)),
-        };
-        match index {
-            Ok(index) => {
-                self.services.insert(name, service);
-                self.index = index;
-                self.publish();
-            }
-            Err(error) => {
-                // One service's fault must not take the others' routes away.
-                self.restored_warnings.push(format!("saved state of {name}: {error}"));
-                self.state_lost.push(name.to_string());
-            }
-        }
-    }
-
-    /// Takes up the leases that were given before; one of a service that is not there any more is of no use.
-    fn restore_leases(&mut self) {
-        let kept = self.store.leases().and_then(|leases| {
-            for (name, saved) in leases {
-                match self.services.get_mut(&name) {
-                    Some(service) => service.lease = Holder::restored(saved, Instant::now()),
-                    None => self.store.write_lease(&name, None)?,
-                }
-            }
-            Ok(())
-        });
-        if let Err(error) = kept {
-            self.restored_warnings.push(format!("the leases could not be read: {error}"));
-        }
-    }
-
     /// Joins what workers share; before that nothing is served.
     pub(crate) fn attach(&mut self, shared: Arc<Shared>) {
         self.shared = Some(shared);
+        self.guard();
     }
 
     /// Returns every service.
@@ -268,6 +223,8 @@ impl Control {
         let counted = |service: &Service| Counted {
             name: service.name.clone(),
             flips: service.flips,
+            own: service.counters.owned(),
+            files: service.counters.files(),
             drains: service.drains,
             requests: Arc::clone(&service.counters),
         };
@@ -284,7 +241,10 @@ impl Control {
         let overruled = self.overruled.iter();
         let overruled =
             overruled.map(|key| format!("{key} was set by the admin API; what bgproxy.toml says is in force"));
-        self.restored_warnings.iter().chain(&self.config_problems).cloned().chain(overruled).collect()
+        let unsynced = self.store.unsynced().map(|why| {
+            format!("what was changed last is in force and may not outlive a power cut: the state folder could not be synced: {why}")
+        });
+        self.restored_warnings.iter().chain(&self.config_problems).cloned().chain(overruled).chain(unsynced).collect()
     }
 
     /// Notes why the configuration file is refused; nothing where it is in force.
@@ -350,36 +310,10 @@ impl Control {
         runs.iter().for_each(|run| {
             run.drain();
             run.end_replays();
+            run.end_assets();
         });
         self.news.push(Event::Removed { service: name.clone() });
         Ok(runs)
-    }
-
-    /// Gives, keeps or takes back a service's lease; a service that is yet to be made can be leased too.
-    ///
-    /// # Errors
-    /// `locked` with who holds it; `superseded` where what is to be renewed has ended.
-    pub fn lease(&mut self, name: &ServiceName, lease: request::Lease) -> Result<response::Lease, AdminError> {
-        let now = Instant::now();
-        let holder = &mut self.entry(name, Origin::Admin).lease;
-        let before = holder.saved();
-        let id = match lease {
-            request::Lease::Acquire { who, what } => holder.acquire(LeaseHolder { who, what, since: now_text() }, now),
-            request::Lease::Renew { lease } => holder.renew(&lease, now).map(|()| lease),
-            request::Lease::Release { lease } => {
-                holder.release(&lease);
-                Ok(String::new())
-            }
-        };
-        let saved = holder.saved();
-        if saved != before
-            && let Err(error) = self.store.write_lease(name, saved.as_ref())
-        {
-            // It is in force all the same, until a restart of ours.
-            tracing::warn!(%error, service = %name, "the lease could not be kept");
-        }
-        self.forget_unmade(name);
-        Ok(response::Lease { lease: id?, expires_in: config::defaults::LEASE })
     }
 
     fn is_lost(&self, name: &ServiceName) -> bool {
@@ -389,75 +323,6 @@ impl Control {
     /// A service that was made anew, or removed, is lost no more.
     fn found_again(&mut self, name: &ServiceName) {
         self.state_lost.retain(|lost| lost != name.as_str());
-    }
-
-    /// A service that was leased and never made leaves nothing behind.
-    fn forget_unmade(&mut self, name: &ServiceName) {
-        let unmade = |service: &Service| service.generation == 0 && service.lease.current(Instant::now()).is_none();
-        if self.services.get(name).is_some_and(unmade) {
-            self.services.remove(name);
-            // One that stays behind is removed at the next start.
-            _ = self.store.write_lease(name, None);
-            self.recompile();
-        }
-    }
-
-    /// Applies the services of the file: each is live at once with the endpoints that it names. Returns the problems.
-    pub fn apply_file(&mut self, services: &[FileService]) -> Vec<String> {
-        let mut problems = Vec::new();
-        let gone: Vec<ServiceName> = self
-            .services
-            .values()
-            .filter(|known| known.origin == Origin::File && !services.iter().any(|service| service.name == known.name))
-            .map(|known| known.name.clone())
-            .collect();
-        for name in gone {
-            self.services.remove(&name);
-            self.news.push(Event::Removed { service: name });
-        }
-        self.recompile();
-        for wanted in services {
-            if let Err(error) = self.apply_service(wanted) {
-                problems.push(format!("service {}: {error}", wanted.name));
-            }
-        }
-        self.publish();
-        problems
-    }
-
-    fn apply_service(&mut self, wanted: &FileService) -> Result<(), AdminError> {
-        let any = Change { if_match: IfMatch::Any, lease: None };
-        self.admit(&wanted.name, &any, Origin::File)?;
-        self.compile_index(&wanted.name, Some(&wanted.settings))?;
-        let workers = self.workers;
-        let service = self.entry(&wanted.name, Origin::File);
-        let live = service.live.unwrap_or(Slot::Blue);
-        let same = service.slot(live).is_some_and(|run| {
-            run.health == wanted.health && run.endpoints.iter().map(|e| &e.endpoint.address).eq(&wanted.endpoints)
-        });
-        service.settings = wanted.settings.clone();
-        service.routed = true;
-        service.generation += 1;
-        if !same {
-            let stage = request::Stage {
-                endpoints: wanted.endpoints.clone(),
-                health: wanted.health.clone(),
-                ..request::Stage::default()
-            };
-            let counted = Run::of_service(live, workers, Arc::clone(&service.counters));
-            let mut run = SlotRun::staged(counted, stage, now_text(), Instant::now());
-            run.was_live = true;
-            for endpoint in &mut run.endpoints {
-                endpoint.endpoint.healthy = true;
-            }
-            if let Some(old) = service.slot_mut(live).replace(run) {
-                old.run.drain();
-            }
-            service.live = Some(live);
-        }
-        service.compile();
-        self.recompile();
-        Ok(())
     }
 
     /// Returns settings with what they leave open taken from those in force.
@@ -496,69 +361,21 @@ impl Control {
 
     fn entry(&mut self, name: &ServiceName, origin: Origin) -> &mut Service {
         if !self.services.contains_key(name) {
-            self.services.insert(name.clone(), Service::new(name.clone(), origin, self.workers));
+            let mut service = Service::new(name.clone(), origin, self.workers);
+            service.secured = Arc::clone(&self.secured);
+            self.services.insert(name.clone(), service);
             self.recompile();
         }
         self.services.get_mut(name).expect("it was put in just now")
-    }
-
-    /// Compiles the routes as they would be with one service's settings changed, or with that service gone.
-    fn compile_index(&self, name: &ServiceName, settings: Option<&ServiceSettings>) -> Result<Arc<Index>, AdminError> {
-        let mut routes: BTreeMap<&ServiceName, &ServiceSettings> =
-            self.services.iter().map(|(name, service)| (name, &service.settings)).collect();
-        match settings {
-            Some(settings) => routes.insert(name, settings),
-            None => routes.remove(name),
-        };
-        let routes: Vec<Routes<'_>> = routes
-            .into_iter()
-            .map(|(known, settings)| Routes {
-                name: known,
-                settings: (known == name || self.services.get(known).is_some_and(|service| service.routed))
-                    .then_some(settings)
-                    .filter(|settings| settings.is_routed()),
-            })
-            .collect();
-        Index::compile(&routes).map(Arc::new).map_err(|taken| {
-            let (host, path, holder) = (&taken.host, &taken.path, taken.holder(name));
-            AdminError::new(ErrorCode::RouteTaken, format!("{host}{path} belongs to service {holder}"))
-                .hint("give the service another --domain or --path")
-        })
-    }
-
-    /// Compiles the routes after services came or went; they agreed before and agree now.
-    fn recompile(&mut self) {
-        let routes: Vec<Routes<'_>> = self
-            .services
-            .values()
-            .map(|service| Routes {
-                name: &service.name,
-                settings: service.routed.then_some(&service.settings).filter(|settings| settings.is_routed()),
-            })
-            .collect();
-        if let Ok(index) = Index::compile(&routes) {
-            self.index = Arc::new(index);
-            self.publish();
-        }
-    }
-
-    /// Returns the table that says what is known now.
-    fn table(&self) -> Table {
-        let services = self.services.values().map(|service| Arc::clone(&service.compiled)).collect();
-        let runs = self.services.values().flat_map(|s| [&s.blue, &s.green]).flatten().map(|run| run.run.id()).collect();
-        Table::new(Arc::clone(&self.index), services, runs, !self.state_lost.is_empty())
-    }
-
-    fn publish(&self) {
-        self.live.publish(self.table());
     }
 
     fn save(&mut self, saved: &Saved) -> Result<(), AdminError> {
         self.store.prepare(saved).map_err(|error| not_saved(&error))?;
         // It stands where the next flip's file stood: should the rename fail, that flip must not put this in force.
         self.services.get_mut(&saved.name).into_iter().for_each(|service| service.prepared = None);
-        let written = self.store.commit(&saved.name);
-        written.and_then(|()| self.store.sync()).map_err(|error| not_saved(&error))
+        self.store.commit(&saved.name).map_err(|error| not_saved(&error))?;
+        self.store.sync();
+        Ok(())
     }
 }
 
@@ -568,6 +385,10 @@ pub struct Counted {
     pub name: ServiceName,
     /// Its flips.
     pub flips: u64,
+    /// Answers that no slot had a part in, by class of status.
+    pub own: [u64; 5],
+    /// Of these, those out of folders.
+    pub files: u64,
     /// Its drains that ended.
     pub drains: u64,
     /// Its requests.

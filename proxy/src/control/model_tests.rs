@@ -7,9 +7,11 @@ mod taking;
 use std::path::{Path, PathBuf};
 
 use config::admin::request::ServiceSettings;
+use config::admin::response;
+use config::name::Slot;
 use proptest::prelude::*;
 
-use super::store::SavedMaintenance;
+use super::saved::SavedMaintenance;
 use super::*;
 use crate::routing::closed::Gate;
 use model::{Found, Model, Noted};
@@ -204,7 +206,7 @@ impl Pair {
                 let Some(run) = self.run_of(slot) else { continue };
                 // New requests go to the live version and to a canary alone, and replays to the one that a bake goes back to.
                 if model.now.slots[&slot].was_live {
-                    let has_visitors = model.now.live == Some(slot) || model.canary == Some(slot);
+                    let has_visitors = model.now.live == Some(slot) || model.canary == Some(slot) && !model.is_waiting;
                     prop_assert_eq!(run.claim(0).is_some(), has_visitors, "{}", slot);
                 }
                 prop_assert_eq!(run.claim_replay(0).is_some(), model.bake == Some(slot), "{}", slot);
@@ -214,7 +216,8 @@ impl Pair {
             let target = found.service.live.as_ref().map(|live| live.run.slot());
             prop_assert_eq!(target, model.now.live);
             prop_assert_eq!(found.service.back.as_ref().map(|back| back.run.slot()), model.bake);
-            prop_assert_eq!(found.service.canary.as_ref().map(|share| share.target.run.slot()), model.canary);
+            let canary = model.canary.filter(|_| !model.is_waiting);
+            prop_assert_eq!(found.service.canary.as_ref().map(|share| share.target.run.slot()), canary);
             prop_assert_eq!(found.service.closed.is_some(), model.paused || model.now.maintenance);
         }
         // S9: what is done to one service is nothing to another.

@@ -18,17 +18,20 @@ const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// A preview that goes on.
 pub(crate) struct Preview {
-    run: RunId,
+    pub(super) run: RunId,
     pub(super) slot: Slot,
     pub(super) key: Key,
     pub(super) deployment: Arc<str>,
     /// The end of the link that holds longest.
-    until: Instant,
+    pub(super) until: Instant,
+    /// Since a restart of ours nobody sees it, until it is found healthy again.
+    pub(super) is_waiting: bool,
 }
 
 impl Preview {
     pub(super) fn status(&self, now: Instant) -> PreviewStatus {
-        PreviewStatus { slot: self.slot, left: self.until.saturating_duration_since(now) }
+        let left = self.until.saturating_duration_since(now);
+        PreviewStatus { slot: self.slot, left, waiting: self.is_waiting }
     }
 }
 
@@ -44,14 +47,19 @@ pub fn preview(
 ) -> Result<response::Preview, AdminError> {
     let (link, run) = handle.with(|control| control.set_preview(name, wanted, change))?;
     if let Some(run) = run {
-        let (handle, name) = (Rc::clone(handle), name.clone());
-        tokio::task::spawn_local(async move {
-            while let Some(until) = handle.with(|control| control.preview_ends(&name, run)) {
-                tokio::time::sleep_until(until.into()).await;
-            }
-        });
+        watch(handle, name, run);
     }
     Ok(link)
+}
+
+/// Ends a preview with its last link.
+pub(super) fn watch(handle: &Rc<Handle>, name: &ServiceName, run: RunId) {
+    let (handle, name) = (Rc::clone(handle), name.clone());
+    super::spawn("waiting for a preview's end", async move || {
+        while let Some(until) = handle.with(|control| control.preview_ends(&name, run)) {
+            tokio::time::sleep_until(until.into()).await;
+        }
+    });
 }
 
 impl Control {
@@ -84,7 +92,7 @@ impl Control {
                 ErrorCode::EmptySlot,
                 format!("{slot} of {name} has no version that waits for its flip"),
             )
-            .hint("put one there: `bgctl switch --no-flip`"));
+            .hint(format!("put one there: `bgctl switch {name} --no-flip`")));
         };
         if !state.is_healthy() {
             let complaint = state.complaint();
@@ -92,18 +100,23 @@ impl Control {
             return Err(AdminError::new(ErrorCode::NotHealthy, message));
         }
         let (run, deployment) = (state.run.id(), state.identity());
-        // A canary that was ended has marked it.
-        state.run.revive();
         let expires = SystemTime::now() + wanted.lasts;
         let link = response::Preview {
             slot,
             token: token(&key, name, &deployment, expires),
             expires: humantime::format_rfc3339_seconds(expires).to_string(),
         };
-        let before = service.preview.take().filter(|preview| preview.run == run);
         let until = Instant::now() + wanted.lasts;
-        let until = before.as_ref().map_or(until, |before| until.max(before.until));
-        service.preview = Some(Preview { run, slot, key, deployment, until });
+        let known = service.preview.as_ref().filter(|preview| preview.run == run);
+        let until = known.map_or(until, |known| until.max(known.until));
+        let preview = Preview { run, slot, key, deployment, until, is_waiting: false };
+        self.keep_shown(name, |service| service.shown(service.canary.as_ref(), Some(&preview)))
+            .map_err(|error| not_saved(&error))?;
+        let service = self.services.get_mut(name).ok_or_else(|| unknown(name))?;
+        // A canary that was ended has marked it.
+        service.slot(slot).iter().for_each(|state| state.run.revive());
+        service.has_signed = true;
+        let before = service.preview.replace(preview).filter(|preview| preview.run == run);
         service.compile();
         self.publish();
         Ok((link, before.is_none().then_some(run)))
@@ -118,6 +131,7 @@ impl Control {
         }
         service.preview = None;
         service.compile();
+        self.forget_shown(name);
         self.publish();
         None
     }

@@ -5,7 +5,7 @@ use config::admin::{AdminError, ErrorCode, Event};
 use config::model::Model;
 use config::settings::ProxySettings;
 
-use super::store::SavedProxy;
+use super::saved::SavedProxy;
 use super::{Control, IfMatch, not_saved};
 
 impl Control {
@@ -51,9 +51,7 @@ impl Control {
                 ErrorCode::OtherOrigin,
                 format!("{} belongs to bgproxy.toml, which says otherwise; nothing was changed", keys.join(", ")),
             )
-            .hint(
-                "change it there, or take it out of there (`bgctl up --trusted-proxy` writes trusted_proxies into it)",
-            )),
+            .hint("change it there, or take it out of there (`bgctl up --trusted-proxy CIDR` writes trusted_proxies into it)")),
         }
     }
 

@@ -1,11 +1,14 @@
 //! The configuration file: read at the start, and applied again whenever it changes or someone asks.
 
 use std::io;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use config::acme::AcmeSettings;
 use config::admin::{AdminError, ErrorCode, response};
+use config::brought::{Brought, CertificateName};
 use config::diff::Diff;
 use config::error::Problem;
 use config::load::{self, Presence};
@@ -14,12 +17,15 @@ use config::network::expand;
 use config::paths;
 use config::settings::ProxySettings;
 use config::watch::{self, Watch};
-use tokio::sync::{mpsc, oneshot};
+use config::webhook::WebhookSettings;
+use tokio::sync::{mpsc, oneshot, watch as watch_channel};
 
+use super::custody::{self, Custody, Step};
 use super::{Handle, IfMatch, flip};
+use crate::belongings::Parcel;
 use crate::doors::Doors;
 use crate::headers::Trust;
-use crate::telemetry::access_log::Target;
+use crate::telemetry::log_target::Target;
 use crate::worker::{Settings, Shared};
 
 /// What the control thread is told from outside.
@@ -30,6 +36,20 @@ pub(crate) enum Order {
     Tell(oneshot::Sender<response::Proxy>),
     /// Put the proxy's own settings in the place of those that the admin API set before.
     Configure(Box<Configure>),
+    /// Show a certificate, and keep it.
+    Bring(Box<Bring>),
+    /// Listen for TLS, where nobody does yet: certificates are to come by themselves.
+    OpenTls(oneshot::Sender<Result<(), String>>),
+    /// Show and keep a certificate no longer.
+    TakeAway(CertificateName, oneshot::Sender<Result<(), AdminError>>),
+    /// Go a step of the hand-over to a successor; the reply takes what is given, or why not.
+    HandOver(Step, oneshot::Sender<Result<Parcel, String>>),
+    /// Let successors ask here.
+    Await(UnixListener),
+    /// The process before us, which finishes its last requests.
+    Predecessor(UnixStream),
+    /// End tunnels and streams of events as they should end.
+    CloseLong,
     /// End.
     Stop,
 }
@@ -40,6 +60,14 @@ pub(crate) struct Configure {
     pub(crate) if_match: IfMatch,
     /// Takes what is in force then, or why nothing changed.
     pub(crate) reply: oneshot::Sender<Result<response::Proxy, AdminError>>,
+}
+
+/// A certificate to be shown.
+pub(crate) struct Bring {
+    pub(crate) name: CertificateName,
+    pub(crate) brought: Brought,
+    /// Takes what is shown then, or why nothing changed.
+    pub(crate) reply: oneshot::Sender<Result<response::CertificateStatus, AdminError>>,
 }
 
 /// The configuration file, and what sees it change.
@@ -89,8 +117,14 @@ pub(crate) struct Reloader {
     pub(crate) handle: Rc<Handle>,
     /// Where its limits go.
     pub(crate) shared: Arc<Shared>,
+    /// Whom the webhook tells.
+    pub(crate) webhook: watch_channel::Sender<WebhookSettings>,
+    /// Where certificates come from that nobody brings.
+    pub(crate) acme: watch_channel::Sender<AcmeSettings>,
     /// Where the first certificate opens the ports of TLS.
     pub(crate) doors: Doors,
+    /// The file is to be read once the hand-over that is under way came to nothing.
+    pub(crate) is_due: bool,
 }
 
 impl Reloader {
@@ -148,6 +182,9 @@ impl Reloader {
     /// Opens the file of another access log than the one in force.
     fn target(&self, next: &Model) -> Result<Option<Target>, String> {
         let file = &next.log.access.file;
+        // A fault of ours in the midst of an order, for the test of what such a one ends.
+        #[cfg(test)]
+        assert!(file.as_ref().is_none_or(|file| !file.ends_with("panics.log")), "as the test wants it");
         if *file == self.in_force().log.access.file {
             return Ok(None);
         }
@@ -160,10 +197,35 @@ impl Reloader {
     fn enforce(&self, next: &Model, target: Option<Target>) {
         target.into_iter().for_each(|target| self.shared.access.write_to(target));
         self.shared.settings.send_replace(settings(next));
+        self.webhook.send_replace(next.webhook.clone());
+        self.acme.send_if_modified(|settings| {
+            let is_new = *settings != next.acme;
+            settings.clone_from(&next.acme);
+            is_new
+        });
+    }
+
+    /// Listens for TLS where nobody does yet: at the usual port where none was named.
+    ///
+    /// # Errors
+    /// The first address that is not to be had, in words.
+    pub(crate) fn open_tls(&mut self) -> Result<(), String> {
+        let sockets = self.doors.bind_any(&self.model).map_err(|closed| closed.to_string())?;
+        if !sockets.is_empty() {
+            let addresses = self.doors.open(sockets);
+            tracing::info!(listen_tls = ?addresses, "serving TLS, too");
+            self.shared.tls.listens_on(addresses);
+        }
+        Ok(())
     }
 
     /// Reads the file again and applies it; returns why the old one stays, empty where it was applied.
     pub(crate) fn reload(&mut self) -> Vec<String> {
+        if *self.handle.custody.borrow() != Custody::Ours {
+            self.is_due = true;
+            return vec!["a successor is taking over, and reads the file itself".to_owned()];
+        }
+        self.shared.access.reopen();
         let Some(config) = &self.config else { return Vec::new() };
         let problems = match config.load() {
             Ok(model) => self.apply(model),
@@ -216,5 +278,61 @@ impl Reloader {
         self.handle.with(|control| control.compare_with(&self.model));
         self.complain();
         Vec::new()
+    }
+}
+
+impl Reloader {
+    /// Goes a step of the hand-over to a successor.
+    ///
+    /// # Errors
+    /// Why it is not gone; everything is as it was.
+    pub(crate) fn hand_over(&mut self, step: Step) -> Result<Parcel, String> {
+        let custody = *self.handle.custody.borrow();
+        let next = match (step, custody) {
+            (Step::Offer, Custody::Ours) => {
+                self.handle.with(|control| control.admit_successor()).map_err(|error| error.to_string())?;
+                let parcel = self.doors.belongings.parcel().map_err(|error| format!("its sockets: {error}"))?;
+                self.handle.custody.send_replace(Custody::Offered);
+                return Ok(parcel);
+            }
+            (Step::Offer, _) => return Err("another successor is taking over".to_owned()),
+            (Step::Give, Custody::Offered) => {
+                self.handle.with(|control| control.give_state(true));
+                Custody::Given
+            }
+            (Step::Leave, Custody::Given) => {
+                self.doors.belongings.let_go();
+                Custody::Left
+            }
+            (Step::Hurry, Custody::Left) => Custody::Hurried,
+            (Step::TakeBack(why), Custody::Offered | Custody::Given) => {
+                self.handle.with(|control| control.give_state(false));
+                self.handle.kept_because.send_replace(why);
+                self.handle.custody.send_replace(Custody::Ours);
+                if std::mem::take(&mut self.is_due) {
+                    self.reload();
+                }
+                return Ok(Parcel::new());
+            }
+            (Step::Note(why), Custody::Ours) => {
+                self.handle.kept_because.send_replace(why);
+                return Ok(Parcel::new());
+            }
+            (Step::Give | Step::Leave | Step::Hurry | Step::TakeBack(_) | Step::Note(_), _) => {
+                return Err("this is not the time for that".to_owned());
+            }
+        };
+        self.handle.custody.send_replace(next);
+        Ok(Parcel::new())
+    }
+
+    /// Follows the process before us to its end.
+    pub(crate) fn follow(&self, predecessor: UnixStream) {
+        custody::follow(&self.handle, predecessor);
+    }
+
+    /// Ends what may last for hours, as it should end.
+    pub(crate) fn close_long(&self) {
+        self.handle.with(|control| control.close_all_long());
     }
 }

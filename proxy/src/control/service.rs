@@ -1,29 +1,34 @@
 //! One service as control knows it: two slots, which is live, and what was measured since the last staging.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use config::admin::Event;
 use config::admin::request::{ServiceSettings, Stage};
 use config::admin::response::{
     Counts, EndpointStatus, LongLived, MaintenanceStatus, Origin, ServiceStatus, SlotState, SlotStatus, Slots,
 };
+use config::edge::OldAssets;
 use config::health::HealthCheck;
 use config::name::{EndpointAddr, ServiceName, Slot};
+use config::options::ServiceOptions;
 
 use super::bake::{Bake, Lately};
 use super::canary::Canary;
 use super::closing::Pause;
+use super::kept_headers::KeptHeaders;
 use super::lease::Holder;
 use super::preview::Preview;
-use super::store::{Saved, SavedMaintenance, SavedSlot};
+use super::saved::{Saved, SavedMaintenance, SavedSlot};
+use super::secured::Secured;
+use crate::edge::Edge;
 use crate::health::Streak;
 use crate::routing;
 use crate::routing::closed::{Closed, Maintenance};
-use crate::routing::table::{Endpoint, Service as Compiled, Target};
+use crate::routing::table::{Endpoint, Other, Service as Compiled, Target};
 use crate::telemetry::counters::ServiceCounters;
 use crate::upstream::inflight::Progress;
-use crate::upstream::run::{Run, RunCounts};
+use crate::upstream::run::{Run, RunCounts, RunId};
 
 /// A service.
 pub(crate) struct Service {
@@ -47,12 +52,18 @@ pub(crate) struct Service {
     pub(crate) canary: Option<Canary>,
     /// The idle slot is shown to whoever has a link.
     pub(crate) preview: Option<Preview>,
+    /// It has a key: what that signed may come back at any time.
+    pub(crate) has_signed: bool,
     /// Its requests are held.
     pub(crate) pause: Option<Pause>,
     /// Its visitors are shown a page.
     pub(crate) maintenance: Option<SavedMaintenance>,
+    /// Header fields of the probes of its deployments.
+    pub(crate) kept_headers: KeptHeaders,
     /// How its last bake ended, where the proxy flipped back and nothing was staged since.
     pub(crate) flipped_back: Option<Event>,
+    /// What is known of certificates that come by themselves.
+    pub(crate) secured: Arc<Secured>,
     /// As requests see it.
     pub(crate) compiled: Arc<Compiled>,
     /// Flips since the start.
@@ -70,10 +81,14 @@ pub(crate) struct SlotRun {
     pub(crate) health: HealthCheck,
     pub(crate) image: Option<String>,
     pub(crate) deployment: Option<String>,
+    /// Tells this staging from every other, also after a restart.
+    pub(crate) staging: String,
     pub(crate) since: String,
     pub(crate) staged: Instant,
     /// It took requests once, so it may be rolled back to.
     pub(crate) was_live: bool,
+    /// It took requests before it was staged, and is warm again once it is healthy.
+    pub(crate) warms_up: bool,
     /// Its counters when the switch began that is under way or was last.
     pub(crate) base: RunCounts,
     /// When it stopped being live, and how its drain ended.
@@ -105,9 +120,11 @@ impl SlotRun {
             health: stage.health,
             image: stage.image,
             deployment: stage.deployment,
+            staging: unlike_any(),
             since,
             staged: now,
             was_live: false,
+            warms_up: stage.was_live,
             base: RunCounts::default(),
             drain: None,
             lately: Lately::default(),
@@ -122,9 +139,11 @@ impl SlotRun {
             health: saved.health,
             image: saved.image,
             deployment: saved.deployment,
+            staging: saved.staging,
             since: saved.since,
             staged: now,
             was_live: true,
+            warms_up: false,
             base: RunCounts::default(),
             drain: None,
             lately: Lately::default(),
@@ -135,10 +154,10 @@ impl SlotRun {
         self.endpoints.iter().all(|endpoint| endpoint.endpoint.healthy)
     }
 
-    /// Returns what tells its version from others in what we sign, also after a restart.
+    /// Returns what tells its version from others in what we sign, also after a restart. Without a deployment's id it is this staging,
+    /// as another version may come to have the same image and addresses: what was signed for the one must not hold for the other.
     pub(crate) fn identity(&self) -> Arc<str> {
-        let addresses = || self.endpoints.iter().map(|known| known.endpoint.address.to_string()).collect::<Vec<_>>();
-        self.deployment.clone().or_else(|| self.image.clone()).unwrap_or_else(|| addresses().join(" ")).into()
+        self.deployment.as_ref().map_or_else(|| format!("staging {}", self.staging), Clone::clone).into()
     }
 
     /// Says why it is not healthy.
@@ -159,12 +178,13 @@ impl SlotRun {
         }
     }
 
-    fn saved(&self) -> SavedSlot {
+    pub(super) fn saved(&self) -> SavedSlot {
         SavedSlot {
             endpoints: self.endpoints.iter().map(|endpoint| endpoint.endpoint.address.clone()).collect(),
             health: self.health.clone(),
             image: self.image.clone(),
             deployment: self.deployment.clone(),
+            staging: self.staging.clone(),
             since: self.since.clone(),
         }
     }
@@ -207,6 +227,17 @@ impl SlotRun {
     }
 }
 
+/// Returns a word that no other is like.
+pub(super) fn unlike_any() -> String {
+    let mut bytes = [0; 16];
+    // So few bytes come whole or not at all; without them it is the time.
+    if rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).is_err() {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        bytes = since.as_nanos().to_le_bytes();
+    }
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn long_lived(run: &Run) -> Option<LongLived> {
     let oldest = run.oldest_long_lived()?;
     Some(LongLived { count: run.long_lived() as u64, oldest: oldest.elapsed() })
@@ -222,6 +253,7 @@ pub(super) fn endpoints(addresses: Vec<EndpointAddr>, healthy: bool) -> Vec<Endp
 impl Service {
     pub(crate) fn new(name: ServiceName, origin: Origin, workers: usize) -> Self {
         Self {
+            secured: Arc::default(),
             flips: 0,
             drains: 0,
             counters: Arc::new(ServiceCounters::new(workers)),
@@ -240,8 +272,10 @@ impl Service {
             bake: None,
             canary: None,
             preview: None,
+            has_signed: false,
             pause: None,
             maintenance: None,
+            kept_headers: KeptHeaders::default(),
             flipped_back: None,
         }
     }
@@ -271,9 +305,27 @@ impl Service {
         self.slot(bake.back)
     }
 
+    /// Returns what is asked for what the live version lacks: the slot that was live before it, where that is not long ago.
+    fn other(&self, assets: &OldAssets, now: SystemTime) -> Option<Other> {
+        let live = self.live?;
+        let state = self.slot(live.other()).filter(|state| state.was_live)?;
+        // It was left when the live one became so. By the clock of the wall, as that may be before a restart of ours; what was
+        // saved with the flip is the time of the staging before it.
+        let left = humantime::parse_rfc3339(&self.slot(live)?.since).ok()?;
+        let ago = now.duration_since(left).unwrap_or_default();
+        let remains = Duration::from_secs(u64::from(assets.minutes) * 60).checked_sub(ago)?;
+        state.run.begin_assets();
+        Some(Other { target: state.target(), until: Instant::now() + remains })
+    }
+
+    /// Tells whether a run is asked for old assets.
+    pub(crate) fn is_other(&self, run: RunId) -> bool {
+        self.compiled.other.as_ref().is_some_and(|other| other.target.run.id() == run)
+    }
+
     /// Returns where a share of the visitors goes.
     fn compiled_canary(&self) -> Option<routing::canary::Canary> {
-        let Canary { slot, percent, key, deployment, .. } = self.canary.as_ref()?;
+        let Canary { slot, percent, key, deployment, .. } = self.canary.as_ref().filter(|canary| !canary.is_waiting)?;
         let target = self.slot(*slot)?.target();
         let (key, deployment) = (key.clone(), Arc::clone(deployment));
         Some(routing::canary::Canary { target, percent: *percent, key, deployment })
@@ -281,7 +333,7 @@ impl Service {
 
     /// Returns what whoever has a link is shown.
     fn compiled_preview(&self) -> Option<routing::preview::Preview> {
-        let Preview { slot, key, deployment, .. } = self.preview.as_ref()?;
+        let Preview { slot, key, deployment, .. } = self.preview.as_ref().filter(|preview| !preview.is_waiting)?;
         let target = self.slot(*slot)?.target();
         Some(routing::preview::Preview { target, key: key.clone(), deployment: Arc::clone(deployment) })
     }
@@ -311,19 +363,42 @@ impl Service {
         }
     }
 
+    /// Returns what https is to it.
+    fn secure(&self) -> Option<routing::secure::Secure> {
+        let health_path = self.live.and_then(|live| self.slot(live)).map(|live| live.health.path.clone());
+        self.secured.compile(&self.settings, self.compiled.secure.as_deref(), health_path)
+    }
+
     /// Renews what requests see; to be published.
     pub(crate) fn compile(&mut self) {
+        // Probes compile it again and again: what did not change is kept.
+        let wanted = self.settings.options.as_ref();
+        let is_same =
+            wanted.map_or(*self.compiled.options == ServiceOptions::default(), |o| *o == *self.compiled.options);
+        let (options, edge) = if is_same {
+            (Arc::clone(&self.compiled.options), self.compiled.edge.clone())
+        } else {
+            let options = wanted.cloned().unwrap_or_default();
+            let edge = Edge::compile(&options, self.compiled.edge.as_deref());
+            (Arc::new(options), edge)
+        };
+        let other = options.old_assets.as_ref().and_then(|assets| self.other(assets, SystemTime::now())).map(Box::new);
         self.compiled = Arc::new(Compiled {
             name: self.name.clone(),
             live: self.live.and_then(|live| self.slot(live)).map(SlotRun::target),
             back: self.back().map(SlotRun::target),
+            other,
             canary: self.compiled_canary().map(Box::new),
             preview: self.compiled_preview().map(Box::new),
+            has_signed: self.has_signed,
             closed: self.closed().map(Box::new),
+            secure: self.secure().map(Box::new),
             strip_path: self.settings.strip_path,
-            options: self.settings.options.clone().map(Arc::new).unwrap_or_default(),
+            options,
+            edge,
             waiting: Arc::clone(&self.compiled.waiting),
             rates: Arc::clone(&self.compiled.rates),
+            counters: Arc::clone(&self.counters),
         });
     }
 
@@ -342,6 +417,7 @@ impl Service {
             blue: keep(Slot::Blue),
             green: keep(Slot::Green),
             maintenance: self.maintenance.clone(),
+            kept_headers: self.kept_headers.clone(),
         }
     }
 
@@ -378,6 +454,7 @@ impl Service {
             closed: old.closed + new.closed,
             cut: old.cut + new.cut,
             failed: old.failed + new.failed,
+            old_assets: old.assets + new.assets,
         }
     }
 
@@ -409,6 +486,7 @@ impl Service {
                 .map(|saved| MaintenanceStatus { since: saved.since.clone(), message: saved.message.clone() }),
             canary: self.canary.as_ref().map(Canary::status),
             preview: self.preview.as_ref().map(|preview| preview.status(now)),
+            tls: self.secured.status(self.routed, &self.settings),
             bake: self.bake.as_ref().map(|bake| bake.status(now)),
         }
     }

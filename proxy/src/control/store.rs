@@ -1,103 +1,22 @@
 //! Saved state: one file a service, `services/NAME`, and `proxy` with what the admin API set of the proxy itself.
 //!
-//! Each is `durable`, and so is `NAME.journal`, a service's history. Beside them are `NAME.log`, what its last failed version
-//! wrote, `NAME.lease`, who may change it, and `NAME.key`, what its cookies and links are signed with.
+//! Each is `durable`; what is in them is `saved`, and `sidecars` are the files beside a service's. The folder `webhook` has what
+//! nobody was told yet.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use config::admin::journal::Entry;
-use config::admin::request::ServiceSettings;
-use config::admin::response::{LeaseHolder, Origin};
-use config::health::HealthCheck;
-use config::name::{EndpointAddr, ServiceName, Slot};
-use config::settings::ProxySettings;
-use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use config::name::ServiceName;
 
 use super::durable;
-use crate::signature::Key;
+use super::saved::{Saved, SavedProxy, SavedShown};
 
 /// The stem of the proxy's own file.
 const PROXY: &str = "proxy";
-
-/// What is saved of a service.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Saved {
-    /// Its name.
-    pub name: ServiceName,
-    /// Counts its changes.
-    pub generation: u64,
-    /// Who made it.
-    pub origin: Origin,
-    /// Its routes.
-    pub settings: ServiceSettings,
-    /// They are in force; not before the first flip of one that was only staged.
-    #[serde(default = "routed")]
-    pub routed: bool,
-    /// The slot that takes new requests.
-    pub live: Option<Slot>,
-    /// `BLUE`.
-    pub blue: Option<SavedSlot>,
-    /// `GREEN`.
-    pub green: Option<SavedSlot>,
-    /// Its visitors are shown a page.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub maintenance: Option<SavedMaintenance>,
-}
-
-fn routed() -> bool {
-    true
-}
-
-/// What is saved of maintenance.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SavedMaintenance {
-    /// What visitors are told.
-    pub message: String,
-    /// Clients that are served all the same.
-    pub allow: Vec<IpNet>,
-    /// The cookie with which a visitor is served all the same.
-    pub pass: Option<String>,
-    /// RFC 3339.
-    pub since: String,
-}
-
-/// What is saved of a lease.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SavedLease {
-    /// Its id.
-    pub id: String,
-    /// Who holds it.
-    pub holder: LeaseHolder,
-}
-
-/// What is saved of a slot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SavedSlot {
-    /// Where its version listens.
-    pub endpoints: Vec<EndpointAddr>,
-    /// How it is probed.
-    pub health: HealthCheck,
-    /// The image.
-    pub image: Option<String>,
-    /// The deployment's id.
-    pub deployment: Option<String>,
-    /// RFC 3339.
-    pub since: String,
-}
-
-/// What is saved of the proxy itself: what the admin API set.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SavedProxy {
-    /// Counts its changes.
-    pub generation: u64,
-    /// Its settings.
-    pub settings: ProxySettings,
-}
 
 /// What was found at the start.
 #[derive(Debug, Default)]
@@ -112,18 +31,22 @@ pub struct Restored {
     pub warnings: Vec<String>,
 }
 
-/// What was done to each service, the latest first.
-pub type Journals = BTreeMap<ServiceName, Vec<Entry>>;
-
 /// The folder of saved state.
 pub struct Store {
     /// Of all of it.
     root: PathBuf,
     /// Of the services.
-    folder: PathBuf,
+    pub(super) folder: PathBuf,
+    /// The last rename is in place and may not outlive a power cut, and why.
+    unsynced: RefCell<Option<String>>,
+    /// It is another process's: nothing is written any more.
+    pub(super) is_given: bool,
     /// Every write is refused, as on a full disk.
     #[cfg(test)]
     pub(super) is_full: bool,
+    /// No folder can be synced.
+    #[cfg(test)]
+    pub(super) is_unsyncable: bool,
 }
 
 impl Store {
@@ -173,11 +96,41 @@ impl Store {
         let store = Self {
             root: dir.to_owned(),
             folder,
+            unsynced: RefCell::default(),
+            is_given: false,
             #[cfg(test)]
             is_full: false,
+            #[cfg(test)]
+            is_unsyncable: false,
         };
+        store.settle(&store.folder);
         store.restore_proxy(&mut restored)?;
         Ok((store, restored))
+    }
+
+    /// Reads everything and changes nothing: what a successor can't read is to stay with whom it is.
+    ///
+    /// # Errors
+    /// The first file that can't be read, and why, in words.
+    pub fn check(dir: &Path) -> Result<(), String> {
+        let told = |path: &Path, why: String| format!("{}: {why}", path.display());
+        let proxy = dir.join(format!("{PROXY}.json"));
+        if proxy.exists() {
+            durable::read::<SavedProxy>(&proxy).map_err(|why| told(&proxy, why))?;
+        }
+        let folder = dir.join("services");
+        let entries = fs::read_dir(&folder).map_err(|error| told(&folder, error.to_string()))?;
+        for entry in entries {
+            let path = entry.map_err(|error| told(&folder, error.to_string()))?.path();
+            let read = match path.extension().and_then(|extension| extension.to_str()) {
+                Some("json") => durable::read::<Saved>(&path).map(drop),
+                Some("shown") => durable::read::<SavedShown>(&path).map(drop),
+                Some("journal") => durable::read::<Vec<Entry>>(&path).map(drop),
+                _ => Ok(()),
+            };
+            read.map_err(|why| told(&path, why))?;
+        }
+        Ok(())
     }
 
     /// What can't be read is a loss of settings, not of a service, so it is told and the defaults are in force.
@@ -202,7 +155,8 @@ impl Store {
         self.has_space()?;
         durable::prepare(&self.root, PROXY, saved)?;
         durable::commit(&self.root, PROXY)?;
-        durable::sync(&self.root)
+        self.settle(&self.root);
+        Ok(())
     }
 
     /// Writes and syncs what [`Self::commit`] will put in force, and keeps what is in force as the generation before.
@@ -214,8 +168,14 @@ impl Store {
         durable::prepare(&self.folder, saved.name.as_str(), saved)
     }
 
-    /// Refuses where a test says that the disk is full.
-    fn has_space(&self) -> io::Result<()> {
+    /// Refuses where the folder is another process's.
+    fn is_ours(&self) -> io::Result<()> {
+        if self.is_given { Err(io::Error::other("another process has the state")) } else { Ok(()) }
+    }
+
+    /// Refuses where the folder is another process's, or a test says that the disk is full.
+    pub(super) fn has_space(&self) -> io::Result<()> {
+        self.is_ours()?;
         #[cfg(test)]
         if self.is_full {
             return Err(io::ErrorKind::StorageFull.into());
@@ -231,12 +191,28 @@ impl Store {
         durable::commit(&self.folder, name.as_str())
     }
 
-    /// Syncs the folder, so that the rename outlives a power cut.
+    /// Syncs the folder of the services, so that what was renamed or removed in it outlives a power cut.
     ///
-    /// # Errors
-    /// Where the disk refuses.
-    pub fn sync(&self) -> io::Result<()> {
-        durable::sync(&self.folder)
+    /// Where the disk refuses that, the change is in place all the same: whoever starts next finds it, so what is in memory must
+    /// follow it, and nobody is told that it was refused. It is told as what it is, in the log and in the status.
+    pub fn sync(&self) {
+        self.settle(&self.folder);
+    }
+
+    fn settle(&self, folder: &Path) {
+        let synced = durable::sync(folder);
+        #[cfg(test)]
+        let synced = if self.is_unsyncable { Err(io::ErrorKind::Other.into()) } else { synced };
+        let why = synced.err().map(|error| error.to_string());
+        if let Some(why) = &why {
+            tracing::error!(why, folder = %folder.display(), "the folder of saved state could not be synced");
+        }
+        *self.unsynced.borrow_mut() = why;
+    }
+
+    /// Returns why what was changed last may not outlive a power cut, where that is so.
+    pub fn unsynced(&self) -> Option<String> {
+        self.unsynced.borrow().clone()
     }
 
     /// Does the same on a thread that may wait for the disk.
@@ -246,140 +222,39 @@ impl Store {
         async { syncing.await? }
     }
 
+    /// Returns the folder of what the webhook's receiver was not told yet.
+    pub(super) fn notices(&self) -> PathBuf {
+        self.root.join("webhook")
+    }
+
     /// Forgets a service.
     ///
     /// # Errors
     /// Where the disk refuses.
     pub fn remove(&mut self, name: &ServiceName) -> io::Result<()> {
-        for kind in ["next", "prev", "bad", "journal", "log", "lease", "key", "json"] {
+        // A full disk takes nothing, and gives all the same.
+        self.is_ours()?;
+        for kind in ["next", "prev", "bad", "journal", "log", "lease", "shown", "key", "json"] {
             durable::remove(&self.path(name, kind))?;
         }
-        self.sync()
+        self.sync();
+        Ok(())
     }
 
-    /// Writes a service's journal, whole and synced.
-    ///
-    /// # Errors
-    /// Where the disk refuses; the one before is still there.
-    pub fn write_journal(&self, name: &ServiceName, entries: &[Entry]) -> io::Result<()> {
-        self.has_space()?;
-        let next = self.path(name, "journal.tmp");
-        durable::write(&next, &entries)?;
-        fs::rename(next, self.path(name, "journal"))?;
-        self.sync()
-    }
-
-    /// Reads every journal; with them, why one can't be read, which is a loss of the past alone.
-    ///
-    /// # Errors
-    /// Where the folder can't be read.
-    pub fn journals(&self) -> io::Result<(Journals, Vec<String>)> {
-        let (mut journals, mut warnings) = (BTreeMap::new(), Vec::new());
-        for entry in fs::read_dir(&self.folder)? {
-            let path = entry?.path();
-            let is_journal = path.extension().is_some_and(|extension| extension == "journal");
-            let Some(stem) = path.file_stem().and_then(|stem| stem.to_str()).filter(|_| is_journal) else { continue };
-            let Ok(name) = stem.parse::<ServiceName>() else { continue };
-            match durable::read(&path) {
-                Ok(entries) => drop(journals.insert(name, entries)),
-                Err(why) => {
-                    warnings.push(format!("the history of {name} could not be read: {why}"));
-                    fs::rename(&path, self.path(&name, "journal-bad"))?;
-                }
-            }
-        }
-        Ok((journals, warnings))
-    }
-
-    /// Keeps a lease, so that a restart of ours does not let a second one in beside its holder; `None` forgets it. It is not
-    /// synced: with the machine its holder dies too.
-    ///
-    /// # Errors
-    /// Where the disk refuses; no lease is kept then.
-    pub fn write_lease(&self, name: &ServiceName, lease: Option<&SavedLease>) -> io::Result<()> {
-        let path = self.path(name, "lease");
-        let Some(lease) = lease else { return durable::remove(&path) };
-        let text = serde_json::to_vec(lease)?;
-        self.has_space().and_then(|()| fs::write(&path, text)).inspect_err(|_| {
-            // The one before has ended, and must not come back with a restart of ours.
-            _ = durable::remove(&path);
-        })
-    }
-
-    /// Returns every lease that was kept; one that can't be read is none.
-    ///
-    /// # Errors
-    /// Where the folder can't be read.
-    pub fn leases(&self) -> io::Result<BTreeMap<ServiceName, SavedLease>> {
-        let mut leases = BTreeMap::new();
-        for entry in fs::read_dir(&self.folder)? {
-            let path = entry?.path();
-            let name = path.extension().filter(|kind| *kind == "lease").and_then(|_| path.file_stem()?.to_str());
-            let Some(name) = name.and_then(|name| name.parse::<ServiceName>().ok()) else { continue };
-            let saved = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-            saved.map(|saved| leases.insert(name, saved));
-        }
-        Ok(leases)
-    }
-
-    /// Returns a service's key, which is made at the first call and lasts; nobody else may read it.
-    ///
-    /// # Errors
-    /// Where the disk refuses.
-    pub fn key(&self, name: &ServiceName) -> io::Result<Key> {
-        let path = self.path(name, "key");
-        let kept = match fs::read(&path) {
-            // One that was cut short has signed nothing that anybody holds.
-            Ok(bytes) => <[u8; Key::BYTES]>::try_from(bytes).ok(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
-        };
-        if let Some(bytes) = kept {
-            return Ok(Key::new(bytes));
-        }
-        let mut bytes = [0; Key::BYTES];
-        // So few bytes come whole or not at all (getrandom(2)).
-        rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-        let next = self.path(name, "key.tmp");
-        durable::remove(&next)?;
-        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&next)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        fs::rename(next, path)?;
-        self.sync()?;
-        Ok(Key::new(bytes))
-    }
-
-    /// Keeps the log of an instance that failed.
-    ///
-    /// # Errors
-    /// Where the disk refuses.
-    pub fn write_log(&self, name: &ServiceName, log: &str) -> io::Result<()> {
-        let next = self.path(name, "log.tmp");
-        fs::write(&next, log)?;
-        fs::rename(next, self.path(name, "log"))
-    }
-
-    /// Returns the log of the last instance that failed; `None` where there is none.
-    ///
-    /// # Errors
-    /// Where it can't be read.
-    pub fn read_log(&self, name: &ServiceName) -> io::Result<Option<String>> {
-        match fs::read_to_string(self.path(name, "log")) {
-            Ok(log) => Ok(Some(log)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn path(&self, name: &ServiceName, kind: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &ServiceName, kind: &str) -> PathBuf {
         self.folder.join(format!("{name}.{kind}"))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
+    use config::admin::request::ServiceSettings;
+    use config::admin::response::Origin;
+
     use super::*;
+    use crate::control::kept_headers::KeptHeaders;
 
     fn saved(generation: u64) -> Saved {
         Saved {
@@ -395,6 +270,7 @@ mod tests {
             blue: None,
             green: None,
             maintenance: None,
+            kept_headers: KeptHeaders::default(),
         }
     }
 
@@ -431,6 +307,29 @@ mod tests {
             assert_eq!(Store::open(dir.path()).unwrap().1.services, [Saved { generation: 2, ..saved(1) }]);
             assert_eq!(fs::read_to_string(dir.path().join("services/shop.bad")).unwrap(), damage(&text));
         }
+    }
+
+    /// Between a stage and its flip, too.
+    #[test]
+    fn what_tears_the_file_in_force_where_it_stands_does_not_tear_the_one_before() {
+        let dir = tempfile::tempdir().unwrap();
+        store_two(dir.path());
+        let (mut store, _) = Store::open(dir.path()).unwrap();
+        store.prepare(&saved(3)).unwrap();
+        drop(store);
+        let file = dir.path().join("services/shop.json");
+        let length = fs::metadata(&file).unwrap().len();
+        // In place: the same file, shorter.
+        File::options().write(true).open(&file).unwrap().set_len(length / 2).unwrap();
+        let (_, restored) = Store::open(dir.path()).unwrap();
+        assert_eq!(restored.services, [saved(2)], "{:?}", restored.warnings);
+        assert_eq!(restored.warnings.len(), 1);
+        // Nor does the next change put the torn one in the place of the one before.
+        let (mut store, _) = Store::open(dir.path()).unwrap();
+        File::options().write(true).open(&file).unwrap().set_len(length / 2).unwrap();
+        store.prepare(&saved(4)).unwrap();
+        drop(store);
+        assert_eq!(Store::open(dir.path()).unwrap().1.services, [saved(2)]);
     }
 
     #[test]

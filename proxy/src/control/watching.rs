@@ -17,9 +17,9 @@ use crate::upstream::socket::Address;
 use crate::worker::Resolve;
 
 /// Looks names up anew for workers that could not connect.
-pub(super) async fn take_resolves(handle: Rc<Handle>, mut resolves: mpsc::UnboundedReceiver<Resolve>) {
+pub(super) async fn take_resolves(handle: &Rc<Handle>, resolves: &mut mpsc::UnboundedReceiver<Resolve>) {
     while let Some(Resolve { run, endpoint, reply }) = resolves.recv().await {
-        let handle = Rc::clone(&handle);
+        let handle = Rc::clone(handle);
         tokio::task::spawn_local(async move {
             let addresses = resolve(&endpoint).await.unwrap_or_default();
             if !addresses.is_empty() {
@@ -37,9 +37,10 @@ pub(crate) fn watch_all(handle: &Rc<Handle>) {
         let slots = control.services.values().flat_map(|s| Slot::BOTH.map(|slot| (s, slot)));
         slots.filter_map(|(service, slot)| Some(watched(service, service.slot(slot)?))).flatten().collect()
     });
-    for watched in all {
+    for mut watched in all {
         if handle.with(|control| control.watching.insert((watched.run, watched.endpoint.clone()))) {
-            tokio::task::spawn_local(health::watch(Rc::clone(handle), watched));
+            let handle = Rc::clone(handle);
+            super::spawn("probing", async move || health::watch(&handle, &mut watched).await);
         }
     }
 }
@@ -117,7 +118,12 @@ impl Control {
         if is_ready && !was_ready && !was_live {
             self.news.push(Event::Healthy { service: service_name, slot, seconds: staged.elapsed().as_secs_f64() });
         }
-        let has_visitors = is_live || self.is_canary(run);
+        if is_ready && !was_ready {
+            self.warm_up(&name, slot);
+            self.show_again(&name, slot);
+        }
+        let is_other = self.services.get(&name).is_some_and(|service| service.is_other(run));
+        let has_visitors = is_live || is_other || self.is_canary(run);
         if changed && has_visitors {
             if let Some(service) = self.services.get_mut(&name) {
                 service.compile();

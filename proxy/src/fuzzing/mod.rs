@@ -128,6 +128,8 @@ pub fn request(bytes: &[u8]) {
     let websocket = fields.asks_for_websocket;
     let head = RequestHead {
         request: &parts,
+        given: &[],
+        host: authority.text,
         fields: &fields,
         authority: &authority,
         target: parts.uri.path_and_query().map_or("/", |target| target.as_str()),

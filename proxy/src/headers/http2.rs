@@ -21,7 +21,7 @@ impl RequestHead<'_> {
     pub(crate) fn http2(&self) -> Box<Http2Head> {
         let mut bytes = Vec::with_capacity(1024);
         self.encode(&mut bytes);
-        let mut storage = vec![httparse::EMPTY_HEADER; self.request.headers.len() + 16];
+        let mut storage = vec![httparse::EMPTY_HEADER; self.request.headers.len() + self.given.len() + 16];
         let mut parsed = httparse::Request::new(&mut storage);
         let is_read = parsed.parse(&bytes).is_ok_and(|status| status.is_complete());
         assert!(is_read, "what we wrote, of fields that were read, can be read back");
@@ -42,7 +42,7 @@ impl RequestHead<'_> {
         parts.scheme = Some(Scheme::HTTP);
         // Of a client of HTTP/1.0 that names nobody.
         let anybody = || Authority::from_static("localhost");
-        parts.authority = Some(Authority::from_str(self.authority.text).unwrap_or_else(|_| anybody()));
+        parts.authority = Some(Authority::from_str(self.host).unwrap_or_else(|_| anybody()));
         parts.path_and_query =
             PathAndQuery::from_str(self.target).ok().or_else(|| Some(PathAndQuery::from_static("/")));
         Uri::from_parts(parts).unwrap_or_default()

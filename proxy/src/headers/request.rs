@@ -28,6 +28,10 @@ pub(crate) struct Forwarded<'r> {
 pub(crate) struct RequestHead<'r> {
     /// The client's request.
     pub(crate) request: &'r Parts,
+    /// Fields that the operator gives it.
+    pub(crate) given: &'r [(HeaderName, HeaderValue)],
+    /// The `Host` that the application gets.
+    pub(crate) host: &'r str,
     /// What its fields say.
     pub(crate) fields: &'r Fields<'r>,
     /// Whom it is for.
@@ -83,7 +87,7 @@ impl RequestHead<'_> {
         let Self { request, fields, .. } = self;
         let is_stream = is_websocket_stream(request);
         let method = if is_stream { "GET" } else { request.method.as_str() };
-        put(out, &[method, " ", self.target, " HTTP/1.1\r\nHost: ", self.authority.text, "\r\n"]);
+        put(out, &[method, " ", self.target, " HTTP/1.1\r\nHost: ", self.host, "\r\n"]);
         let mut claims = Claims::default();
         for (name, value) in &request.headers {
             let is_ours = *name == header::COOKIE && fields.cookies > 1
@@ -102,6 +106,11 @@ impl RequestHead<'_> {
         }
         if fields.cookies > 1 {
             self.encode_cookies(out);
+        }
+        // Whatever the client's `Connection` lists: these are not the client's.
+        for (name, value) in self.given {
+            claims.note(name);
+            field(out, name.as_str(), value.as_bytes());
         }
         self.encode_forwarded(out, claims);
         if let Some(length) = self.length {

@@ -23,6 +23,8 @@ fn encode(request: &http::request::Parts, trusted: bool) -> String {
     let authority = check(request, &fields, 1000).unwrap();
     let head = RequestHead {
         request,
+        given: &[],
+        host: authority.text,
         fields: &fields,
         authority: &authority,
         target: "/x?q=1",

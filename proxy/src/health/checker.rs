@@ -17,6 +17,8 @@ use crate::upstream::socket::{Address, Socket};
 
 /// A live endpoint that fails is looked at again after this.
 const UNHEALTHY: Duration = Duration::from_secs(1);
+/// While a suspected endpoint is silent, its name is looked up again after this.
+const NAME: Duration = Duration::from_millis(20);
 
 /// What is probed.
 pub(crate) struct Watched {
@@ -47,34 +49,66 @@ async fn ask(watched: &Watched, protocol: Protocol) -> (Outcome, Option<Vec<Addr
     (outcome, addresses.ok())
 }
 
-/// Looks once whether nothing at all answers, on the port of the requests and of the probes; returns why, or `None` where
-/// something does.
+/// What one look at a suspected endpoint found.
+pub(crate) enum Found {
+    /// Nothing at all answers, and why.
+    Dead(String),
+    /// It fails, or is silent, and is there.
+    Failing,
+    /// It passed its probe.
+    Well,
+}
+
+/// Looks once whether anything answers, on the port of the requests and of the probes.
 ///
 /// # Cancel safety
 /// Dropping it closes what it opened.
-pub(crate) async fn find_dead(watched: &Watched, protocol: Protocol) -> Option<String> {
-    let address = match resolve(&watched.endpoint).await {
-        Ok(addresses) => addresses[0].clone(),
-        Err(error) => return Some(format!("it has no address: {error}")),
-    };
-    match Socket::connect(&address, watched.check.timeout).await {
-        Err(error) if error.kind() != io::ErrorKind::TimedOut => return Some(probe::words(&error)),
-        _ => {}
-    }
-    match ask(watched, protocol).await.0 {
-        Outcome::Dead(words) => Some(words),
-        Outcome::Passed(_) | Outcome::Failed(_) => None,
+pub(crate) async fn look(watched: &Watched, protocol: Protocol) -> Found {
+    tokio::select! {
+        biased;
+        found = connect_and_ask(watched, protocol) => found,
+        reason = loses_address(&watched.endpoint) => Found::Dead(reason),
     }
 }
 
+async fn connect_and_ask(watched: &Watched, protocol: Protocol) -> Found {
+    let address = match resolve(&watched.endpoint).await {
+        Ok(addresses) => addresses[0].clone(),
+        Err(error) => return Found::Dead(no_address(&error)),
+    };
+    match Socket::connect(&address, watched.check.timeout).await {
+        Err(error) if error.kind() != io::ErrorKind::TimedOut => return Found::Dead(probe::words(&error)),
+        _ => {}
+    }
+    match ask(watched, protocol).await.0 {
+        Outcome::Dead(words) => Found::Dead(words),
+        Outcome::Failed(_) => Found::Failing,
+        Outcome::Passed(_) => Found::Well,
+    }
+}
+
+/// Waits until a name has no address any more: a container that the engine has put away refuses nothing, it is silent.
+async fn loses_address(endpoint: &EndpointAddr) -> String {
+    loop {
+        tokio::time::sleep(NAME).await;
+        if let Err(error) = resolve(endpoint).await {
+            return no_address(&error);
+        }
+    }
+}
+
+fn no_address(error: &io::Error) -> String {
+    format!("it has no address: {error}")
+}
+
 /// Probes an endpoint again and again; ends when its run has left its slot.
-pub(crate) async fn watch(handle: Rc<Handle>, mut watched: Watched) {
+pub(crate) async fn watch(handle: &Rc<Handle>, watched: &mut Watched) {
     let mut due = Instant::now();
     // Looked at before each probe: an address that was given to someone else is none of ours.
-    while let Some(protocol) = handle.with(|control| control.watched_protocol(&watched)) {
-        let (outcome, addresses) = ask(&watched, protocol).await;
+    while let Some(protocol) = handle.with(|control| control.watched_protocol(watched)) {
+        let (outcome, addresses) = ask(watched, protocol).await;
         if let Outcome::Dead(_) = outcome {
-            suspect(&handle, watched.run);
+            suspect(handle, watched.run);
         }
         let passed = outcome.passed();
         let (run, endpoint) = (watched.run, watched.endpoint.clone());

@@ -6,7 +6,7 @@ mod http2;
 mod judge;
 mod probe;
 
-pub(crate) use checker::{Watched, find_dead, watch};
+pub(crate) use checker::{Found, Watched, look, watch};
 
 /// A live endpoint is unhealthy after so many failures in a row: one may be a hiccup.
 const FAILURES: u32 = 2;

@@ -5,6 +5,7 @@ pub mod closed;
 pub mod live;
 pub mod preview;
 pub mod rate;
+pub mod secure;
 pub mod table;
 pub mod target;
 pub mod waiting;

@@ -1,5 +1,6 @@
 //! A version that waits for its flip, shown to whoever has a link: the token in its query becomes a cookie of ours.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -28,7 +29,7 @@ pub struct Preview {
 pub(crate) enum Look {
     /// The live version; its visitor has nothing of ours.
     Live,
-    /// The live version, as the visitor's cookie holds no more; the application does not see that cookie.
+    /// The live version, as the visitor's cookie or link holds no more; the application sees neither.
     Ended,
     /// The idle slot; the application does not see the cookie.
     Idle,
@@ -84,6 +85,22 @@ impl Preview {
         let until = UNIX_EPOCH + Duration::from_secs(u64::from_str_radix(until, 16).ok()?);
         until.duration_since(SystemTime::now()).ok()
     }
+}
+
+/// Returns what a request is to be shown where nothing is shown any more: what is left of a preview is nothing to the application.
+pub(crate) fn left_over(service: &ServiceName, request: &Parts) -> Look {
+    let has_token = request.uri.query().is_some_and(|query| query.split('&').any(|pair| value_of(pair).is_some()));
+    if has_token || cookie(&request.headers, &name(service)).is_some() { Look::Ended } else { Look::Live }
+}
+
+/// Returns a target without a token, as the application is to see it.
+pub(crate) fn without_parameter(target: &str) -> Cow<'_, str> {
+    let Some((path, query)) = target.split_once('?') else { return Cow::Borrowed(target) };
+    if query.split('&').all(|pair| value_of(pair).is_none()) {
+        return Cow::Borrowed(target);
+    }
+    let rest: Vec<&str> = query.split('&').filter(|pair| value_of(pair).is_none()).collect();
+    if rest.is_empty() { Cow::Borrowed(path) } else { Cow::Owned(format!("{path}?{}", rest.join("&"))) }
 }
 
 fn name(service: &ServiceName) -> String {
@@ -168,6 +185,22 @@ mod tests {
         let seen = without_cookie(&request("/", &[&cookie, &format!("bg-preview-shop={token}"), "e=f"]), &shop);
         let seen: Vec<&HeaderValue> = seen.headers.get_all(COOKIE).iter().collect();
         assert_eq!(seen, ["a=b; c=d", "e=f"]);
+    }
+
+    #[test]
+    fn what_is_left_of_a_preview_is_kept_from_the_application() {
+        let shop = shop();
+        let look = |target: &str, cookies: &[&str]| left_over(&shop, &request(target, cookies));
+        assert_eq!(look("/a?b=1", &["a=b", "bg-preview-other=x"]), Look::Live);
+        assert_eq!((look("/?bg_preview=x", &[]), look("/", &["a=b; bg-preview-shop=x"])), (Look::Ended, Look::Ended));
+        for (target, wanted) in [
+            ("/a", "/a"),
+            ("/a?b=1&c", "/a?b=1&c"),
+            ("/a?bg_preview=x", "/a"),
+            ("//a?b=1&bg_preview=x&c=2&bg_preview=y", "//a?b=1&c=2"),
+        ] {
+            assert_eq!(without_parameter(target), wanted);
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! How many requests a client address may send: one table of numbers a service, without a lock, which outlives every change
 //! of the routes.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::OnceLock;
@@ -19,6 +19,15 @@ pub struct Rate {
     pub per_second: NonZeroU32,
     /// How many may come at once.
     pub burst: NonZeroU32,
+}
+
+/// The same as it is counted with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pace {
+    /// From one request to the next, in the long run, in nanoseconds.
+    pub(crate) step: u64,
+    /// How many may come at once.
+    pub(crate) burst: NonZeroU32,
 }
 
 /// What each address has used up. It is the generic cell rate algorithm: a place holds the time at which its address would
@@ -42,23 +51,31 @@ impl Rates {
     /// # Errors
     /// Where it is one too many: how long to wait; it is not counted then.
     pub fn admit(&self, address: IpAddr, rate: Rate, now: Instant) -> Result<(), Duration> {
+        let pace = Pace { step: 1_000_000_000 / u64::from(rate.per_second.get()), burst: rate.burst };
+        self.take(network(address), pace, now)
+    }
+
+    /// Counts a request of whomever clients are told apart by.
+    ///
+    /// # Errors
+    /// Where it is one too many: how long to wait; it is not counted then.
+    pub(crate) fn take(&self, who: impl Hash, pace: Pace, now: Instant) -> Result<(), Duration> {
         let Used { places, hasher, began } = self.used.get_or_init(|| Used {
             places: (0..PLACES).map(|_| AtomicU64::new(0)).collect(),
             hasher: RandomState::new(),
             began: now,
         });
-        let place = usize::try_from(hasher.hash_one(network(address))).unwrap_or(0) % PLACES;
-        let step = 1_000_000_000 / u64::from(rate.per_second.get());
-        let most = step * u64::from(rate.burst.get());
+        let place = usize::try_from(hasher.hash_one(who)).unwrap_or(0) % PLACES;
+        let step = pace.step;
+        let most = step.saturating_mul(u64::from(pace.burst.get()));
         let now = u64::try_from(now.saturating_duration_since(*began).as_nanos()).unwrap_or(u64::MAX / 2);
         let take = |until: u64| {
-            let until = until.max(now) + step;
+            let until = until.max(now).saturating_add(step);
             (until - now <= most).then_some(until)
         };
-        places[place]
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
-            .map(drop)
-            .map_err(|until| Duration::from_nanos(until.max(now) + step - most - now))
+        places[place].fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).map(drop).map_err(|until| {
+            Duration::from_nanos(until.max(now).saturating_add(step).saturating_sub(most).saturating_sub(now))
+        })
     }
 }
 

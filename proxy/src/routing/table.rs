@@ -12,8 +12,11 @@ use super::canary::Canary;
 use super::closed::Closed;
 use super::preview::Preview;
 use super::rate::{Rate, Rates};
-pub use super::target::{Endpoint, Target};
+use super::secure::Secure;
+pub use super::target::{Endpoint, Other, Target};
 use super::waiting::Waiting;
+use crate::edge::Edge;
+use crate::telemetry::counters::ServiceCounters;
 use crate::upstream::run::RunId;
 
 /// Everything a request needs to find its way, in one immutable piece.
@@ -37,20 +40,30 @@ pub struct Service {
     pub live: Option<Target>,
     /// The run that answers what the live one fails, while the bake lasts.
     pub back: Option<Target>,
+    /// What still has what the live one lacks, for a while after a flip.
+    pub other: Option<Box<Other>>,
     /// The idle slot's share of the visitors.
     pub canary: Option<Box<Canary>>,
     /// The idle slot, for whoever has a link.
     pub preview: Option<Box<Preview>>,
+    /// Cookies and links that we signed for it may be out there, whether or not anything is shown now.
+    pub has_signed: bool,
     /// Why it takes no requests, where it is closed on purpose.
     pub closed: Option<Box<Closed>>,
+    /// What https is to it; `None`: it is served by whatever comes.
+    pub secure: Option<Box<Secure>>,
     /// Whether a route's prefix is taken off.
     pub strip_path: bool,
     /// How its requests are served.
     pub options: Arc<ServiceOptions>,
+    /// What is done before its application; `None`: nothing.
+    pub edge: Option<Arc<Edge>>,
     /// Requests that wait for it to come back.
     pub waiting: Arc<Waiting>,
     /// What each client address has used of its rate.
     pub rates: Arc<Rates>,
+    /// What is counted of it.
+    pub counters: Arc<ServiceCounters>,
 }
 
 impl Service {
@@ -60,13 +73,18 @@ impl Service {
             name,
             live: None,
             back: None,
+            other: None,
             canary: None,
             preview: None,
+            has_signed: false,
             closed: None,
+            secure: None,
             strip_path: false,
             options: Arc::default(),
+            edge: None,
             waiting: Arc::default(),
             rates: Arc::default(),
+            counters: Arc::new(ServiceCounters::new(1)),
         }
     }
 

@@ -19,6 +19,15 @@ pub struct Target {
     pub endpoints: Vec<Endpoint>,
 }
 
+/// The slot that was live before, while visitors may have its pages open.
+#[derive(Clone)]
+pub struct Other {
+    /// Where it listens.
+    pub target: Target,
+    /// Until when it is asked.
+    pub until: Instant,
+}
+
 /// Where one instance of a version listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {

@@ -2,17 +2,14 @@
 //! what does not fit is dropped and counted.
 
 use std::cell::{Cell, RefCell};
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use rustix::fs::{OFlags, fcntl_setfl};
+use super::log_target::Target;
 
 /// A worker hands its lines over at this many bytes, and at each of its ticks.
 const PIECE: usize = 32 * 1024;
@@ -53,12 +50,11 @@ enum Piece {
 }
 
 impl AccessLog {
-    /// Opens the file, or stdout, and starts to write.
+    /// Starts to write.
     ///
     /// # Errors
-    /// Where the file can't be opened or the thread not started.
-    pub(crate) fn start(file: Option<PathBuf>) -> io::Result<Self> {
-        let target = Target::open(file)?;
+    /// Where the thread can't be started.
+    pub(crate) fn start(target: Target) -> io::Result<Self> {
         let (sender, receiver) = sync_channel(PIECES);
         let shared = Arc::new(Shared::default());
         let (ends, ended) = channel();
@@ -91,7 +87,7 @@ impl Lines {
         self.reopen();
     }
 
-    /// Opens the file anew, soon: it was moved away.
+    /// Opens the file anew, soon: it was moved away, or is there at last.
     pub(crate) fn reopen(&self) {
         self.shared.reopen.store(true, Ordering::Relaxed);
     }
@@ -157,50 +153,6 @@ impl Drop for WorkerLog {
     }
 }
 
-/// Where lines go.
-pub(crate) enum Target {
-    Stdout,
-    File(PathBuf, File),
-}
-
-impl Target {
-    /// Opens a file, or stdout where there is none.
-    ///
-    /// # Errors
-    /// Those of opening.
-    pub(crate) fn open(file: Option<PathBuf>) -> io::Result<Self> {
-        match file {
-            None => Ok(Self::Stdout),
-            Some(path) => {
-                // A pipe without a reader is told, not waited for; once open it is written like any file.
-                let flags = OFlags::NONBLOCK.bits().cast_signed();
-                let file = File::options().append(true).create(true).custom_flags(flags).open(&path)?;
-                fcntl_setfl(&file, OFlags::APPEND)?;
-                Ok(Self::File(path, file))
-            }
-        }
-    }
-
-    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Stdout => {
-                let mut out = io::stdout().lock();
-                out.write_all(lines)?;
-                out.flush()
-            }
-            Self::File(_, file) => file.write_all(lines),
-        }
-    }
-
-    fn reopen(&mut self) {
-        let Self::File(path, _) = self else { return };
-        match Self::open(Some(path.clone())) {
-            Ok(target) => *self = target,
-            Err(error) => tracing::error!(%error, path = %path.display(), "the access log can't be opened anew"),
-        }
-    }
-}
-
 fn write_all(mut target: Target, receiver: &Receiver<Piece>, shared: &Shared) {
     let mut is_broken = false;
     loop {
@@ -211,6 +163,7 @@ fn write_all(mut target: Target, receiver: &Receiver<Piece>, shared: &Shared) {
                 None => target.reopen(),
             }
         }
+        target.retry();
         match piece {
             Ok(Piece::Lines(lines, count)) => {
                 let written = target.write(&lines);

@@ -21,6 +21,10 @@ pub struct ServiceCounters {
 #[repr(align(128))]
 struct WorkerCounters {
     slots: [SlotCounters; 2],
+    /// Answers that no slot has a part in.
+    own: [Count; CLASSES.len()],
+    /// Of these, those out of folders.
+    files: Count,
 }
 
 #[derive(Default)]
@@ -35,6 +39,7 @@ struct SlotCounters {
     closed: Count,
     cut: Count,
     failed: Count,
+    assets: Count,
 }
 
 /// A histogram of durations.
@@ -76,6 +81,7 @@ pub(crate) enum Event {
     Closed,
     Cut,
     Failed,
+    Asset,
 }
 
 /// The sums of all workers, of one slot.
@@ -93,6 +99,7 @@ pub(crate) struct Sums {
     pub(crate) closed: u64,
     pub(crate) cut: u64,
     pub(crate) failed: u64,
+    pub(crate) assets: u64,
 }
 
 /// The sums of a histogram.
@@ -123,13 +130,37 @@ impl ServiceCounters {
     /// Counts a request at its end.
     pub(crate) fn end(&self, worker: usize, slot: Slot, ended: Ended) {
         let counters = self.of(worker, slot);
-        let class = usize::from(ended.status / 100).saturating_sub(1).min(CLASSES.len() - 1);
-        counters.classes[class].add(1);
+        counters.classes[class(ended.status)].add(1);
         counters.bytes.add(ended.bytes);
         counters.total.add(ended.took);
         if let Some(upstream) = ended.upstream {
             counters.upstream.add(upstream);
         }
+    }
+
+    /// Counts a request that a fault of ours ended, answered 500; how long it took nobody knows any more.
+    pub(crate) fn panicked(&self, worker: usize, slot: Slot) {
+        self.of(worker, slot).classes[CLASSES.len() - 1].add(1);
+    }
+
+    /// Counts an answer that no slot has a part in, by its status.
+    pub(crate) fn own(&self, worker: usize, status: u16) {
+        self.workers[worker].own[class(status)].add(1);
+    }
+
+    /// Returns how many there were of each class.
+    pub(crate) fn owned(&self) -> [u64; CLASSES.len()] {
+        std::array::from_fn(|class| self.workers.iter().map(|worker| worker.own[class].get()).sum())
+    }
+
+    /// Counts an answer out of a folder.
+    pub(crate) fn file(&self, worker: usize) {
+        self.workers[worker].files.add(1);
+    }
+
+    /// Returns how many there were.
+    pub(crate) fn files(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.files.get()).sum()
     }
 
     /// Counts what happened to a request.
@@ -142,6 +173,7 @@ impl ServiceCounters {
             Event::Closed => &counters.closed,
             Event::Cut => &counters.cut,
             Event::Failed => &counters.failed,
+            Event::Asset => &counters.assets,
         };
         counter.add(1);
     }
@@ -164,6 +196,7 @@ impl ServiceCounters {
             sums.closed += load(&counters.closed);
             sums.cut += load(&counters.cut);
             sums.failed += load(&counters.failed);
+            sums.assets += load(&counters.assets);
         }
         sums
     }
@@ -175,6 +208,11 @@ impl ServiceCounters {
         };
         &self.workers[worker].slots[place]
     }
+}
+
+/// Returns the place of a status among the classes.
+fn class(status: u16) -> usize {
+    usize::from(status / 100).saturating_sub(1).min(CLASSES.len() - 1)
 }
 
 #[cfg(test)]
@@ -197,6 +235,10 @@ mod tests {
         assert_eq!(sums.total.buckets, [1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 3]);
         assert!((sums.total.seconds - 60.031).abs() < 1e-9, "{}", sums.total.seconds);
         assert_eq!(sums.upstream.buckets, [1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2]);
+        counters.own(0, 308);
+        counters.own(1, 301);
+        counters.own(1, 403);
+        assert_eq!(counters.owned(), [0, 0, 2, 1, 0]);
         assert_eq!(counters.sums(Slot::Green), Sums::default());
     }
 }

@@ -44,10 +44,18 @@ pub(crate) struct ProxyMetrics {
     pub(crate) certificates: Vec<(String, u64)>,
     /// Lines of the access log that were dropped.
     pub(crate) log_dropped: u64,
+    /// Notices of the webhook that a receiver took, that none did, and that were dropped.
+    pub(crate) webhooks: [u64; 3],
+    /// Certificates that came by themselves, and tries that failed.
+    pub(crate) acme: [u64; 2],
     /// Panics.
     pub(crate) panics: u64,
     /// Flips of each service.
     pub(crate) flips: Vec<(String, u64)>,
+    /// Answers of each that no slot had a part in, by class.
+    pub(crate) own: Vec<(String, [u64; CLASSES.len()])>,
+    /// Answers of each out of folders.
+    pub(crate) files: Vec<(String, u64)>,
     /// Drains of each that ended.
     pub(crate) drains: Vec<(String, u64)>,
 }
@@ -63,7 +71,7 @@ pub(crate) fn render(proxy: &ProxyMetrics, slots: &[SlotMetrics]) -> String {
     family(out, "bgproxy_connections", "gauge", "Client connections open now.").value("", proxy.connections);
     family(out, "bgproxy_connections_refused_total", "counter", "Connections beyond those that one address may have.")
         .value("", proxy.refused);
-    family(out, "bgproxy_panics_total", "counter", "Panics: each ended one request, and each is a fault of bgproxy.")
+    family(out, "bgproxy_panics_total", "counter", "Panics: each is a fault of bgproxy, told in the log.")
         .value("", proxy.panics);
     family(out, "bgproxy_tls_handshakes_total", "counter", "TLS handshakes that were done.")
         .value("", proxy.handshakes.0);
@@ -78,7 +86,18 @@ pub(crate) fn render(proxy: &ProxyMetrics, slots: &[SlotMetrics]) -> String {
     family(out, "bgproxy_requests_received_total", "counter", "Requests whose heads came.").value("", proxy.received);
     family(out, "bgproxy_access_log_dropped_total", "counter", "Lines of the access log that were dropped.")
         .value("", proxy.log_dropped);
+    let mut webhooks =
+        family(out, "bgproxy_webhooks_total", "counter", "What the proxy did alone, told by the webhook.");
+    for (outcome, count) in ["sent", "failed", "dropped"].into_iter().zip(proxy.webhooks) {
+        webhooks.value(&format!("outcome=\"{outcome}\""), count);
+    }
+    let mut acme =
+        family(out, "bgproxy_acme_orders_total", "counter", "Certificates that the authority was asked for.");
+    for (outcome, count) in ["issued", "failed"].into_iter().zip(proxy.acme) {
+        acme.value(&format!("outcome=\"{outcome}\""), count);
+    }
     for (name, help, counts) in [
+        ("bgproxy_files_total", "Answers of a service out of folders, which no slot is asked for.", &proxy.files),
         ("bgproxy_flips_total", "Flips of a service.", &proxy.flips),
         ("bgproxy_drains_total", "Drains of a service that ended.", &proxy.drains),
     ] {
@@ -91,6 +110,11 @@ pub(crate) fn render(proxy: &ProxyMetrics, slots: &[SlotMetrics]) -> String {
     for slot in slots {
         for (class, count) in CLASSES.iter().zip(slot.sums.classes) {
             requests.value(&format!("{},class=\"{class}\"", slot.labels()), count);
+        }
+    }
+    for (service, counts) in &proxy.own {
+        for (class, count) in CLASSES.iter().zip(counts) {
+            requests.value(&format!("service=\"{service}\",slot=\"none\",class=\"{class}\""), count);
         }
     }
     let mut seconds = family(
@@ -124,6 +148,7 @@ pub(crate) fn render(proxy: &ProxyMetrics, slots: &[SlotMetrics]) -> String {
         ),
         ("bgproxy_requests_cut_total", "Requests that a drain deadline ended.", cut),
         ("bgproxy_requests_failed_total", "Requests that the application failed.", failed),
+        ("bgproxy_old_assets_total", "Assets that a slot answered and the other one lacks.", assets),
     ] {
         of_slots(out, slots, (name, "counter", help), value);
     }
@@ -162,6 +187,10 @@ fn cut(slot: &SlotMetrics) -> u64 {
 
 fn failed(slot: &SlotMetrics) -> u64 {
     slot.sums.failed
+}
+
+fn assets(slot: &SlotMetrics) -> u64 {
+    slot.sums.assets
 }
 
 fn of_slots(

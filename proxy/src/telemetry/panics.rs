@@ -4,6 +4,7 @@ use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Of the process, as the hook that counts them is.
 static PANICS: AtomicU64 = AtomicU64::new(0);
@@ -47,6 +48,24 @@ pub(crate) async fn contained<F: Future>(future: F) -> Result<F::Output, Panicke
     .await
 }
 
+/// After a panic of what must go on, the pause before it is begun again: one that comes each time fills no log.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Runs what must go on for as long as the process lives, or until it ends by itself: where it panics it is begun again.
+///
+/// The process does not end for it, though the engine would restart it: that costs every visitor's connection, and the fault may well
+/// be one that comes back. What requests see is a table that is swapped whole, so no panic leaves half of one; and what control
+/// had begun to change is either saved or not, and is set right by the next call.
+///
+/// # Cancel safety
+/// That of the task.
+pub(crate) async fn enduring(what: &'static str, mut task: impl AsyncFnMut()) {
+    while contained(task()).await.is_err() {
+        tracing::error!(what, "it panicked, and is begun again");
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
@@ -71,5 +90,17 @@ mod tests {
         let ended: Result<(), Panicked> = ended.await;
         assert_eq!((ended, held.get(), count() - before), (Err(Panicked), false, 1));
         assert_eq!(contained(async { 7 }).await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn what_must_go_on_is_begun_again_until_it_ends_by_itself() {
+        let mut begun = 0;
+        enduring("a test", async || {
+            begun += 1;
+            tokio::task::yield_now().await;
+            assert!(begun == 3, "as the test wants it");
+        })
+        .await;
+        assert_eq!(begun, 3);
     }
 }

@@ -39,7 +39,8 @@ pub(crate) struct Record {
     status: StatusCode,
     bytes: u64,
     /// The service and slot that it was sent to.
-    sent_to: Option<(String, Slot)>,
+    service: Option<String>,
+    slot: Option<Slot>,
     /// Why it failed, where it did.
     cause: Option<String>,
 }
@@ -75,14 +76,21 @@ impl Record {
             traceparent: request.headers.get("traceparent").cloned(),
             status: StatusCode::OK,
             bytes: 0,
-            sent_to: None,
+            service: None,
+            slot: None,
             cause: None,
         }))
     }
 
     /// Notes whom it is sent to.
     pub(crate) fn is_sent_to(&mut self, service: &Service, slot: Slot) {
-        self.sent_to = Some((service.name.to_string(), slot));
+        self.is_of(service);
+        self.slot = Some(slot);
+    }
+
+    /// Notes whose it is, where it is sent nowhere.
+    pub(crate) fn is_of(&mut self, service: &Service) {
+        self.service = Some(service.name.to_string());
         self.is_unwanted = !service.options.access_log;
     }
 
@@ -133,8 +141,8 @@ impl Record {
         let value = serde_json::json!({
             "time": humantime::format_rfc3339_millis(self.time).to_string(),
             "client": self.peer.to_string(),
-            "service": self.sent_to.as_ref().map(|(service, _)| service),
-            "slot": self.sent_to.as_ref().map(|(_, slot)| slot.lower()),
+            "service": self.service,
+            "slot": self.slot.map(Slot::lower),
             "method": self.method.as_str(),
             "host": text(&self.host),
             "target": self.target(),

@@ -27,6 +27,11 @@ impl Resolver {
         Self(ArcSwap::from_pointee(Names::of(certificates)))
     }
 
+    /// Tells whether there is one for a host, in lower case.
+    pub(super) fn has(&self, host: &str) -> bool {
+        self.0.load().of_host(host).is_some()
+    }
+
     pub(super) fn show(&self, certificates: &[Certificate]) {
         self.0.store(Arc::new(Names::of(certificates)));
     }
@@ -53,13 +58,14 @@ impl Names {
         names
     }
 
+    fn of_host(&self, host: &str) -> Option<&Vec<Arc<CertifiedKey>>> {
+        let wildcard = || host.split_once('.').map(|(_, parent)| format!("*.{parent}"));
+        self.by_name.get(host).or_else(|| self.by_name.get(&wildcard()?))
+    }
+
     fn find(&self, host: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         let host = host.map(str::to_ascii_lowercase);
-        let wildcard = |host: &String| host.split_once('.').map(|(_, parent)| format!("*.{parent}"));
-        let kinds = host
-            .as_ref()
-            .and_then(|host| self.by_name.get(host).or_else(|| self.by_name.get(&wildcard(host)?)))
-            .unwrap_or(&self.first);
+        let kinds = host.as_ref().and_then(|host| self.of_host(host)).unwrap_or(&self.first);
         let fits = |certified: &&Arc<CertifiedKey>| certified.key.choose_scheme(schemes).is_some();
         kinds.iter().find(fits).or(kinds.first()).cloned()
     }

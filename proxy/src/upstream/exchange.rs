@@ -165,7 +165,12 @@ impl Exchange {
             if !connection.read.is_empty() {
                 self.answered = true;
                 let fields = || scratch.take_fields();
+                let before = connection.read.len();
                 match codec::parse_into(&mut connection.read, &self.method, self.limits.header_fields, fields) {
+                    // All of it may have come at once.
+                    Ok(Some(_)) if before - connection.read.len() > self.limits.header_bytes => {
+                        return Poll::Ready(Err(Error::Malformed("its head is too long")));
+                    }
                     Ok(Some(head)) if is_interim(head.status) => {
                         self.interim += 1;
                         if self.interim > INTERIM_ANSWERS {

@@ -22,7 +22,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::balance::Busy;
 use super::pool::Key;
-use super::request_body::{BodyError, RequestBody};
+use super::request_body::{BodyError, MANY_TRAILERS, RequestBody};
 use super::run::{Claim, RunId};
 use super::socket::Socket;
 use crate::error::{Error, Side};
@@ -264,6 +264,7 @@ fn broken(error: hyper::Error) -> Error {
         if let Some(body) = inner.downcast_ref::<BodyError>() {
             return match body {
                 BodyError::TooLong => Error::BodyOverLimit,
+                BodyError::ManyTrailers => Error::BadRequest(MANY_TRAILERS),
                 BodyError::Client(_) => Error::RequestBody(error),
                 BodyError::Disk(cause) => Error::NotKept(io::Error::new(cause.kind(), cause.to_string())),
             };

@@ -14,4 +14,5 @@ pub(crate) mod resolve;
 pub mod run;
 pub mod socket;
 pub(crate) mod spool;
+mod tally;
 pub(crate) mod tunnel;

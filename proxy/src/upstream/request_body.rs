@@ -14,6 +14,12 @@ use crate::error::Error;
 
 /// What is taken whole is no longer than this, whatever the service takes: a disk has an end.
 const SPOOLED_BYTES: u64 = 1024 * 1024 * 1024;
+/// What hyper reads of trailers where it is asked for nothing else; where a long head made it have room for more, and in
+/// HTTP/2, it is the same.
+const TRAILER_FIELDS: usize = 100;
+
+/// What is said of a trailer section of more.
+pub(crate) const MANY_TRAILERS: &str = "the trailer section has too many fields";
 
 /// Why a request's body can't be read to its end.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +30,9 @@ pub(crate) enum BodyError {
     /// It is longer than the service takes.
     #[error("the body is longer than the service takes")]
     TooLong,
+    /// More fields than anybody sends trail it.
+    #[error("{MANY_TRAILERS}")]
+    ManyTrailers,
     /// The disk refuses what was to be kept of it.
     #[error("the body can't be kept on disk")]
     Disk(#[source] io::Error),
@@ -34,6 +43,7 @@ impl From<BodyError> for Error {
         match error {
             BodyError::Client(error) => Self::RequestBody(error),
             BodyError::TooLong => Self::BodyOverLimit,
+            BodyError::ManyTrailers => Self::BadRequest(MANY_TRAILERS),
             BodyError::Disk(error) => Self::NotKept(error),
         }
     }
@@ -106,7 +116,9 @@ impl RequestBody {
     /// # Cancel safety
     /// Dropping it loses what was taken.
     pub(crate) async fn spool(mut self, mut spool: Spool) -> Result<Self, BodyError> {
-        self.allowed = self.allowed.min(SPOOLED_BYTES);
+        if !self.limit(self.allowed.min(SPOOLED_BYTES)) {
+            return Err(BodyError::TooLong);
+        }
         while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut self).poll_frame(cx)).await {
             let Ok(data) = frame?.into_data() else { continue };
             spool.add(&data).await.map_err(BodyError::Disk)?;
@@ -145,6 +157,9 @@ impl Body for RequestBody {
         };
         self.touched |= polled.is_ready();
         if let Poll::Ready(Some(Ok(frame))) = &polled {
+            if frame.trailers_ref().is_some_and(|trailers| trailers.len() > TRAILER_FIELDS) {
+                return Poll::Ready(Some(Err(BodyError::ManyTrailers)));
+            }
             let length = frame.data_ref().map_or(0, |data| data.len() as u64);
             match self.allowed.checked_sub(length) {
                 Some(left) => self.allowed = left,

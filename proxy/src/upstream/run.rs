@@ -1,5 +1,6 @@
 //! One run of a slot: from its staging until it is cleared. It carries the claim/drain word and the run's counters.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -11,8 +12,9 @@ use config::name::Slot;
 use tokio::sync::Notify;
 
 use super::inflight::{InFlight, Progress, Released};
-use crate::telemetry::count::Count;
-use crate::telemetry::counters::{Ended, Event, ServiceCounters};
+use super::tally::Counters;
+pub use super::tally::{RunCounts, Tally};
+use crate::telemetry::counters::{Ended, ServiceCounters};
 
 /// Tells runs apart over the life of the process; upstream connections are pooled by it, so that none outlives its run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,7 +35,9 @@ pub struct Run {
     /// What another slot's new version failed and this one answers while the bake lasts: a word of its own, for it begins
     /// when the run drains.
     replays: InFlight,
-    counters: Box<[Counters]>,
+    /// Old assets that the other slot's version lacks: the same, and open longer.
+    assets: InFlight,
+    counters: Counters,
     /// Those of the service, which outlive the run.
     service: Arc<ServiceCounters>,
     /// Rings when a draining run may have become idle.
@@ -44,6 +48,9 @@ pub struct Run {
     long: LongLived,
     /// A request failed on it in its bake, and control was told.
     suspected: AtomicBool,
+    /// When the first one failed since it was last found well, in microseconds of its age; none where it is 0.
+    failing: AtomicU64,
+    began: Instant,
 }
 
 /// Requests end now.
@@ -54,6 +61,8 @@ const CLOSE_LONG: u8 = 2;
 const CUT_LONG: u8 = 4;
 /// Replays end now.
 const CUT_REPLAYS: u8 = 8;
+/// Old assets end now.
+const CUT_ASSETS: u8 = 16;
 /// Tunnels and event streams that are to end do so within this, each at a time of its own.
 const JITTER: Duration = Duration::from_secs(2);
 
@@ -97,54 +106,6 @@ impl Drop for Long {
     }
 }
 
-/// What became of requests on a run, counted by one worker.
-#[derive(Default)]
-#[repr(align(128))]
-struct Counters {
-    answered: Count,
-    held: Count,
-    retried: Count,
-    closed: Count,
-    cut: Count,
-    failed: Count,
-}
-
-/// The sums of a run's counters.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct RunCounts {
-    /// Answers whose head came from the application.
-    pub answered: u64,
-    /// Requests that waited for the application to come back.
-    pub held: u64,
-    /// Requests sent a second time.
-    pub retried: u64,
-    /// Tunnels and event streams ended as they should at the drain deadline.
-    pub closed: u64,
-    /// Answers and tunnels ended at the drain deadline.
-    pub cut: u64,
-    /// Requests answered by an error that we made, and answers that the application broke off.
-    pub failed: u64,
-}
-
-/// What is counted of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tally {
-    /// The head of an answer came from the application.
-    Answered,
-    /// It waits for the application to come back.
-    Held,
-    /// It was sent a second time.
-    Retried,
-    /// For it and those before it an endpoint was ejected.
-    Ejected,
-    /// A tunnel or an event stream ended as it should at the drain deadline.
-    Closed,
-    /// It was ended at the drain deadline.
-    Cut,
-    /// It was answered by an error that we made, or its answer was broken off.
-    Failed,
-}
-
 impl Run {
     /// Returns a new run, which takes claims, for so many workers.
     pub fn new(slot: Slot, workers: usize) -> Arc<Self> {
@@ -156,17 +117,22 @@ impl Run {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let replays = InFlight::new(workers);
         replays.drain();
+        let assets = InFlight::new(workers);
+        assets.drain();
         Arc::new(Self {
             replays,
+            assets,
             id: RunId(NEXT.fetch_add(1, Ordering::Relaxed)),
             slot,
             in_flight: InFlight::new(workers),
-            counters: (0..workers.max(1)).map(|_| Counters::default()).collect(),
+            counters: Counters::new(workers),
             service,
             idle: Notify::new(),
             ending: AtomicU8::new(0),
             long: LongLived::default(),
             suspected: AtomicBool::new(false),
+            failing: AtomicU64::new(0),
+            began: Instant::now(),
         })
     }
 
@@ -192,7 +158,7 @@ impl Run {
 
     fn claim_as(self: &Arc<Self>, kind: Kind, worker: usize) -> Option<Claim> {
         if self.word(kind).claim(worker) {
-            return Some(Claim { run: Arc::clone(self), worker, kind });
+            return Some(Claim { run: Arc::clone(self), worker, kind, has_ended: Cell::new(false) });
         }
         // Refused, it was counted for a moment: whoever waits may have seen that count and must look again.
         self.idle.notify_waiters();
@@ -203,6 +169,33 @@ impl Run {
         match kind {
             Kind::First => &self.in_flight,
             Kind::Replay => &self.replays,
+            Kind::Asset => &self.assets,
+        }
+    }
+
+    /// The same for an asset that another slot's version lacks; `None` where nobody is to ask for one here.
+    pub fn claim_asset(self: &Arc<Self>, worker: usize) -> Option<Claim> {
+        self.claim_as(Kind::Asset, worker)
+    }
+
+    /// Lets requests for old assets in.
+    pub fn begin_assets(&self) {
+        self.ending.fetch_and(!CUT_ASSETS, Ordering::AcqRel);
+        self.assets.revive();
+    }
+
+    /// Turns them away from now on; the table that names the run no more must be published before.
+    pub fn end_assets(&self) {
+        self.assets.drain();
+    }
+
+    /// Waits until none is under way; at the deadline ends what is left.
+    ///
+    /// # Cancel safety
+    /// Dropping it changes nothing.
+    pub async fn assets_ended(&self, deadline: Duration) {
+        if tokio::time::timeout(deadline, self.until_end(Kind::Asset)).await.is_err() {
+            self.ending.fetch_or(CUT_ASSETS, Ordering::AcqRel);
         }
     }
 
@@ -229,7 +222,24 @@ impl Run {
 
     /// Notes that a request failed here in the bake; false where that is known and looked into already.
     pub fn suspect(&self) -> bool {
-        !self.suspected.swap(true, Ordering::AcqRel)
+        let is_new = !self.suspected.swap(true, Ordering::AcqRel);
+        if is_new {
+            let now = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
+            // It is known already where it has failed since.
+            _ = self.failing.compare_exchange(0, now, Ordering::AcqRel, Ordering::Acquire);
+        }
+        is_new
+    }
+
+    /// Notes that it was found well: what failed before tells nothing of what fails next.
+    pub fn is_well(&self) {
+        self.failing.store(0, Ordering::Release);
+    }
+
+    /// Returns for how long it has failed, from the first request or probe that did.
+    pub fn failing_for(&self) -> Option<Duration> {
+        let since = Some(self.failing.load(Ordering::Acquire)).filter(|since| *since > 0)?;
+        Some(self.began.elapsed().saturating_sub(Duration::from_micros(since)))
     }
 
     /// Tells whether a suspicion is being looked into.
@@ -249,7 +259,7 @@ impl Run {
 
     /// Takes the run back into service; waiters end with [`Progress::Superseded`].
     pub fn revive(&self) {
-        self.ending.fetch_and(CUT_REPLAYS, Ordering::AcqRel);
+        self.ending.fetch_and(CUT_REPLAYS | CUT_ASSETS, Ordering::AcqRel);
         self.in_flight.revive();
         self.idle.notify_waiters();
     }
@@ -307,54 +317,19 @@ impl Run {
 
     /// Returns how many requests are in flight.
     pub fn in_flight(&self) -> u64 {
-        self.in_flight.count() + self.replays.count()
+        self.in_flight.count() + self.replays.count() + self.assets.count()
     }
 
     /// Counts what became of a request; for the thread of that worker alone.
     pub fn tally(&self, worker: usize, tally: Tally) {
-        let counters = &self.counters[worker];
-        let (counter, event) = match tally {
-            Tally::Answered => (Some(&counters.answered), None),
-            Tally::Held => (Some(&counters.held), Some(Event::Held)),
-            Tally::Retried => (Some(&counters.retried), Some(Event::Retried)),
-            Tally::Ejected => (None, Some(Event::Ejected)),
-            Tally::Closed => (Some(&counters.closed), Some(Event::Closed)),
-            Tally::Cut => (Some(&counters.cut), Some(Event::Cut)),
-            Tally::Failed => (Some(&counters.failed), Some(Event::Failed)),
-        };
-        if let Some(counter) = counter {
-            counter.add(1);
-        }
+        let event = self.counters.tally(worker, tally);
         let Some(event) = event else { return };
         self.service.note(worker, self.slot, event);
     }
 
     /// Returns the sums of all workers.
     pub fn counts(&self) -> RunCounts {
-        let sum = |of: fn(&Counters) -> &Count| self.counters.iter().map(|c| of(c).get()).sum();
-        RunCounts {
-            answered: sum(|c| &c.answered),
-            held: sum(|c| &c.held),
-            retried: sum(|c| &c.retried),
-            closed: sum(|c| &c.closed),
-            cut: sum(|c| &c.cut),
-            failed: sum(|c| &c.failed),
-        }
-    }
-}
-
-impl RunCounts {
-    /// Returns what was counted since an earlier look.
-    #[must_use]
-    pub fn since(self, earlier: Self) -> Self {
-        Self {
-            answered: self.answered - earlier.answered,
-            held: self.held - earlier.held,
-            retried: self.retried - earlier.retried,
-            closed: self.closed - earlier.closed,
-            cut: self.cut - earlier.cut,
-            failed: self.failed - earlier.failed,
-        }
+        self.counters.sums()
     }
 }
 
@@ -381,6 +356,8 @@ enum Kind {
     First,
     /// Another slot's version failed it.
     Replay,
+    /// Another slot's version has no such asset.
+    Asset,
 }
 
 /// One request's place on a run; given back when dropped.
@@ -388,6 +365,8 @@ pub struct Claim {
     run: Arc<Run>,
     worker: usize,
     kind: Kind,
+    /// The request was counted at its end.
+    has_ended: Cell<bool>,
 }
 
 impl Claim {
@@ -396,6 +375,7 @@ impl Claim {
         let bit = match self.kind {
             Kind::First => CUT,
             Kind::Replay => CUT_REPLAYS,
+            Kind::Asset => CUT_ASSETS,
         };
         self.run.ending.load(Ordering::Acquire) & bit != 0
     }
@@ -434,6 +414,7 @@ impl Claim {
 
     /// Counts the request at its end.
     pub(crate) fn end(&self, ended: Ended) {
+        self.has_ended.set(true);
         self.run.service.end(self.worker, self.run.slot, ended);
     }
 }
@@ -442,6 +423,10 @@ impl Drop for Claim {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.tally(Tally::Failed);
+            if !self.has_ended.get() {
+                // The visitor is answered 500, and a version whose answers make us fail is to be judged by that.
+                self.run.service.panicked(self.worker, self.run.slot);
+            }
         }
         if self.run.word(self.kind).release(self.worker) == Released::MayBeDrained {
             self.run.idle.notify_waiters();

@@ -2,6 +2,7 @@
 
 use super::run::Claim;
 use super::socket::Socket;
+use crate::edge::Passed;
 use bytes::BytesMut;
 
 /// The application's end of a tunnel.
@@ -12,4 +13,6 @@ pub(crate) struct Tunnel {
     pub(crate) read: BytesMut,
     /// Held until the tunnel ends.
     pub(crate) claim: Claim,
+    /// The same, where there are rules.
+    pub(crate) passed: Option<Box<Passed>>,
 }

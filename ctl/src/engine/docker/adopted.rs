@@ -1,19 +1,20 @@
 //! Containers that others made and that we took over in place.
 //!
 //! A container that runs can't be given labels, so what ours would say is kept as one label of the holder, by the container's
-//! id: it lives as long as the gateway does, and a container that is made anew under the same name is not meant.
+//! id: a container that is made anew under the same name is not meant. `down` takes the holder away, so it leaves the label on an
+//! empty volume, beside the saved state, and the next holder has it again.
 
 use std::collections::HashMap;
 
-use bollard::models::{ContainerInspectResponse, ImageInspect, MountPoint, ResourcesUlimits};
-use bollard::query_parameters::ListContainersOptions;
+use bollard::models::{ContainerInspectResponse, ImageInspect, MountPoint, ResourcesUlimits, VolumeCreateRequest};
+use bollard::query_parameters::{ListContainersOptions, RemoveVolumeOptions};
 use config::name::{ServiceName, Slot};
 use serde::{Deserialize, Serialize};
 
-use super::Docker;
 use super::container::listed;
 use super::names::strip_kept;
-use super::refusal::refusal;
+use super::refusal::{found, refusal};
+use super::{Docker, labels};
 use crate::engine::{EngineError, Instance, RunSettings};
 
 /// On the holder: what was taken over, as JSON.
@@ -46,7 +47,7 @@ pub(super) fn label(instances: &[Instance]) -> String {
         deployment: instance.deployment.clone(),
         image: instance.image.clone(),
         image_id: instance.image_id.clone(),
-        run: instance.run.clone(),
+        run: labels::public(&instance.run),
         notes: instance.notes.clone(),
     };
     serde_json::to_string(&instances.iter().map(adopted).collect::<Vec<_>>()).expect("our own types are JSON")
@@ -61,7 +62,50 @@ impl Instance {
 }
 
 impl Docker {
-    /// Returns those that are still there.
+    /// Keeps what the holder knows of containers that were taken over, for the next holder. Where there is no holder now, the one
+    /// before has left it.
+    pub(super) async fn keep_adopted(&self) -> Result<(), EngineError> {
+        if self.inspect(&self.names.holder()).await?.is_none() {
+            return Ok(());
+        }
+        let adopted = self.adopted_instances().await?;
+        // A volume's labels can't be changed either.
+        self.forget_adopted().await?;
+        if adopted.is_empty() {
+            return Ok(());
+        }
+        let mut own_labels = labels::of_part(&self.names.network(), None);
+        own_labels.insert(LABEL.to_owned(), label(&adopted));
+        let name = self.names.adopted();
+        let request = VolumeCreateRequest {
+            name: Some(name.clone()),
+            labels: Some(own_labels),
+            ..VolumeCreateRequest::default()
+        };
+        let made = self.handles.call.create_volume(request).await;
+        made.map(drop).map_err(|error| refusal(&format!("make the volume {name}"), error))
+    }
+
+    /// Returns the label of the holder before; `None` where nothing was taken over.
+    pub(super) async fn kept_adopted(&self) -> Result<Option<String>, EngineError> {
+        let name = self.names.adopted();
+        let volume = self.handles.call.inspect_volume(&name).await;
+        let volume = found(&format!("look at the volume {name}"), volume)?;
+        let ours = volume.filter(|volume| labels::is_ours(Some(&volume.labels), &self.names.network()));
+        Ok(ours.and_then(|mut volume| volume.labels.remove(LABEL)))
+    }
+
+    /// Removes what was kept.
+    pub(super) async fn forget_adopted(&self) -> Result<(), EngineError> {
+        if self.kept_adopted().await?.is_none() {
+            return Ok(());
+        }
+        let name = self.names.adopted();
+        let removed = self.handles.call.remove_volume(&name, None::<RemoveVolumeOptions>).await;
+        found(&format!("remove the volume {name}"), removed).map(drop)
+    }
+
+    /// Returns those that are still there, without the values of their environments.
     pub(super) async fn adopted_instances(&self) -> Result<Vec<Instance>, EngineError> {
         let Some(holder) = self.inspect(&self.names.holder()).await? else { return Ok(Vec::new()) };
         let own_labels = holder.config.and_then(|config| config.labels).unwrap_or_default();

@@ -27,6 +27,8 @@ pub(super) struct Handles {
     pub(super) call: Client,
     pub(super) long: Client,
     pub(super) api: String,
+    /// Podman, which speaks Docker's API and differs where it must.
+    pub(super) is_podman: bool,
 }
 
 impl Place {
@@ -88,6 +90,7 @@ impl Place {
             Address::Socket(_) => refusal(&format!("ask {} for its version", self.target()), error),
         })?;
         let api = choose_api(version.api_version.as_deref(), version.min_api_version.as_deref())?;
+        let is_podman = version.components.iter().flatten().any(|component| component.name.contains("Podman"));
         let prefix = format!("/v{api}");
         let call = client.with_request_modifier(move |mut request| {
             let mut parts = request.uri().clone().into_parts();
@@ -100,7 +103,7 @@ impl Place {
             request
         });
         let long = call.clone().with_timeout(LONG_TIMEOUT);
-        Ok(Handles { call, long, api })
+        Ok(Handles { call, long, api, is_podman })
     }
 }
 

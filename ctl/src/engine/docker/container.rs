@@ -11,19 +11,36 @@ use bollard::query_parameters::{
     RenameContainerOptions, StartContainerOptions, StopContainerOptions,
 };
 use config::name::ServiceName;
+use tokio::time::{Instant, sleep};
 
+use super::Docker;
+use super::environment::{environment, valued};
 use super::labels::{self, Listed};
 use super::names::{self, strip_kept};
 use super::refusal::{found, refusal, status};
 use super::spec::{self, Surroundings, blueprint};
-use super::{Docker, FALLBACK_LOG_DRIVER};
 use crate::engine::{EngineError, Instance, InstanceSpec, Restart};
+
+/// How long Podman may take to put away what a container leaves at its end.
+const CLEANING_UP: Duration = Duration::from_secs(10);
+/// Between two looks whether it has.
+const LOOK: Duration = Duration::from_millis(20);
 
 impl Docker {
     /// Returns what the engine knows of a container; `None` where there is none.
     pub(super) async fn inspect(&self, name: &str) -> Result<Option<ContainerInspectResponse>, EngineError> {
-        let answer = self.handles.call.inspect_container(name, None::<InspectContainerOptions>).await;
-        found(&format!("inspect {name}"), answer)
+        let deadline = Instant::now() + CLEANING_UP;
+        loop {
+            let answer = self.handles.call.inspect_container(name, None::<InspectContainerOptions>).await;
+            // Between its end and `exited`, a container is `stopped` to Podman, which is no word of Docker's API.
+            let is_cleaning_up =
+                answer.as_ref().is_err_and(|error| error.to_string().contains("unknown variant `stopped`"));
+            if is_cleaning_up && Instant::now() < deadline {
+                sleep(LOOK).await;
+                continue;
+            }
+            return found(&format!("inspect {name}"), answer);
+        }
     }
 
     /// Returns the address of an instance on the gateway's network, which its own host alone reaches.
@@ -56,7 +73,7 @@ impl Docker {
         let place =
             |instance: &Instance| (instance.service.clone(), instance.slot.lower(), instance.replica, instance.kept);
         instances.sort_by_cached_key(place);
-        Ok(instances)
+        self.with_values(instances).await
     }
 
     pub(super) async fn create_instance(&self, spec: &InstanceSpec) -> Result<Instance, EngineError> {
@@ -127,14 +144,24 @@ impl Docker {
         answer.map_err(|error| refusal(&format!("rename a container to {name}"), error))
     }
 
+    /// Sets the restart policy of a part of the gateway.
+    pub(super) async fn set_proxy_restart(&self, container: &str, restart: Restart) -> Result<(), EngineError> {
+        let answer = self.handles.call.update_container(container, restart_body(restart)).await;
+        answer.map_err(|error| refusal("set the restart policy of the proxy", error))
+    }
+
     pub(super) async fn update_restart(&self, instance: &Instance, restart: Restart) -> Result<(), EngineError> {
-        let name = match restart {
-            Restart::No => RestartPolicyNameEnum::NO,
-            Restart::Always => RestartPolicyNameEnum::ALWAYS,
-        };
-        let body =
-            ContainerUpdateBody { restart_policy: Some(spec::restart_policy(name)), ..ContainerUpdateBody::default() };
-        let answer = self.handles.call.update_container(&instance.id, body).await;
+        let answer = self.handles.call.update_container(&instance.id, restart_body(restart)).await;
+        // Podman before 5.1 has no such call; a slot is made without a policy, so there is none to take back.
+        if self.handles.is_podman && answer.as_ref().is_err_and(|error| status(error) == Some(404)) {
+            return match restart {
+                Restart::No => Ok(()),
+                Restart::Always => Err(EngineError::Refused(format!(
+                    "this Podman can't change one (5.1 and newer can), so nobody starts {} again after a crash or a reboot",
+                    instance.name
+                ))),
+            };
+        }
         answer.map_err(|error| refusal(&format!("set the restart policy of {}", instance.name), error))
     }
 
@@ -142,7 +169,7 @@ impl Docker {
     pub(super) async fn log_driver(&self) -> Result<String, EngineError> {
         let holder = self.inspect(&self.names.holder()).await?;
         let config = holder.and_then(|holder| holder.host_config).and_then(|host| host.log_config);
-        Ok(config.and_then(|config| config.typ).unwrap_or_else(|| FALLBACK_LOG_DRIVER.to_owned()))
+        Ok(config.and_then(|config| config.typ).unwrap_or_else(|| self.fallback_log_driver().to_owned()))
     }
 
     pub(super) async fn join(&self, id: &str, network: &str, settings: EndpointSettings) -> Result<(), EngineError> {
@@ -168,12 +195,17 @@ impl Docker {
     }
 
     async fn read_instance(&self, id: &str) -> Result<Instance, EngineError> {
-        let present = self.inspect(id).await?;
-        if let Some(instance) = present.and_then(inspected).and_then(labels::read) {
-            return Ok(instance);
-        }
-        let adopted = self.adopted_instances().await?.into_iter().find(|instance| instance.id == id);
-        adopted.ok_or_else(|| EngineError::Refused(format!("container {id} is gone, or lost its labels")))
+        let gone = || EngineError::Refused(format!("container {id} is gone, or lost its labels"));
+        let present = self.inspect(id).await?.ok_or_else(gone)?;
+        let env = environment(&present);
+        let instance = match inspected(present).and_then(labels::read) {
+            Some(instance) => instance,
+            None => {
+                let adopted = self.adopted_instances().await?.into_iter().find(|instance| instance.id == id);
+                adopted.ok_or_else(gone)?
+            }
+        };
+        Ok(valued(instance, &env))
     }
 }
 
@@ -216,4 +248,12 @@ fn inspected(container: ContainerInspectResponse) -> Option<Listed> {
         created: humantime::format_rfc3339_seconds(created).to_string(),
         labels: container.config?.labels?,
     })
+}
+
+fn restart_body(restart: Restart) -> ContainerUpdateBody {
+    let name = match restart {
+        Restart::No => RestartPolicyNameEnum::NO,
+        Restart::Always => RestartPolicyNameEnum::ALWAYS,
+    };
+    ContainerUpdateBody { restart_policy: Some(spec::restart_policy(name)), ..ContainerUpdateBody::default() }
 }

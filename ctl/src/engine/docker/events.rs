@@ -57,7 +57,8 @@ impl Docker {
         let filters = HashMap::from([
             filter("type", &["container"]),
             filter("container", &[id]),
-            filter("event", &["die", "oom", "health_status"]),
+            // Podman tells of a `die`, and filters by its own word for it.
+            filter("event", &["die", "died", "oom", "health_status"]),
         ]);
         let options = EventsOptions { since, until: None, filters: Some(filters) };
         let mut events = std::pin::pin!(self.handles.call.events(Some(options)));

@@ -152,6 +152,14 @@ mod tests {
     }
 
     #[test]
+    fn the_revision_is_what_the_image_says_it_was_built_from() {
+        let label = ("org.opencontainers.image.revision".to_owned(), "5f2c1e".to_owned());
+        let config = ImageConfig { labels: Some([label].into()), ..ImageConfig::default() };
+        let image = ImageInspect { id: Some("sha256:1".to_owned()), config: Some(config), ..ImageInspect::default() };
+        assert_eq!(read("shop", image).unwrap().revision.as_deref(), Some("5f2c1e"));
+    }
+
+    #[test]
     fn a_health_command_is_run_as_docker_would() {
         let check = |test: &[&str]| HealthConfig { test: Some(words(test)), ..HealthConfig::default() };
         assert_eq!(health_command(check(&["CMD", "/ok", "-q"]), None), Some(words(&["/ok", "-q"])));

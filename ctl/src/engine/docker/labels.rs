@@ -17,6 +17,8 @@ pub(super) const ROLE: &str = "bluegreen.role";
 pub(super) const BUILD: &str = "bluegreen.build";
 /// On the proxy: the networks that it was told to trust, with commas between them.
 pub(super) const TRUSTED: &str = "bluegreen.trusted-proxies";
+/// On the proxy: what of the host it sees, a list of JSON.
+pub(super) const VOLUMES: &str = "bluegreen.volumes";
 /// The service.
 pub(super) const SERVICE: &str = "bluegreen.service";
 const SLOT: &str = "bluegreen.slot";
@@ -60,7 +62,7 @@ pub(super) fn of_part(gateway: &str, role: Option<Role>) -> HashMap<String, Stri
 
 /// Returns our labels of an instance; [`read`] gives back what they say.
 pub(super) fn of_instance(gateway: &str, spec: &InstanceSpec) -> HashMap<String, String> {
-    let run = serde_json::to_string(&spec.run).expect("settings are strings, lists and flags");
+    let run = serde_json::to_string(&public(&spec.run)).expect("settings are strings, lists and flags");
     let mut labels = of_part(gateway, Some(Role::Slot));
     labels.extend(spec.notes.iter().map(|(name, value)| (format!("{PREFIX}{name}"), value.clone())));
     let own = [
@@ -78,6 +80,12 @@ pub(super) fn of_instance(gateway: &str, spec: &InstanceSpec) -> HashMap<String,
     labels
 }
 
+/// Returns settings as they may stand in a label, which goes wherever logs and metrics go: of the environment the names alone. The
+/// values are the container's own: [`super::environment`] takes them from there.
+pub(super) fn public(run: &RunSettings) -> RunSettings {
+    RunSettings { env: run.env.names(), ..run.clone() }
+}
+
 /// A container, as the engine lists it.
 pub(super) struct Listed {
     pub(super) id: String,
@@ -88,7 +96,8 @@ pub(super) struct Listed {
     pub(super) labels: HashMap<String, String>,
 }
 
-/// Returns the instance that a container's labels describe; `None` where it is not a slot of ours.
+/// Returns the instance that a container's labels describe, without the values of its environment; `None` where it is not a slot
+/// of ours.
 pub(super) fn read(listed: Listed) -> Option<Instance> {
     let labels = &listed.labels;
     let get = |name: &str| labels.get(name).cloned();
@@ -150,7 +159,7 @@ mod tests {
             },
             port: 9000,
             run: RunSettings {
-                env: vec!["A=1".to_owned()].into(),
+                env: vec!["A=hunter2".to_owned()].into(),
                 memory: Some("64m".to_owned()),
                 init: true,
                 ..RunSettings::default()
@@ -169,12 +178,20 @@ mod tests {
         let spec = spec();
         let mut labels = of_instance("web-gateway", &spec);
         labels.insert("maintainer".to_owned(), "someone".to_owned());
+        assert!(!labels.values().any(|value| value.contains("hunter2")), "{labels:?}");
         let instance = read(listed("shop_BLUE_2_kept", labels)).unwrap();
-        assert_eq!(instance.run, spec.run);
+        assert_eq!(instance.run, public(&spec.run));
         assert_eq!(instance.notes, spec.notes);
         assert_eq!((instance.image.as_str(), instance.image_id.as_str()), ("shop:42", "sha256:abc"));
         assert_eq!(instance.endpoint.to_string(), "shop_BLUE_2_kept:9000");
         assert!(instance.kept && instance.replica == 2);
+    }
+
+    #[test]
+    fn a_label_that_has_values_is_of_an_older_bgctl_and_is_believed() {
+        let mut labels = of_instance("web-gateway", &spec());
+        labels.insert(RUN.to_owned(), serde_json::to_string(&spec().run).unwrap());
+        assert_eq!(*read(listed("shop_BLUE_2", labels)).unwrap().run.env, ["A=hunter2"]);
     }
 
     #[test]

@@ -39,7 +39,8 @@ pub struct Present {
 pub struct Store {
     /// What it runs on, in Docker's word; `None` for one that we have no word for.
     pub architecture: Option<&'static str>,
-    /// Whether it takes an archive only with every layer in it: containerd's store keeps what was sent, not only what it unpacks to.
+    /// Whether it takes an archive only with every layer in it: containerd's store keeps what was sent, not only what it unpacks to, and
+    /// Podman reads an archive before it looks at what it has.
     pub wants_whole: bool,
 }
 
@@ -86,7 +87,8 @@ impl Docker {
         let driver = info.driver_status.unwrap_or_default();
         Ok(Store {
             architecture: info.architecture.as_deref().and_then(Machine::parse).map(Machine::docker),
-            wants_whole: driver.iter().flatten().any(|word| word.contains("containerd.snapshotter")),
+            wants_whole: self.handles.is_podman
+                || driver.iter().flatten().any(|word| word.contains("containerd.snapshotter")),
         })
     }
 
@@ -134,7 +136,7 @@ impl Docker {
     }
 }
 
-fn stored(image: ImageInspect) -> Option<StoredImage> {
+pub(super) fn stored(image: ImageInspect) -> Option<StoredImage> {
     Some(StoredImage {
         id: image.id?,
         layers: image.root_fs.and_then(|root| root.layers).unwrap_or_default(),
@@ -144,7 +146,7 @@ fn stored(image: ImageInspect) -> Option<StoredImage> {
 }
 
 /// Splits a name into repository and tag; a port is none.
-fn split(reference: &str) -> (&str, &str) {
+pub(super) fn split(reference: &str) -> (&str, &str) {
     match reference.rsplit_once(':') {
         Some((repo, tag)) if !tag.contains('/') => (repo, tag),
         _ => (reference, "latest"),

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use bollard::models::{ContainerInspectResponse, RestartPolicy};
 use bollard::query_parameters::StartContainerOptions;
 
-use super::gateway::{id_of, is_running};
 use super::names::Names;
+use super::raising::{id_of, is_running};
 use super::recipe::{Part, Recipe};
 use super::refusal::refusal;
 use super::{Docker, labels};

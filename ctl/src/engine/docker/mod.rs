@@ -1,7 +1,7 @@
 //! Docker as an engine: an instance is a container, the gateway two of them on a network of their own.
 //!
-//! `place` finds the engine, `connect` (`transport`, `ssh`) reaches it; `gateway` and `teardown` make and remove what runs the proxy (`proxy_image`, `program_image`, `binary`,
-//! `ports`); `relay` reaches it; `image` (`credentials`), `layers`, `container` (`spec`, `mount`, `quantity`), `events`, `exec` and `logs` are what a
+//! `place` finds the engine, `connect` (`transport`, `ssh`) reaches it; `gateway` (`raising`, `holder`, `proxy`, `parts`, `sight`, `ready`) and `teardown` make and
+//! remove what runs the proxy (`proxy_image`, `program_image`, `binary`, `ports`); `relay` reaches it; `image` (`credentials`), `layers` (`partial`), `container` (`spec`, `mount`, `quantity`, `environment`), `events`, `exec` and `logs` are what a
 //! deployment does with its slots; `survey` is what `doctor` finds, `application` what the demo runs.
 //! `recipe` (`nginx`) is what may stand in the gateway's place, `takeover` puts ours there, `adopted` knows the containers that stay. Whatever has our `labels` is ours, and nothing else is touched.
 
@@ -12,9 +12,11 @@ mod certificates;
 mod connect;
 mod container;
 mod credentials;
+mod environment;
 mod events;
 mod exec;
 mod gateway;
+mod holder;
 mod image;
 mod labels;
 mod layers;
@@ -24,14 +26,20 @@ mod mount;
 mod names;
 mod nginx;
 mod once;
+mod partial;
+mod parts;
 mod place;
 mod ports;
 mod program_image;
+mod proxy;
 mod proxy_image;
 mod quantity;
+mod raising;
+mod ready;
 mod recipe;
 mod refusal;
 mod relay;
+mod sight;
 mod spec;
 mod ssh;
 mod survey;
@@ -49,6 +57,7 @@ pub use self::application::Application;
 use self::connect::Handles;
 pub use self::layers::{Present, Store, StoredImage};
 use self::names::Names;
+pub use self::partial::Partial;
 use self::place::Place;
 pub use self::recipe::{Adoption, Recipe};
 pub use self::survey::{Finding, Verdict};
@@ -60,6 +69,8 @@ use super::{
 
 /// The log driver where journald can't be used: it rotates, which `json-file` does not.
 const FALLBACK_LOG_DRIVER: &str = "local";
+/// Podman's, which rotates where it is told a size.
+const PODMAN_LOG_DRIVER: &str = "k8s-file";
 
 /// The engine.
 pub struct Docker {
@@ -91,6 +102,11 @@ impl Docker {
     /// Looks at the engine and at everything of ours on it, for `doctor`; what can't be looked at is a finding too.
     pub async fn survey(&self) -> Vec<Finding> {
         self.look_around().await
+    }
+
+    /// Returns the log driver for an engine that can't use journald.
+    fn fallback_log_driver(&self) -> &'static str {
+        if self.handles.is_podman { PODMAN_LOG_DRIVER } else { FALLBACK_LOG_DRIVER }
     }
 
     /// Returns the API that the engine is spoken to in, as `1.41`.

@@ -85,6 +85,11 @@ impl Names {
         format!("{}bluegreen-state", self.prefix)
     }
 
+    /// Returns the volume that says, between `down` and `up`, which containers were taken over.
+    pub(super) fn adopted(&self) -> String {
+        format!("{}bluegreen-adopted", self.prefix)
+    }
+
     /// Returns the proxy's image without its tag.
     pub(super) fn image(&self) -> String {
         format!("{}bluegreen-proxy", self.prefix)

@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// Where nginx looks for a file that is named without a leading slash.
-const FOLDER: &str = "/etc/nginx/";
-/// An include within an include, and so on: nginx itself refuses a circle, so this is never met.
-const DEPTH: usize = 10;
+use crate::nginx::{self, Directive, Sets};
 
 /// What keeps visitors out of a place: who takes over what is behind it must not let them in.
 const GUARDS: [&str; 11] = [
@@ -46,40 +43,19 @@ pub(super) struct Route {
     pub(super) to: Vec<(String, u16)>,
 }
 
-/// A directive, and what stands in its braces.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Directive {
-    words: Vec<String>,
-    block: Vec<Self>,
-}
-
-impl Directive {
-    fn name(&self) -> &str {
-        self.words.first().map_or("", String::as_str)
-    }
-
-    fn arguments(&self) -> &[String] {
-        self.words.get(1..).unwrap_or_default()
-    }
-
-    fn all<'d>(&'d self, name: &'d str) -> impl Iterator<Item = &'d Self> {
-        self.block.iter().filter(move |directive| directive.name() == name)
-    }
-
-    /// Returns the directive here that keeps visitors out, as it is written.
-    fn guard(&self) -> Option<String> {
-        let guard = self.block.iter().find(|directive| {
-            let word = directive.arguments().first().map_or("", String::as_str);
-            match directive.name() {
-                "auth_basic" | "auth_request" | "auth_jwt" => word != "off",
-                "allow" => word != "all",
-                "return" => word.starts_with('4'),
-                "if" => directive.guard().is_some(),
-                name => GUARDS.contains(&name),
-            }
-        })?;
-        Some(guard.words.join(" "))
-    }
+/// Returns the directive of a block that keeps visitors out, as it is written.
+fn guard(block: &Directive) -> Option<String> {
+    let guard = block.inner().iter().find(|directive| {
+        let word = directive.argument(0);
+        match directive.name.as_str() {
+            "auth_basic" | "auth_request" | "auth_jwt" => word != "off",
+            "allow" => word != "all",
+            "return" => word.starts_with('4'),
+            "if" => guard(directive).is_some(),
+            name => GUARDS.contains(&name),
+        }
+    })?;
+    Some(guard.text())
 }
 
 /// A place that nginx keeps visitors out of.
@@ -92,130 +68,42 @@ struct Closed {
 
 /// Reads what `nginx -T` prints.
 pub(super) fn read(dump: &str) -> Sites {
-    let mut files: BTreeMap<String, Vec<Directive>> = BTreeMap::new();
-    let mut first = None;
-    for part in dump.split("# configuration file ").skip(1) {
-        let Some((path, text)) = part.split_once(":\n") else { continue };
-        first.get_or_insert_with(|| path.to_owned());
-        files.insert(path.to_owned(), parse(text));
-    }
-    let root = match first {
-        Some(first) => files.get(&first).cloned().unwrap_or_default(),
-        // A file as it is.
-        None => parse(dump),
-    };
-    let root = Directive { words: Vec::new(), block: expand(root, &files, 0) };
     let mut sites = Sites::default();
-    for http in root.all("http") {
+    let root = match nginx::load_dump(dump) {
+        Ok(loaded) => loaded.directives,
+        Err(error) => {
+            sites.others.push(format!("its configuration, which is cut off or of another kind: {error}"));
+            return sites;
+        }
+    };
+    for http in nginx::blocks(&root, "http") {
         read_http(http, &mut sites);
     }
-    for stream in root.all("stream").flat_map(|stream| stream.all("server")) {
-        let listen = stream.all("listen").flat_map(Directive::arguments).next();
+    for stream in nginx::blocks(&root, "stream").flat_map(|stream| stream.all("server")) {
+        let listen = stream.all("listen").flat_map(|listen| &listen.arguments).next();
         sites.others.push(format!("a stream on {}", listen.map_or("a port", String::as_str)));
     }
     sites
-}
-
-/// Cuts a text into directives; what is cut off at its end is left out.
-fn parse(text: &str) -> Vec<Directive> {
-    let mut open: Vec<Directive> = vec![Directive::default()];
-    let mut words: Vec<String> = Vec::new();
-    let mut word: Option<String> = None;
-    let mut characters = text.chars().peekable();
-    while let Some(next) = characters.next() {
-        match next {
-            // It stays, as regular expressions need it.
-            '\\' => word.get_or_insert_default().extend([Some('\\'), characters.next()].into_iter().flatten()),
-            '\'' | '"' if word.is_none() => {
-                let mut quoted = String::new();
-                while let Some(inner) = characters.next().filter(|inner| *inner != next) {
-                    quoted.extend(if inner == '\\' { characters.next() } else { Some(inner) });
-                }
-                word = Some(quoted);
-            }
-            '#' if word.is_none() => while characters.next().is_some_and(|inner| inner != '\n') {},
-            // A variable's braces are none of a block.
-            '{' if word.as_ref().is_some_and(|word| word.ends_with('$')) => {
-                word.get_or_insert_default().push('{');
-                for inner in characters.by_ref() {
-                    word.get_or_insert_default().push(inner);
-                    if inner == '}' {
-                        break;
-                    }
-                }
-            }
-            ';' | '{' | '}' => {
-                words.extend(word.take());
-                let directive = Directive { words: std::mem::take(&mut words), block: Vec::new() };
-                if next == '{' {
-                    open.push(directive);
-                    continue;
-                }
-                if let Some(block) = open.last_mut().filter(|_| !directive.words.is_empty()) {
-                    block.block.push(directive);
-                }
-                if next == '}' && open.len() > 1 {
-                    let closed = open.pop().unwrap_or_default();
-                    open.last_mut().into_iter().for_each(|outer| outer.block.push(closed.clone()));
-                }
-            }
-            space if space.is_whitespace() => words.extend(word.take()),
-            other => word.get_or_insert_default().push(other),
-        }
-    }
-    open.into_iter().next().unwrap_or_default().block
-}
-
-/// Puts included files where they are included.
-fn expand(block: Vec<Directive>, files: &BTreeMap<String, Vec<Directive>>, depth: usize) -> Vec<Directive> {
-    let mut expanded = Vec::new();
-    for directive in block {
-        match directive.arguments() {
-            [pattern] if directive.name() == "include" && depth < DEPTH => {
-                let pattern = if pattern.starts_with('/') { pattern.clone() } else { format!("{FOLDER}{pattern}") };
-                let included = files.iter().filter(|(path, _)| matches(&pattern, path));
-                for (_, file) in included {
-                    expanded.extend(expand(file.clone(), files, depth + 1));
-                }
-            }
-            _ => {
-                let block = expand(directive.block, files, depth);
-                expanded.push(Directive { words: directive.words, block });
-            }
-        }
-    }
-    expanded
-}
-
-/// Tells whether a path is one of a pattern's, in which `*` stands for any part of a name.
-fn matches(pattern: &str, path: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == path,
-        Some((front, back)) => path
-            .strip_prefix(front)
-            .and_then(|rest| rest.strip_suffix(back))
-            .is_some_and(|middle| !middle.contains('/')),
-    }
 }
 
 fn read_http(http: &Directive, sites: &mut Sites) {
     let upstreams: BTreeMap<&str, Vec<&str>> = http
         .all("upstream")
         .filter_map(|upstream| {
-            let servers = upstream.all("server").filter_map(|server| server.arguments().first());
-            Some((upstream.arguments().first()?.as_str(), servers.map(String::as_str).collect()))
+            let servers = upstream.all("server").filter_map(|server| server.arguments.first());
+            Some((upstream.arguments.first()?.as_str(), servers.map(String::as_str).collect()))
         })
         .collect();
     let servers: Vec<&Directive> = http.all("server").collect();
     let is_marked = |server: &Directive| {
-        server.all("listen").any(|listen| listen.words.iter().any(|word| word == "default_server"))
+        server.all("listen").any(|listen| listen.arguments.iter().any(|word| word == "default_server"))
     };
     // Without a mark it is the first.
     let default = servers.iter().position(|server| is_marked(server)).unwrap_or(0);
-    let guard = http.guard();
+    let closed = guard(http);
     for (index, server) in servers.into_iter().enumerate() {
-        sites.has_tls |= server.all("listen").any(|listen| listen.words.iter().any(|word| word == "ssl"));
-        let names = server.all("server_name").flat_map(Directive::arguments);
+        sites.has_tls |= server.all("listen").any(|listen| listen.arguments.iter().any(|word| word == "ssl"));
+        let names = server.all("server_name").flat_map(|names| &names.arguments);
         let names: Vec<String> =
             names.filter(|name| !matches!(name.as_str(), "" | "_" | "localhost")).cloned().collect();
         let hosts = if index == default { Vec::new() } else { names.clone() };
@@ -229,7 +117,7 @@ fn read_http(http: &Directive, sites: &mut Sites) {
         for name in ["return", "rewrite"].into_iter().filter(|name| server.all(name).next().is_some()) {
             found.others.push(format!("{who}: `{name}`"));
         }
-        site.read(server, guard.clone().or_else(|| server.guard()).as_deref(), &mut found);
+        site.read(server, closed.clone().or_else(|| guard(server)).as_deref(), &mut found);
         sites.others.append(&mut found.others);
         for route in found.routes {
             // Whoever is let in to the one would be let in to the other.
@@ -259,18 +147,18 @@ struct Site<'d> {
 }
 
 impl Site<'_> {
-    /// Reads the locations of a server, and those within them; `guard` keeps visitors out of all of them.
-    fn read(&self, outer: &Directive, guard: Option<&str>, found: &mut Found) {
+    /// Reads the locations of a server, and those within them; `closed` keeps visitors out of all of them.
+    fn read(&self, outer: &Directive, closed: Option<&str>, found: &mut Found) {
         for location in outer.all("location") {
-            let own = location.guard();
-            let guard = own.as_deref().or(guard);
-            let words = location.arguments();
+            let own = guard(location);
+            let closed = own.as_deref().or(closed);
+            let words = location.arguments.as_slice();
             let path = match words {
                 [path] if path.starts_with('/') => Some(path),
                 [modifier, path] if modifier == "^~" => Some(path),
                 _ => None,
             };
-            if let Some(guard) = guard {
+            if let Some(guard) = closed {
                 let what = format!("`{guard}` keeps visitors out of {}", words.join(" "));
                 let exact = (words.len() == 2 && words[0] == "=").then(|| words[1].clone());
                 found.others.push(format!("{}: {what}", self.who));
@@ -281,12 +169,12 @@ impl Site<'_> {
                 found.others.push(format!("{}: location {}", self.who, words.join(" ")));
                 continue;
             }
-            self.read(location, guard, found);
+            self.read(location, closed, found);
         }
     }
 
     fn read_prefix(&self, location: &Directive, path: &str, found: &mut Found) {
-        let Some(pass) = location.all("proxy_pass").flat_map(Directive::arguments).next() else {
+        let Some(pass) = location.all("proxy_pass").flat_map(|pass| &pass.arguments).next() else {
             found.others.push(format!("{}: location {path}, which nginx serves by itself", self.who));
             return;
         };
@@ -306,12 +194,8 @@ impl Site<'_> {
 
     /// Puts in what `set` says of a variable.
     fn resolved(&self, text: &str, location: &Directive) -> String {
-        let mut text = text.to_owned();
-        for set in self.server.all("set").chain(location.all("set")) {
-            if let [variable, value] = set.arguments() {
-                text = text.replace(variable, value);
-            }
-        }
+        let text =
+            Sets::default().within(self.server.inner()).within(location.inner()).put_in(text).replace(['{', '}'], "");
         // What every proxy hands on anyway.
         ["$request_uri", "$uri", "$is_args", "$args"].iter().fold(text, |text, variable| text.replace(variable, ""))
     }

@@ -99,9 +99,10 @@ pub(super) fn restart_policy(name: RestartPolicyNameEnum) -> RestartPolicy {
     RestartPolicy { name: Some(name), maximum_retry_count: None }
 }
 
-/// Returns a log driver with its own defaults.
+/// Returns a log driver with its own defaults, and a size where it rotates by one alone.
 pub(super) fn log_config(driver: &str) -> HostConfigLogConfig {
-    HostConfigLogConfig { typ: Some(driver.to_owned()), config: None }
+    let size = (driver == "k8s-file").then(|| HashMap::from([("max-size".to_owned(), "20mb".to_owned())]));
+    HostConfigLogConfig { typ: Some(driver.to_owned()), config: size }
 }
 
 fn environment(spec: &InstanceSpec) -> Result<Vec<String>, EngineError> {

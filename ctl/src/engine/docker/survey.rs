@@ -102,9 +102,9 @@ impl Docker {
             }
         };
         let version = info.server_version.as_deref().unwrap_or("of unknown version");
-        let engine = format!("{}: Docker {version}, spoken to in API {}", self.target(), self.api());
+        let engine = format!("{}: {} {version}, spoken to in API {}", self.target(), self.kind(), self.api());
         let mut findings =
-            vec![Finding::ok("engine", engine), live_restore(&info), clock(&info), disk(&info, self.is_here())];
+            vec![Finding::ok("engine", engine), self.restarts(&info), clock(&info), disk(&info, self.is_here())];
         findings.push(self.look_at_proxy().await);
         for port in self.ports_of_interest().await {
             findings.push(self.look_at_port(port).await);
@@ -202,9 +202,24 @@ impl Docker {
     /// Returns what someone who runs a site on this engine should know at once, a sentence each.
     pub(super) async fn host_warnings(&self) -> Result<Vec<String>, EngineError> {
         let info = self.handles.call.info().await.map_err(|error| refusal("ask the engine about itself", error))?;
-        let finding = live_restore(&info);
+        let finding = self.restarts(&info);
         let is_bad = finding.verdict != Verdict::Ok;
         Ok(is_bad.then(|| format!("{} is {}", finding.what, finding.words)).into_iter().collect())
+    }
+
+    /// Returns what becomes of containers while the engine restarts. Podman has no daemon that they would end with.
+    fn restarts(&self, info: &SystemInfo) -> Finding {
+        if self.handles.is_podman {
+            return Finding::ok(
+                "restart",
+                "Podman has no daemon: `systemctl is-enabled podman-restart` tells whether a reboot starts them again",
+            );
+        }
+        live_restore(info)
+    }
+
+    fn kind(&self) -> &'static str {
+        if self.handles.is_podman { "Podman" } else { "Docker" }
     }
 }
 
@@ -310,6 +325,7 @@ mod tests {
             protocol: PROTOCOL,
             build: "ab".to_owned(),
             pid: 1,
+            hands_over: true,
         };
         assert_eq!(versions(Some(&proxy), "").verdict, Verdict::Ok);
         proxy.protocol = PROTOCOL + 1;

@@ -12,14 +12,15 @@ use bollard::query_parameters::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::gateway::{Made, Raising, Started, id_of, is_running, no_proxy, trusted_proxies};
 use super::names::Names;
+use super::parts::trusted_proxies;
 use super::ports::Published;
 use super::program_image::ProgramImage;
+use super::raising::{Made, Raising, Started, id_of, is_running, no_proxy};
 use super::recipe::{Part, Recipe};
 use super::refusal::{refusal, status};
 use super::spec::{log_config, restart_policy};
-use super::{Docker, adopted, labels, mend};
+use super::{Docker, adopted, labels, mend, sight};
 use crate::engine::{EngineError, Gateway, GatewaySpec, Instance};
 
 /// How long nginx may answer what it has, once it is asked to end: nobody else is answered meanwhile.
@@ -31,6 +32,7 @@ const LOOK: Duration = Duration::from_millis(20);
 pub struct Rehearsal {
     image: ProgramImage,
     trusted: Vec<String>,
+    volumes: Vec<String>,
     log_driver: String,
     made: Vec<Made>,
 }
@@ -48,9 +50,11 @@ impl Docker {
     /// As of `up`; nothing of it is left then.
     pub async fn rehearse(&self, spec: &GatewaySpec) -> Result<Rehearsal, EngineError> {
         let trusted = trusted_proxies(&spec.trusted_proxies, None)?;
+        let volumes = sight::volumes(&spec.volumes, None)?;
         let image = self.proxy_image(spec.proxy_binary.as_deref(), trusted.clone()).await?;
         let mut raising = Raising::new(self, spec, Vec::new());
         raising.trusted.clone_from(&trusted);
+        raising.volumes.clone_from(&volumes);
         let raised = async {
             raising.ensure_network().await?;
             raising.ensure_volume().await?;
@@ -64,7 +68,7 @@ impl Docker {
         };
         let raised = raised.await;
         match raised {
-            Ok(log_driver) => Ok(Rehearsal { image, trusted, log_driver, made: raising.into_made() }),
+            Ok(log_driver) => Ok(Rehearsal { image, trusted, volumes, log_driver, made: raising.into_made() }),
             Err(error) => {
                 raising.take_back().await;
                 Err(error)
@@ -92,11 +96,12 @@ impl Docker {
         instances: &[Instance],
     ) -> Result<Gateway, EngineError> {
         let spec = GatewaySpec { publish: recipe.publish.clone(), ..GatewaySpec::default() };
-        let Rehearsal { image, trusted, log_driver, made } = rehearsal;
+        let Rehearsal { image, trusted, volumes, log_driver, made } = rehearsal;
         // The trial's containers go; network and volume stay.
         let (trial, kept) = made.into_iter().partition::<Vec<_>, _>(|made| matches!(made, Made::Container(_)));
         let mut raising = Raising::new(self, &spec, kept);
         raising.trusted = trusted;
+        raising.volumes = volumes;
         let prepared = async {
             let nothing = GatewaySpec::default();
             Raising::new(self, &nothing, trial).take_back().await;
@@ -118,6 +123,8 @@ impl Docker {
         };
         match taken {
             Ok(gap) => {
+                // What an earlier `down` kept is of another time; should it stay, the next one writes it anew.
+                let _stale = self.forget_adopted().await;
                 let (old, new) = (&recipe.nginx.name, self.names.settled().proxy());
                 raising.report.changed = true;
                 raising.report.addresses = spec

@@ -18,10 +18,16 @@ impl Docker {
     pub(super) async fn tear_down(&self, volumes: bool) -> Result<Vec<String>, EngineError> {
         let mut said = Vec::new();
         let adopted = self.adopted_instances().await?;
+        if !volumes {
+            self.keep_adopted().await?;
+        }
         self.remove_containers(&mut said).await?;
-        said.extend(adopted.iter().map(|instance| {
-            format!("left {}, which was taken over: the next `up` knows nothing of how it is run", instance.name)
-        }));
+        if volumes {
+            self.forget_adopted().await?;
+        }
+        let next = if volumes { "knows nothing of how it is run" } else { "has it again" };
+        let left = adopted.iter().map(|one| format!("left {}, which was taken over: the next `up` {next}", one.name));
+        said.extend(left);
         self.remove_network(&mut said).await?;
         self.remove_volume(volumes, &mut said).await?;
         self.remove_images(&mut said).await?;

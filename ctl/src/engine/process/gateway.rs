@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper_util::rt::TokioIo;
 use rustix::fs::FlockOperation;
 use tokio::net::UnixStream;
 use tokio::time::Instant;
@@ -14,6 +12,7 @@ use tokio::time::Instant;
 use super::exit::reap;
 use super::folders::at;
 use super::identity::Identity;
+use super::successor::listeners;
 use super::{Process, log, program, record};
 use crate::engine::wanted::Wanted;
 use crate::engine::{AdminStream, EngineError, Gateway, GatewaySpec, IsWanted, LogRange};
@@ -29,8 +28,6 @@ const INSTANCE_GRACE: Duration = crate::engine::STOP_GRACE;
 /// The pauses between two looks at a socket that is not there yet.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
-/// An answer of the admin socket is no longer than this.
-const ANSWER_BYTES: usize = 16 * 1024 * 1024;
 /// How much of a failed proxy's log is shown.
 const LAST_LINES: usize = 10;
 
@@ -42,14 +39,26 @@ impl Process {
                     .to_owned(),
             ));
         }
-        if spec.upgrade {
-            return Err(EngineError::Usage("--upgrade with --engine process: not there yet".to_owned()));
+        if !spec.volumes.is_empty() {
+            return Err(EngineError::Usage(
+                "--volume: a proxy without a container sees every folder of its host already".to_owned(),
+            ));
         }
-        let listen = spec.publish.iter().map(|publish| listen_address(publish)).collect::<Result<Vec<_>, _>>()?;
+        let mut listen = Vec::new();
+        for publish in &spec.publish {
+            let flag = if is_tls(publish) { "--listen-tls" } else { "--listen" };
+            listen.extend([flag.to_owned(), listen_address(publish)?]);
+        }
         self.folders.make()?;
         let _lock = self.lock()?;
+        self.find_proxy_again().await?;
         if let Some(stream) = self.connect_admin().await? {
             match listeners(stream).await {
+                Ok(addresses) if spec.upgrade => {
+                    let binary = find_proxy(spec.proxy_binary.as_deref())?;
+                    let done = vec![self.upgrade_proxy(&binary).await?];
+                    return Ok(Gateway { changed: true, done, warnings: Vec::new(), addresses });
+                }
                 Ok(addresses) => {
                     return Ok(Gateway { changed: false, done: Vec::new(), warnings: Vec::new(), addresses });
                 }
@@ -71,6 +80,7 @@ impl Process {
         }
         let _lock = self.lock()?;
         let mut done = Vec::new();
+        self.find_proxy_again().await?;
         // The proxy first: while it drains, the instances still answer.
         if let Some(proxy) = record::read::<Identity>(&self.folders.proxy_record())? {
             if proxy.is_alive() {
@@ -159,7 +169,7 @@ impl Process {
         }
     }
 
-    async fn connect_admin(&self) -> Result<Option<UnixStream>, EngineError> {
+    pub(super) async fn connect_admin(&self) -> Result<Option<UnixStream>, EngineError> {
         use std::io::ErrorKind::{ConnectionRefused, NotFound};
         let socket = self.folders.socket();
         match UnixStream::connect(&socket).await {
@@ -196,7 +206,7 @@ impl Process {
     async fn start_proxy(&self, binary: &Path, listen: &[String]) -> Result<Vec<String>, EngineError> {
         let log = self.folders.proxy_log();
         let mut command = Command::new(binary);
-        command.args(listen.iter().flat_map(|address| ["--listen", address]));
+        command.args(listen);
         command.arg("--admin").arg(self.folders.socket()).arg("--state").arg(self.folders.proxy_state());
         command.current_dir("/");
         // What it says of itself goes to stderr, and what it says of requests to stdout.
@@ -277,30 +287,13 @@ impl Process {
     }
 }
 
-/// Returns the addresses that the proxy behind a socket listens on.
-async fn listeners(stream: UnixStream) -> Result<Vec<String>, EngineError> {
-    let ask = async {
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
-        let call = config::admin::Call::Status;
-        let request = http::Request::builder()
-            .method(call.method())
-            .uri(call.path())
-            .header(http::header::HOST, "bgproxy")
-            .body(Empty::<bytes::Bytes>::new())?;
-        let answer = sender.send_request(request).await?;
-        let body = Limited::new(answer.into_body(), ANSWER_BYTES).collect().await?.to_bytes();
-        let status: config::admin::response::Status = serde_json::from_slice(&body)?;
-        Ok(status.listeners)
-    };
-    let listeners = ask.await.map_err(|error: Box<dyn std::error::Error + Send + Sync>| {
-        EngineError::NoProxy(format!("the proxy's admin socket gave no status: {error}"))
-    })?;
-    Ok(listeners.into_iter().map(|address| format!("http://{}", address.trim_start_matches("http://"))).collect())
+/// Tells whether it is the port of https that a `--publish` is for.
+fn is_tls(publish: &str) -> bool {
+    publish.rsplit(':').next() == Some("443")
 }
 
 /// Returns the address to listen on that a `--publish [IP:]PORT[:PORT]` means. There is no namespace between the two
-/// ports here, so the second one has no meaning; port 0 is any free one.
+/// ports here, so the second one only tells https, 443, from http; port 0 is any free one.
 fn listen_address(publish: &str) -> Result<String, EngineError> {
     let wrong = || {
         EngineError::Usage(format!("--publish {publish}: [IP:]PORT:PORT is wanted, as in 8080:80 or 127.0.0.1:8080:80"))

@@ -17,6 +17,7 @@ mod port;
 mod program;
 mod record;
 mod slot;
+mod successor;
 #[cfg(test)]
 mod tests;
 

@@ -1,13 +1,16 @@
 //! One-off processes: hooks, and `bgctl run` with a service's settings.
 
 use std::io;
+use std::pin::pin;
 use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use config::name::ServiceName;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::Command;
+use tokio::time::timeout;
 
 use super::Process;
 use super::program;
@@ -37,23 +40,30 @@ impl Process {
     pub(in crate::engine) fn end_one_off(&self, _: &ServiceName) {}
 }
 
-/// Runs a command on this machine without an input, hands over its lines, and waits until it has ended and closed its output.
+/// How long the last lines of a command that has ended may take.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// Runs a command on this machine without an input, hands over its lines, and waits until it has ended. What it leaves running goes on.
 ///
 /// # Errors
 /// Where it can't be started or read; a command that fails is no error.
 ///
 /// # Cancel safety
-/// Dropping it kills the command, and what that has started.
+/// Dropping it before its end kills the command, and what that has started.
 pub(crate) async fn run_to_its_end(mut command: Command, line: &mut (dyn FnMut(&str) + Send)) -> io::Result<Exit> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.process_group(0).kill_on_drop(true).spawn()?;
     let group = Group(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
     let lines = Mutex::new(line);
-    let out = each_line(child.stdout.take(), &lines);
-    let err = each_line(child.stderr.take(), &lines);
-    let (out, err, status) = tokio::join!(out, err, child.wait());
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let mut told = pin!(async { tokio::join!(each_line(out, &lines), each_line(err, &lines)) });
+    let (status, told) = tokio::select! {
+        told = &mut told => (child.wait().await, Some(told)),
+        // What it has started in the background may keep its output open, and is not waited for.
+        status = child.wait() => (status, timeout(LAST_LINES, told).await.ok()),
+    };
     group.leave();
-    out.and(err)?;
+    told.map_or(Ok(()), |(out, err)| out.and(err))?;
     let status = status?;
     let signal = std::os::unix::process::ExitStatusExt::signal(&status);
     let code = status.code().map(i64::from).or_else(|| signal.map(|signal| 128 + i64::from(signal)));
@@ -83,9 +93,13 @@ async fn each_line(
     line: &Mutex<&mut (dyn FnMut(&str) + Send)>,
 ) -> io::Result<()> {
     let Some(stream) = stream else { return Ok(()) };
-    let mut lines = BufReader::new(stream).lines();
-    while let Some(text) = lines.next_line().await? {
-        line.lock().unwrap_or_else(PoisonError::into_inner)(&text);
+    let mut stream = BufReader::new(stream);
+    let mut bytes = Vec::new();
+    while stream.read_until(b'\n', &mut bytes).await? > 0 {
+        // Whatever it writes is shown as well as it can be.
+        let text = String::from_utf8_lossy(&bytes);
+        line.lock().unwrap_or_else(PoisonError::into_inner)(text.trim_end_matches(['\n', '\r']));
+        bytes.clear();
     }
     Ok(())
 }

@@ -68,6 +68,10 @@ pub(super) struct Model {
     pub(super) bake: Option<Slot>,
     /// The slot that has a share of the visitors.
     pub(super) canary: Option<Slot>,
+    /// It has none yet, as it was not found healthy since the start.
+    pub(super) is_waiting: bool,
+    /// What of it should be on the disk.
+    pub(super) shown: Option<(Slot, Version)>,
     /// The slot to which a flip is a rename.
     pub(super) prepared: Option<Slot>,
     pub(super) json: Option<Disk>,
@@ -124,6 +128,16 @@ impl Model {
         self.exists = found.is_some();
         self.json.clone_from(&found);
         self.now = found.unwrap_or_default();
+        let is_current = |shown: &(Slot, Version)| self.now.live == Some(shown.0.other());
+        // Of a service that is lost nothing is looked at.
+        if self.exists && !self.shown.as_ref().is_some_and(is_current) {
+            self.shown = None;
+        }
+        if let Some((slot, version)) = self.shown.clone().filter(|_| self.exists) {
+            self.canary = Some(slot);
+            self.is_waiting = version.probed;
+            self.now.slots.insert(slot, version);
+        }
         for (slot, version) in &mut self.now.slots {
             // What was live is believed to be still.
             version.healthy = self.now.live == Some(*slot) || !version.probed;
@@ -141,6 +155,7 @@ impl Model {
         self.now.routed = true;
         self.now.slots.get_mut(&to).unwrap().was_live = true;
         (self.bake, self.canary, self.prepared, self.is_changed) = (old.filter(|_| bake), None, None, true);
+        self.shown = None;
     }
 
     pub(super) fn probe(&mut self, slot: Slot, outcome: Found) {
@@ -151,6 +166,7 @@ impl Model {
             (version.passes, version.failures) = (0, version.failures + 1);
         }
         version.healthy = if version.healthy { version.failures < 2 } else { version.passes >= 2 };
+        self.is_waiting &= self.canary != Some(slot) || !version.is_healthy();
     }
 
     /// Tells whether somebody holds the lease.

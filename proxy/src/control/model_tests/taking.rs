@@ -56,6 +56,7 @@ impl Pair {
                 prop_assert_eq!(done, may_write && model.now.live != Some(slot));
                 if done {
                     (model.exists, model.bake, model.canary, model.is_changed) = (true, None, None, true);
+                    model.shown = None;
                     let version = Version {
                         port,
                         probed,
@@ -82,6 +83,7 @@ impl Pair {
                 if done {
                     model.now.slots.remove(&slot);
                     (model.bake, model.canary, model.prepared, model.is_changed) = (None, None, None, true);
+                    model.shown = None;
                     // What was only staged is taken away on a full disk too.
                     if model.is_full { model.is_ahead = true } else { model.save() }
                 }
@@ -154,15 +156,17 @@ impl Pair {
                 let done = control.set_canary(shop, &wanted, &change).is_ok();
                 let idle = model.now.live.map(Slot::other);
                 let healthy = idle.filter(|idle| model.now.slots.get(idle).is_some_and(Version::is_healthy));
-                prop_assert_eq!(done, !is_refused && model.exists && (!on || healthy.is_some()));
+                prop_assert_eq!(done, !is_refused && model.exists && (!on || may_write && healthy.is_some()));
                 if done {
                     model.canary = healthy.filter(|_| on);
+                    model.is_waiting = false;
+                    model.shown = model.canary.map(|slot| (slot, model.now.slots[&slot].clone()));
                     model.bake.take_if(|_| on);
                 }
             }
             Call::CanaryFails => {
                 control.end_canary(shop, Some("it does far worse".to_owned()));
-                model.canary = None;
+                (model.canary, model.shown) = (None, None);
             }
             Call::Pause => {
                 let gate = control.pause(shop, &Pause::default(), &change).ok();
@@ -328,11 +332,10 @@ impl Pair {
         Ok(())
     }
 
-    /// Cuts a file in half: another file in its place, as what a disk does to one file it does not do to two.
+    /// Cuts a file in half where it stands.
     fn damage(&self, kind: &str) {
-        let text = std::fs::read(self.file(kind)).unwrap();
-        std::fs::write(self.file("torn"), &text[..text.len() / 2]).unwrap();
-        std::fs::rename(self.file("torn"), self.file(kind)).unwrap();
+        let file = std::fs::File::options().write(true).open(self.file(kind)).unwrap();
+        file.set_len(file.metadata().unwrap().len() / 2).unwrap();
     }
 }
 
@@ -348,6 +351,7 @@ fn work(number: u16) -> Work {
         image_id: None,
         revision: None,
         old_image: None,
+        with: Vec::new(),
         scale: None,
     }
 }

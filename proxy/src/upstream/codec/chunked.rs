@@ -126,9 +126,9 @@ fn take_trailers(buffer: &mut BytesMut) -> Result<Option<Option<HeaderMap>>, Mal
     }
     let mut storage = [httparse::EMPTY_HEADER; TRAILER_FIELDS];
     let (length, fields) = match httparse::parse_headers(buffer, &mut storage) {
-        Ok(httparse::Status::Complete(complete)) => complete,
+        Ok(httparse::Status::Complete(complete)) if complete.0 <= TRAILERS => complete,
         Ok(httparse::Status::Partial) if buffer.len() < TRAILERS => return Ok(None),
-        Ok(httparse::Status::Partial) => return Err(Malformed("the trailer section is too long")),
+        Ok(_) => return Err(Malformed("the trailer section is too long")),
         Err(_) => return Err(Malformed("the trailer section is malformed")),
     };
     // The parser takes a bare LF, which the coding nowhere has: the next reader may see another end.

@@ -3,32 +3,30 @@
 //! A connection has no timer of its own. It notes what it does; the worker looks at all of them twice a second and
 //! orders those that are overdue to end.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::io::{self, IoSlice};
-use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
-use std::time::{Duration, Instant};
+mod guards;
+mod judge;
+mod lines;
+mod stream;
 
-use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::task::{Context, Waker};
+use std::time::Instant;
+
+pub(crate) use guards::{BodyWatch, Serving};
+pub(crate) use judge::ClientLimits;
+use lines::HeadLines;
+pub(crate) use stream::ClientStream;
 
 use crate::clock;
-use crate::socket::{Seen, Socket};
+use crate::tls::Guard;
 use crate::upstream::run::RunId;
 use crate::upstream::tunnel::Tunnel;
 
-/// Long enough for whoever clicks again soon, short enough for the thousands who don't.
-const PARK_AFTER: Duration = Duration::from_secs(5);
-/// A client of HTTP/2 has so long to leave once it was told that its idle connection ends.
-const GOODBYE: Duration = Duration::from_secs(5);
 /// RFC 9113 section 3.4: what an HTTP/2 client begins with.
 pub(crate) const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// A head of more lines is read by a parser with more room: it costs more than most requests are worth.
-const USUAL_LINES: usize = 100;
 
 /// What a client connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,21 +70,12 @@ pub(crate) enum Order {
     Look,
     /// Between two requests: keep the bare socket alone.
     Park,
+    /// End with the next answer, which says so; who is idle may stay.
+    Retire,
     /// End after the requests under way.
     Finish,
     /// End now.
     Drop,
-}
-
-/// The time-outs of client connections.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ClientLimits {
-    /// From the first byte of a request to the end of its head.
-    pub(crate) header: Duration,
-    /// Without a request.
-    pub(crate) idle: Duration,
-    /// While a body moves in neither direction because of the client.
-    pub(crate) body_idle: Duration,
 }
 
 /// One client connection.
@@ -97,6 +86,8 @@ pub(crate) struct Client {
     peer_text: RefCell<Rc<str>>,
     /// It speaks TLS with us.
     is_secure: Cell<bool>,
+    /// It showed a certificate in the handshake, or could have.
+    guard: OnceCell<Box<Guard>>,
     phase: Cell<Phase>,
     /// Requests under way: one at the most in HTTP/1, many in HTTP/2.
     requests: Cell<u32>,
@@ -124,12 +115,14 @@ pub(crate) struct Client {
     /// A request was served, so what begins now is not the beginning of HTTP/2.
     has_served: Cell<bool>,
     /// Lines of the head under way so far.
-    head_lines: Cell<usize>,
+    head_lines: HeadLines,
     /// They are more than the parser has room for, and are kept until there is another.
     is_crowded: Cell<bool>,
     order: Cell<Option<Order>>,
     /// It was told to end after the requests under way.
     is_finishing: Cell<bool>,
+    /// It was told to end with the next answer.
+    is_retiring: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     /// The tasks of HTTP/2 streams, which look again too.
     streams: RefCell<HashMap<u64, Waker>>,
@@ -146,6 +139,7 @@ impl Client {
             peer: Cell::new(peer),
             peer_text: RefCell::new(peer.to_string().into()),
             is_secure: Cell::new(false),
+            guard: OnceCell::new(),
             // The first request is awaited as if it had begun: who connects has something to say.
             phase: Cell::new(Phase::Head(now)),
             requests: Cell::new(0),
@@ -162,10 +156,11 @@ impl Client {
             answer_asked: Cell::new(false),
             body_asked: Cell::new(None),
             has_served: Cell::new(false),
-            head_lines: Cell::new(0),
+            head_lines: HeadLines::default(),
             is_crowded: Cell::new(false),
             order: Cell::new(None),
             is_finishing: Cell::new(false),
+            is_retiring: Cell::new(false),
             waker: RefCell::new(None),
             streams: RefCell::default(),
             next_stream: Cell::new(0),
@@ -194,6 +189,17 @@ impl Client {
     pub(crate) fn is_within_tls(&self) {
         self.is_secure.set(true);
         self.phase.set(Phase::Head(clock::now()));
+    }
+
+    /// Notes that its handshake was one for which clients show certificates.
+    pub(crate) fn is_guarded(&self, guard: Guard) {
+        // A connection has one handshake.
+        _ = self.guard.set(Box::new(guard));
+    }
+
+    /// Returns whose certificate it had to show, and for which host.
+    pub(crate) fn guard(&self) -> Option<&Guard> {
+        self.guard.get().map(|guard| &**guard)
     }
 
     /// Tells whether it speaks TLS with us.
@@ -259,6 +265,7 @@ impl Client {
     /// Gives an order and wakes the connection's task.
     pub(crate) fn order(&self, order: Order) {
         self.is_finishing.set(self.is_finishing.get() || order == Order::Finish);
+        self.is_retiring.set(self.is_retiring.get() || order == Order::Retire);
         self.order.set(self.order.get().max(Some(order)));
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
@@ -269,6 +276,16 @@ impl Client {
     /// Tells whether it was told to end after the requests under way.
     pub(crate) fn is_finishing(&self) -> bool {
         self.is_finishing.get()
+    }
+
+    /// Tells whether its next answer is to say that it ends: in HTTP/2 the connection says that by itself.
+    pub(crate) fn announces_end(&self) -> bool {
+        self.is_retiring.get() && !self.is_http2.get()
+    }
+
+    /// Tells whether it was told to end with the next answer.
+    pub(crate) fn is_retiring(&self) -> bool {
+        self.is_retiring.get()
     }
 
     /// Notes that the connection speaks HTTP/2.
@@ -309,6 +326,11 @@ impl Client {
         order
     }
 
+    /// Tells whether the client does not take what was to be written last.
+    pub(crate) fn is_write_blocked(&self) -> bool {
+        self.write_blocked.get()
+    }
+
     /// Tells whether a head waits for a parser with more room, and all is written that was answered before.
     pub(crate) fn awaits_room(&self) -> bool {
         self.is_crowded.get() && !self.write_blocked.get()
@@ -316,16 +338,14 @@ impl Client {
 
     /// Counts the lines of the head under way, of which `piece` has come; tells whether they are more than usual.
     fn is_long_head(&self, piece: &[u8]) -> bool {
-        if !matches!(self.phase.get(), Phase::Idle(_) | Phase::Head(_)) || self.is_http2.get() {
-            return false;
+        match self.phase.get() {
+            Phase::Idle(_) | Phase::Head(_) if !self.is_http2.get() => self.head_lines.take_piece(piece),
+            // The parser reads a body when it has nothing left, so none of this is a head that began before.
+            _ => {
+                self.head_lines.forget();
+                false
+            }
         }
-        if matches!(self.phase.get(), Phase::Idle(_)) {
-            self.head_lines.set(0);
-        }
-        // In parts that one byte can count, which the compiler makes a few instructions of.
-        let lines = |part: &[u8]| usize::from(part.iter().map(|byte| u8::from(*byte == b'\n')).sum::<u8>());
-        self.head_lines.set(self.head_lines.get() + piece.chunks(255).map(lines).sum::<usize>());
-        self.head_lines.get() > USUAL_LINES
     }
 
     /// Tells whether nothing is under way, nothing was begun, and all that was answered is written.
@@ -349,41 +369,6 @@ impl Client {
         }
     }
 
-    /// Returns what is to become of the connection, given how long it has done what it does.
-    pub(crate) fn judge(&self, now: Instant, limits: &ClientLimits) -> Option<Order> {
-        let after =
-            |since: Instant, limit: Duration, order: Order| (now.duration_since(since) >= limit).then_some(order);
-        match self.phase.get() {
-            // Told first, so that no request of its client meets the end (RFC 9113 section 6.8); then it is over.
-            Phase::Idle(since) if self.is_http2.get() => {
-                after(since, limits.idle + GOODBYE, Order::Drop).or_else(|| after(since, limits.idle, Order::Finish))
-            }
-            Phase::Idle(since) => after(since, limits.idle, Order::Drop)
-                .or_else(|| after(since, PARK_AFTER, Order::Park).filter(|_| self.is_idle())),
-            Phase::Parked(since) => after(since, limits.idle, Order::Drop),
-            Phase::Head(since) => after(since, limits.header, Order::Drop),
-            Phase::Serving => self.judge_serving(now, limits),
-            Phase::Tunnel => None,
-        }
-    }
-
-    fn judge_serving(&self, now: Instant, limits: &ClientLimits) -> Option<Order> {
-        let moved = self.moved.take();
-        // Of many requests each is looked after by its stream; what they share is the way to the client.
-        let waits_for_client = self.write_blocked.get() || self.awaits_body.get() && !self.is_http2.get();
-        if moved || !waits_for_client {
-            self.last_move.set(now);
-        }
-        // Who has closed and is given nothing until the next look has gone; half-closed clients are few, and rarely wait
-        // longer.
-        if self.has_ended.get() && !moved {
-            return Some(Order::Drop);
-        }
-        self.asks_for_end.set(true);
-        let is_stuck = now.duration_since(self.last_move.get()) >= limits.body_idle;
-        Some(if is_stuck { Order::Drop } else { Order::Look })
-    }
-
     /// Tells whether closing the socket now would reset it under an answer.
     pub(crate) fn has_unread_body(&self) -> bool {
         self.unread_body.get()
@@ -397,214 +382,5 @@ impl Client {
         if let (Phase::Idle(_), false) = (self.phase.get(), self.is_http2.get()) {
             self.phase.set(Phase::Head(clock::now()));
         }
-    }
-}
-
-/// Notes that a request is being served; dropped with the end of its answer.
-pub(crate) struct Serving(Rc<Client>);
-
-impl Serving {
-    /// Notes that the answer's body was asked for more.
-    pub(crate) fn asks_for_more(&self) {
-        self.0.answer_asked.set(true);
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        self.0.awaits_body.set(false);
-        self.0.requests.set(self.0.requests.get() - 1);
-        if self.0.phase.get() == Phase::Serving && self.0.requests.get() == 0 {
-            self.0.phase.set(Phase::Idle(clock::now()));
-        }
-    }
-}
-
-/// Lets a request's body note whether it waits for the client.
-pub(crate) struct BodyWatch(Rc<Client>);
-
-impl BodyWatch {
-    pub(crate) fn new(client: &Rc<Client>) -> Self {
-        Self(Rc::clone(client))
-    }
-
-    pub(crate) fn waits_for_client(&self, waits: bool) {
-        self.0.awaits_body.set(waits);
-        self.0.body_asked.set(Some(if waits { BodyAsked::Waits } else { BodyAsked::Came }));
-    }
-
-    pub(crate) fn is_left_unread(&self) {
-        self.0.unread_body.set(true);
-    }
-}
-
-/// The socket of a client connection, which notes what moves.
-pub(crate) struct ClientStream {
-    stream: Socket,
-    client: Rc<Client>,
-    /// What was read and is to be read again: see [`ClientStream::put_back`].
-    put_back: Bytes,
-    /// Nothing was handed on yet, so it may still be the preface of HTTP/2 that comes in pieces.
-    at_beginning: bool,
-    /// The parser has room for any.
-    is_roomy: bool,
-}
-
-impl ClientStream {
-    pub(crate) fn new(stream: Socket, client: Rc<Client>) -> Self {
-        let put_back = Bytes::new();
-        Self { stream, client, put_back, at_beginning: true, is_roomy: false }
-    }
-
-    /// Returns the stream of a connection of which no preface of HTTP/2 is expected: it has spoken HTTP/1 before, or agreed
-    /// on what it speaks.
-    pub(crate) fn agreed(stream: Socket, client: Rc<Client>) -> Self {
-        Self { at_beginning: false, ..Self::new(stream, client) }
-    }
-
-    /// Makes bytes that were read come again before all others.
-    pub(crate) fn put_back(&mut self, bytes: Bytes) {
-        self.put_back = bytes;
-    }
-
-    /// Makes what was read of a head come again, before what was put back already; tells whether that is anything.
-    pub(crate) fn takes_back(&mut self, read: &[u8]) -> bool {
-        if !read.is_empty() {
-            self.put_back = [read, &self.put_back].concat().into();
-        }
-        !self.put_back.is_empty()
-    }
-
-    /// Returns the stream for a parser with room for any head; of the one under way `read` was handed on already.
-    #[must_use]
-    pub(crate) fn for_any_head(mut self, read: &[u8]) -> Self {
-        self.takes_back(read);
-        self.is_roomy = true;
-        self.client.is_crowded.set(false);
-        self
-    }
-
-    /// Tells whether the parser has to have room for any head.
-    pub(crate) fn is_roomy(&self) -> bool {
-        self.is_roomy
-    }
-
-    /// Reads the beginning of a connection. The preface of HTTP/2 is handed on whole: hyper tells it from HTTP/1 by its
-    /// first read.
-    fn poll_beginning(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        loop {
-            let mut piece = [0; HTTP2_PREFACE.len()];
-            let wanted = HTTP2_PREFACE.len() - self.put_back.len();
-            let mut piece = ReadBuf::new(&mut piece[..wanted]);
-            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut piece))?;
-            let has_ended = piece.filled().is_empty();
-            self.put_back = [&self.put_back, piece.filled()].concat().into();
-            if has_ended || self.put_back.len() == HTTP2_PREFACE.len() || !HTTP2_PREFACE.starts_with(&self.put_back) {
-                self.at_beginning = false;
-                self.replay(buf);
-                return Poll::Ready(Ok(()));
-            }
-        }
-    }
-
-    fn replay(&mut self, buf: &mut ReadBuf<'_>) {
-        let length = self.put_back.len().min(buf.remaining());
-        buf.put_slice(&self.put_back.split_to(length));
-    }
-
-    pub(crate) fn into_inner(self) -> Socket {
-        self.stream
-    }
-
-    /// Looks whether the client has closed its side. HTTP/2 reads all the time and sees it by itself.
-    fn look_for_end(&mut self, cx: &mut Context<'_>) {
-        let may_take = self.put_back.is_empty() && !self.client.is_http2.get();
-        let seen = self.stream.look_for_end(cx, may_take);
-        self.client.has_ended.set(seen == Seen::Ended);
-        if let Seen::Byte(byte) = seen {
-            self.put_back = Bytes::copy_from_slice(&[byte]);
-        }
-    }
-
-    fn note_write(&self, polled: &Poll<io::Result<usize>>) {
-        self.client.write_blocked.set(polled.is_pending());
-        if polled.is_ready() {
-            self.client.moved.set(true);
-        }
-    }
-}
-
-impl AsyncRead for ClientStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        if self.client.is_crowded.get() {
-            return Poll::Pending;
-        }
-        if self.at_beginning && !self.put_back.is_empty() {
-            return self.poll_beginning(cx, buf);
-        }
-        if !self.put_back.is_empty() {
-            self.replay(buf);
-            self.client.has_read();
-            return Poll::Ready(Ok(()));
-        }
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        let read = &buf.filled()[before..];
-        if self.at_beginning && !read.is_empty() {
-            if read.len() < HTTP2_PREFACE.len() && HTTP2_PREFACE.starts_with(read) {
-                self.put_back = Bytes::copy_from_slice(read);
-                buf.set_filled(before);
-                self.client.has_read();
-                return self.poll_beginning(cx, buf);
-            }
-            self.at_beginning = false;
-        }
-        let read = &buf.filled()[before..];
-        if !read.is_empty() {
-            let is_crowded = !self.is_roomy && self.client.is_long_head(read);
-            self.client.has_read();
-            if is_crowded {
-                self.put_back = Bytes::copy_from_slice(read);
-                self.client.is_crowded.set(true);
-                buf.set_filled(before);
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-        }
-        polled
-    }
-}
-
-impl AsyncWrite for ClientStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.note_write(&polled);
-        polled
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.note_write(&polled);
-        polled
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    /// Called at every look at the connection, so also where nobody reads: a request under way.
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.client.asks_for_end.take() {
-            self.look_for_end(cx);
-        }
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
