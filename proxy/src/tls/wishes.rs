@@ -95,27 +95,34 @@ impl Wishes {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use tokio::task::JoinSet;
+
     use super::*;
 
     #[tokio::test]
     async fn so_many_hosts_are_waited_for_and_visitors_of_more_are_told_at_once() {
-        let wishes = Wishes::default();
-        let waiting = (0..MOST).map(|host| format!("{host}.test")).collect::<Vec<_>>();
-        let all = futures_util::future::join_all(waiting.iter().map(|host| wishes.wish(host)));
-        tokio::pin!(all);
-        assert!(futures_util::poll!(&mut all).is_pending());
-        assert_eq!(wishes.hosts().len(), MOST);
+        let wishes = Arc::new(Wishes::default());
+        let mut waiting = JoinSet::new();
+        let mut visit = |host: String| {
+            let wishes = Arc::clone(&wishes);
+            waiting.spawn(async move { wishes.wish(&host).await });
+        };
+        // One of them has two visitors, who wait for the same.
+        (0..MOST).for_each(|host| visit(format!("{host}.test")));
+        visit("0.test".to_owned());
+        while wishes.hosts().len() < MOST || wishes.decided.receiver_count() <= MOST {
+            tokio::task::yield_now().await;
+        }
         wishes.wish("more.test").await;
-        assert_eq!(wishes.hosts().len(), MOST);
-        // A second visitor of one of those waits beside the first, and both go on when it is decided.
-        let same = wishes.wish("0.test");
-        tokio::pin!(same);
-        assert!(futures_util::poll!(&mut same).is_pending());
+        assert!(wishes.hosts().len() == MOST && !wishes.hosts().contains(&"more.test".to_owned()));
         wishes.decide(|host| host == "0.test");
-        same.await;
-        assert_eq!(wishes.hosts().len(), MOST - 1);
-        assert!(futures_util::poll!(&mut all).is_pending());
+        for _ in 0..2 {
+            waiting.join_next().await.unwrap().unwrap();
+        }
+        assert_eq!((wishes.hosts().len(), waiting.len()), (MOST - 1, MOST - 1));
         wishes.decide(|_| true);
-        all.await;
+        waiting.join_all().await;
     }
 }
