@@ -4,14 +4,23 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use crate::delegate::delegate_io;
+
+/// A client of a tunnel that was silent so long is asked whether it is there,
+const SILENCE: Duration = Duration::from_secs(60);
+/// again so much later,
+const INTERVAL: Duration = Duration::from_secs(15);
+/// and this often before it is given up.
+const TRIES: u32 = 4;
 
 /// What is spoken at a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +82,17 @@ impl Socket {
             }
         };
         if has_ended { Seen::Ended } else { Seen::Open }
+    }
+
+    /// Has the kernel ask now and then whether the client is still there, where it may be silent for as long as it likes.
+    pub(crate) fn keep_alive(&self) {
+        let stream = match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+        };
+        let asked = TcpKeepalive::new().with_time(SILENCE).with_interval(INTERVAL).with_retries(TRIES);
+        // Without it the tunnel lasts until the application speaks or leaves.
+        _ = SockRef::from(stream).set_tcp_keepalive(&asked);
     }
 
     /// Tells a client of TLS that nothing more comes (RFC 8446 section 6.1), as far as it takes that at once. Without it

@@ -24,7 +24,8 @@ use crate::websocket::{CLOSE_TO_CLIENT, Frames, close_to_application};
 
 /// How much is carried at once.
 const PIECE: usize = 8 * 1024;
-/// The frame under way, and then the client's `Close`, are waited for so long (RFC 6455 section 7.1.1 leaves it to us).
+/// The frame under way, then the client's `Close`, and after the application's end the client's are waited for so long (RFC 6455
+/// section 7.1.1 leaves it to us).
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
 /// Carries bytes both ways until both ends have closed, or the worker orders otherwise.
@@ -43,6 +44,7 @@ pub(crate) async fn run(socket: Socket, early: Bytes, tunnel: Tunnel, client: &R
         }
     });
     let _long = claim.is_long();
+    socket.keep_alive();
     let ways = Ways::new((&early, &read));
     match socket {
         Socket::Plain(mut socket) => join(&ways, socket.split(), stream, ordered, &claim).await,
@@ -104,6 +106,25 @@ enum End {
     Cut,
 }
 
+/// Runs both ways to their ends. Where the application has gone, its client is given a while to go, too: one that is not there
+/// any more, or never closes, would keep its tunnel for ever.
+async fn to_the_end(
+    down: impl Future<Output = io::Result<()>>,
+    up: impl Future<Output = io::Result<()>>,
+) -> io::Result<()> {
+    let (mut down, mut up) = (pin!(down), pin!(up));
+    tokio::select! {
+        ended = &mut down => {
+            ended?;
+            tokio::time::timeout(HANDSHAKE, up).await.unwrap_or(Ok(()))
+        }
+        ended = &mut up => {
+            ended?;
+            down.await
+        }
+    }
+}
+
 /// Runs both ways until they end, or an order ends them. How a tunnel ended by itself is the ends' affair: it has no answer
 /// that could be called broken.
 async fn carry(
@@ -113,7 +134,7 @@ async fn carry(
     ordered: impl Future<Output = End>,
     claim: &Claim,
 ) {
-    let mut both = pin!(async { tokio::try_join!(down, up) });
+    let mut both = pin!(to_the_end(down, up));
     let mut ordered = pin!(ordered);
     let end = tokio::select! {
         biased;

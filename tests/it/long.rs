@@ -227,3 +227,41 @@ async fn an_event_stream_ends_between_two_events_and_a_download_is_cut_at_a_dead
     assert_eq!(drained.last().unwrap()["counts"]["cut"], 1, "{drained:?}");
     assert!(download.answer().await.is_err(), "a cut answer does not look like a whole one");
 }
+
+/// RFC 6455 section 7.1.1: a client is to close when the server has; one that doesn't keeps neither its tunnel nor its place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tunnel_whose_application_has_gone_ends_though_its_client_stays() {
+    let (blue, mut sockets) = raw(SWITCH).await;
+    let proxy = proxy();
+    serve_unprobed(&proxy, blue, json!({})).await;
+    let (mut visitor, application) = open_raw(&proxy, &mut sockets).await;
+    let in_flight =
+        async || proxy.call("GET", "/v1/services/shop", json!({})).await.lines[0]["slots"]["blue"]["in_flight"].clone();
+    assert_eq!(in_flight().await, 1);
+    let began = Instant::now();
+    drop(application);
+    assert_eq!(visitor.read(&mut [0]).await.unwrap(), 0);
+    // What it still says meanwhile is nobody's fault.
+    visitor.write_all(b"\x81\x81\0\0\0\0x").await.unwrap();
+    eventually("its place is free", async || (in_flight().await == 0).then_some(())).await;
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+}
+
+/// Who has lost the network tells nobody; the kernel asks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_client_of_a_tunnel_is_asked_whether_it_is_there() {
+    let (blue, mut sockets) = raw(SWITCH).await;
+    let proxy = proxy();
+    serve_unprobed(&proxy, blue, json!({})).await;
+    let (visitor, _application) = open_raw(&proxy, &mut sockets).await;
+    let (own, other) = (proxy.address().port(), visitor.local_addr().unwrap().port());
+    // Of the proxy's end of the connection, what its timer waits for: 02 is the next question (proc_net_tcp).
+    let (own, other) = (format!(":{own:04X}"), format!(":{other:04X}"));
+    eventually("the kernel is to ask", async || {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let row = rows.find(|row| row[1].ends_with(&own) && row[2].ends_with(&other))?;
+        row[5].starts_with("02:").then_some(())
+    })
+    .await;
+}
