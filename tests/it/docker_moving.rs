@@ -310,8 +310,12 @@ async fn the_page_on_moving_over_is_followed_to_the_letter() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    // `bgctl` and the proxy's binary are found as they are by whoever follows the page.
-    std::os::unix::fs::symlink(PROGRAMS.bgctl, folder.path().join("bgctl")).unwrap();
+    // `bgctl` and the proxy's binary are found as they are by whoever follows the page: beside each other. A link of the soft
+    // kind would lead back to what was built for these tests.
+    let bgctl = folder.path().join("bgctl");
+    if std::fs::hard_link(PROGRAMS.bgctl, &bgctl).is_err() {
+        std::fs::copy(PROGRAMS.bgctl, &bgctl).unwrap();
+    }
     std::os::unix::fs::symlink(&gateway.proxy_binary, folder.path().join("bgproxy")).unwrap();
     let page = include_str!("../../docs/from-the-bash-script.md");
     let blocks: Vec<&str> = page.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();

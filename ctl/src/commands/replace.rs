@@ -65,7 +65,7 @@ pub(crate) async fn replace(context: &Context<'_>, spec: &GatewaySpec, is_dry: b
     let moving = docker.moving();
     let rehearsal = context.interrupt.beside(moving.rehearse(spec)).await;
     let rehearsal = match rehearsal {
-        Ok(rehearsal) => rehearsal?,
+        Ok(rehearsal) => rehearsal.map_err(|error| Error::from(error).hint("nginx serves as before"))?,
         // What it had made by then carries our labels.
         Err(interrupted) => {
             docker.mend().await?;
