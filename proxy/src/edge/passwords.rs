@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -27,7 +27,7 @@ const WAITING: usize = 128;
 const WAITING_OF_ONE: u32 = 8;
 /// A password that was right is not looked at again for so long.
 const REMEMBERED: Duration = Duration::from_secs(10 * 60);
-/// How many of them a worker remembers.
+/// How many of them are remembered.
 const MOST_REMEMBERED: usize = 4096;
 
 /// A password and what it has to match.
@@ -37,13 +37,53 @@ struct Job {
     reply: oneshot::Sender<bool>,
 }
 
-/// The threads, which begin with the first password.
-#[derive(Default)]
-pub(crate) struct Verifier(OnceLock<Option<SyncSender<Job>>>);
+/// What all workers share: the threads, which begin with the first password, and what is known. Whoever is known to one worker
+/// waits on no other behind those who guess.
+pub(crate) struct Verifier {
+    threads: OnceLock<Option<SyncSender<Job>>>,
+    /// Of this process alone: what is remembered is worth nothing to whoever gets hold of it later.
+    key: [u8; 32],
+    /// Those that were right, and until when that is remembered.
+    right: RwLock<FxHashMap<[u8; 32], Instant>>,
+}
+
+impl Default for Verifier {
+    fn default() -> Self {
+        let mut key = [0; 32];
+        // So few bytes come whole or not at all; without them nothing is remembered for long anyway.
+        _ = rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty());
+        Self { threads: OnceLock::new(), key, right: RwLock::default() }
+    }
+}
 
 impl Verifier {
+    /// The hash is part of it, so that a password that was changed is forgotten with that.
+    fn mark(&self, hash: &PasswordHash, password: &[u8]) -> [u8; 32] {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("a key of any length will do");
+        mac.update(hash.reveal().as_bytes());
+        mac.update(b"\0");
+        mac.update(password);
+        mac.finalize().into_bytes().into()
+    }
+
+    fn knows(&self, mark: &[u8; 32]) -> bool {
+        let now = clock::now();
+        self.right.read().unwrap_or_else(PoisonError::into_inner).get(mark).is_some_and(|until| *until > now)
+    }
+
+    fn remember(&self, mark: [u8; 32]) {
+        let now = clock::now();
+        let mut right = self.right.write().unwrap_or_else(PoisonError::into_inner);
+        if right.len() >= MOST_REMEMBERED {
+            right.retain(|_, until| *until > now);
+        }
+        if right.len() < MOST_REMEMBERED {
+            right.insert(mark, now + REMEMBERED);
+        }
+    }
+
     fn send(&self, job: Job) -> Result<(), Error> {
-        let sender = self.0.get_or_init(|| {
+        let sender = self.threads.get_or_init(|| {
             let (sender, jobs) = sync_channel(WAITING);
             let jobs = Arc::new(Mutex::new(jobs));
             let begun = (0..THREADS).filter(|_| {
@@ -99,22 +139,15 @@ fn argon2(hash: &str, password: &[u8]) -> Option<bool> {
     Some(std::hint::black_box(differs) == 0)
 }
 
-/// What one worker knows of passwords.
+/// The passwords that a worker is asked about.
 pub(crate) struct Passwords {
     verifier: Arc<Verifier>,
-    /// Of this process alone: what is remembered is worth nothing to whoever gets hold of it later.
-    key: [u8; 32],
-    /// Those that were right, and until when that is remembered.
-    right: RefCell<FxHashMap<[u8; 32], Instant>>,
     waiting: Rc<RefCell<FxHashMap<IpAddr, u32>>>,
 }
 
 impl Passwords {
     pub(crate) fn new(verifier: Arc<Verifier>) -> Self {
-        let mut key = [0; 32];
-        // So few bytes come whole or not at all; without them nothing is remembered for long anyway.
-        _ = rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty());
-        Self { verifier, key, right: RefCell::default(), waiting: Rc::default() }
+        Self { verifier, waiting: Rc::default() }
     }
 
     /// Tells whether a password is the one of a hash.
@@ -127,9 +160,8 @@ impl Passwords {
         hash: &Arc<PasswordHash>,
         password: Vec<u8>,
     ) -> Result<bool, Error> {
-        let mark = self.mark(hash, &password);
-        let now = clock::now();
-        if self.right.borrow().get(&mark).is_some_and(|until| *until > now) {
+        let mark = self.verifier.mark(hash, &password);
+        if self.verifier.knows(&mark) {
             return Ok(true);
         }
         let _waits = Waits::begin(&self.waiting, network(address))?;
@@ -137,29 +169,9 @@ impl Passwords {
         self.verifier.send(Job { hash: Arc::clone(hash), password, reply })?;
         let is_right = answer.await.map_err(|_| Error::PasswordsBusy)?;
         if is_right {
-            self.remember(mark);
+            self.verifier.remember(mark);
         }
         Ok(is_right)
-    }
-
-    /// The hash is part of it, so that a password that was changed is forgotten with that.
-    fn mark(&self, hash: &PasswordHash, password: &[u8]) -> [u8; 32] {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("a key of any length will do");
-        mac.update(hash.reveal().as_bytes());
-        mac.update(b"\0");
-        mac.update(password);
-        mac.finalize().into_bytes().into()
-    }
-
-    fn remember(&self, mark: [u8; 32]) {
-        let now = clock::now();
-        let mut right = self.right.borrow_mut();
-        if right.len() >= MOST_REMEMBERED {
-            right.retain(|_, until| *until > now);
-        }
-        if right.len() < MOST_REMEMBERED {
-            right.insert(mark, now + REMEMBERED);
-        }
     }
 }
 
@@ -214,7 +226,7 @@ mod tests {
     fn more_than_can_wait_are_refused_at_once() {
         // Nobody looks at any.
         let (sender, _jobs) = sync_channel(WAITING);
-        let verifier = Verifier(OnceLock::from(Some(sender)));
+        let verifier = Verifier { threads: OnceLock::from(Some(sender)), ..Verifier::default() };
         let hash: Arc<PasswordHash> = Arc::new(format!("$2y$05${}", "a".repeat(53)).parse().unwrap());
         let send = || verifier.send(Job { hash: Arc::clone(&hash), password: Vec::new(), reply: oneshot::channel().0 });
         assert!((0..WAITING).all(|_| send().is_ok()));
