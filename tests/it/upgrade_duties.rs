@@ -11,7 +11,8 @@ use tokio::sync::mpsc;
 
 use crate::upgrade::{Site, has_ended};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+// Longer than the minute after which a try that was missed is made again.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// An authority that lets everyone wait.
 async fn silent_authority() -> (SocketAddr, mpsc::UnboundedReceiver<TcpStream>) {
