@@ -55,7 +55,7 @@ async fn body(visitor: &mut TcpStream, length: usize) -> Option<usize> {
             && visitor.read_buf(&mut answer).await.is_ok_and(|count| count > 0)
         {}
     };
-    tokio::time::timeout(Duration::from_secs(120), read).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(30), read).await.unwrap();
     begins(&answer).map(|at| answer.len() - at)
 }
 

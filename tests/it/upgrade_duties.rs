@@ -11,8 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::upgrade::{Site, has_ended};
 
-// Longer than the minute after which a try that was missed is made again.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// An authority that lets everyone wait.
 async fn silent_authority() -> (SocketAddr, mpsc::UnboundedReceiver<TcpStream>) {
@@ -73,7 +72,9 @@ async fn ask_of(asks: &mut mpsc::UnboundedReceiver<TcpStream>, pid: u32) -> TcpS
     let asked = async {
         loop {
             let ask = asks.recv().await.unwrap();
-            if owner_of(ask.peer_addr().unwrap()) == Some(pid) {
+            // While sockets come and go the kernel's table may lack one that is there; an ask let go of is made again in a minute.
+            let address = ask.peer_addr().unwrap();
+            if (0..20).find_map(|_| owner_of(address)) == Some(pid) {
                 return ask;
             }
         }
