@@ -39,6 +39,7 @@ mod http2;
 mod listener;
 mod notify;
 mod other_slot;
+mod private_file;
 pub mod program;
 mod proxy_header;
 mod replay;

@@ -1,30 +1,25 @@
 //! Certificates that come by themselves: a real authority issues, looks, is out of reach and refuses, and visitors notice nothing.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::Request;
 use proxy::acme::Clock;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use tests::{
     Load, Pebble, Proxy, Rules, Site, Upstream, client, client_tls, connect_tls, eventually, load, pebble, proxy_at,
     proxy_program, skipped, upstream,
 };
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
+use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+use crate::acme_front::{Front, front};
 use crate::programs::PROGRAMS;
 
 pub(crate) const HOST: &str = "shop.test";
+
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// A proxy with a service, its clock, and an authority that looks at it.
@@ -84,6 +79,17 @@ impl Place {
             domain["problem"].is_null().then(|| domain["not_after"].as_str().map(str::to_owned)).flatten()
         })
         .await
+    }
+
+    /// Gets a certificate from an authority that wants it renewed long after two thirds of its life; returns that authority, and
+    /// what a visitor is shown.
+    pub(crate) async fn to_be_renewed_late(&self) -> (Front, Vec<u8>) {
+        let front = front(&self.pebble).await;
+        front.change(|added| added.window = Some(["2090-01-01T00:00:00Z", "2090-01-02T00:00:00Z"]));
+        self.ask(front.directory()).await;
+        self.want(&[HOST]).await;
+        self.certified().await;
+        (front, self.shown(HOST).await.unwrap())
     }
 
     /// Waits until something is wrong with the first domain in these words.
@@ -312,95 +318,6 @@ async fn twenty_flips_under_load_over_tls_while_certificates_are_renewed_fail_no
     assert!(verdict.versions["v1"] > 100 && verdict.versions["v2"] > 100, "{verdict:?}");
 }
 
-/// What stands before the authority and adds what pebble has not: limits, and when to renew.
-#[derive(Default)]
-pub(crate) struct Added {
-    is_limited: bool,
-    pub(crate) window: Option<[&'static str; 2]>,
-    orders: usize,
-    pub(crate) asked: usize,
-}
-
-pub(crate) struct Front {
-    address: SocketAddr,
-    added: Arc<Mutex<Added>>,
-    _tasks: JoinSet<()>,
-}
-
-pub(crate) async fn front(pebble: &Pebble) -> Front {
-    let mut asking = client_tls(pebble.address(), "localhost", &pebble.site().trusted(&[])).await.unwrap();
-    let host = format!("localhost:{}", pebble.address().port());
-    let directory = asking.get(&host, "/dir").await.unwrap().unwrap().text();
-    let directory: Value = serde_json::from_str(&directory).unwrap();
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let (address, added) = (listener.local_addr().unwrap(), Arc::<Mutex<Added>>::default());
-    let tests::Issued { cert, key } = pebble.site().issue(&["localhost"]);
-    let chain = CertificateDer::pem_slice_iter(cert.as_bytes()).map(Result::unwrap).collect();
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let tls = TlsAcceptor::from(Arc::new(config.with_no_client_auth().with_single_cert(chain, key).unwrap()));
-    let (mut tasks, seen, revocations) = (JoinSet::new(), Arc::clone(&added), pebble.revocations());
-    tasks.spawn(async move {
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            let Ok(mut stream) = tls.accept(stream).await else { continue };
-            let mut head = vec![0; 16 * 1024];
-            let read = stream.read(&mut head).await.unwrap_or(0);
-            let head = String::from_utf8_lossy(&head[..read]).into_owned();
-            let is_revoked = match head.strip_prefix("GET /renewal/").and_then(|rest| rest.split([' ', '.']).nth(1)) {
-                Some(serial) => {
-                    let serial = BASE64_URL_SAFE_NO_PAD.decode(serial).unwrap();
-                    revocations.has(&serial.iter().map(|byte| format!("{byte:02x}")).collect::<String>()).await
-                }
-                None => false,
-            };
-            let answer = answer(&head, &directory, address, is_revoked, &mut seen.lock().unwrap());
-            drop(stream.write_all(answer.as_bytes()).await);
-            drop(stream.shutdown().await);
-        }
-    });
-    Front { address, added, _tasks: tasks }
-}
-
-fn answer(head: &str, directory: &Value, address: SocketAddr, is_revoked: bool, added: &mut Added) -> String {
-    let own = |path: &str| json!(format!("https://localhost:{}{path}", address.port()));
-    let (status, fields, body) = if head.starts_with("GET /dir ") {
-        let mut directory = directory.clone();
-        if added.is_limited {
-            directory["newOrder"] = own("/limited");
-        }
-        if added.window.is_some() {
-            directory["renewalInfo"] = own("/renewal");
-        }
-        (200, "", directory)
-    } else if head.starts_with("GET /renewal/") {
-        added.asked += 1;
-        let over = ["2020-01-01T00:00:00Z", "2020-01-02T00:00:00Z"];
-        let [start, end] = if is_revoked { over } else { added.window.unwrap() };
-        (200, "Retry-After: 21600\r\n", json!({ "suggestedWindow": { "start": start, "end": end } }))
-    } else {
-        added.orders += 1;
-        let kind = "urn:ietf:params:acme:error:rateLimited";
-        (429, "Retry-After: 7200\r\n", json!({ "type": kind, "detail": "too many certificates already" }))
-    };
-    let body = body.to_string();
-    format!(
-        "HTTP/1.1 {status} x\r\n{fields}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-}
-
-impl Front {
-    pub(crate) fn directory(&self) -> Value {
-        json!({ "directory": format!("https://localhost:{}/dir", self.address.port()) })
-    }
-
-    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Added) -> T) -> T {
-        change(&mut self.added.lock().unwrap())
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_authority_that_says_too_often_is_left_alone_for_as_long_as_it_says() {
     let test = "an_authority_that_says_too_often_is_left_alone_for_as_long_as_it_says";
@@ -428,12 +345,7 @@ async fn an_authority_that_says_too_often_is_left_alone_for_as_long_as_it_says()
 async fn a_certificate_that_the_authority_wants_replaced_is_replaced() {
     let test = "a_certificate_that_the_authority_wants_replaced_is_replaced";
     let Some(place) = place(test).await else { return };
-    let front = front(&place.pebble).await;
-    front.change(|added| added.window = Some(["2090-01-01T00:00:00Z", "2090-01-02T00:00:00Z"]));
-    place.ask(front.directory()).await;
-    place.want(&[HOST]).await;
-    place.certified().await;
-    let first = place.shown(HOST).await.unwrap();
+    let (front, first) = place.to_be_renewed_late().await;
     eventually("it asks when to renew", async || (front.change(|added| added.asked) > 0).then_some(())).await;
     // It says later than two thirds of the life, and is believed.
     let next = async || place.domain(0).await["next"].as_str().filter(|next| next.starts_with("2090-")).map(drop);

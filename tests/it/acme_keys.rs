@@ -18,7 +18,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
 use tests::{client_tls, eventually};
 
-use crate::acme::{HOST, Place, front, place};
+use crate::acme::{HOST, Place, place};
 
 /// Asks an authority of this host in the proxy's place.
 struct Asker(Arc<ClientConfig>);
@@ -79,12 +79,7 @@ fn key(certificate: &[u8]) -> &[u8] {
 async fn a_certificate_that_was_revoked_is_replaced_by_one_with_another_key() {
     let test = "a_certificate_that_was_revoked_is_replaced_by_one_with_another_key";
     let Some(place) = place(test).await else { return };
-    let front = front(&place.pebble).await;
-    front.change(|added| added.window = Some(["2090-01-01T00:00:00Z", "2090-01-02T00:00:00Z"]));
-    place.ask(front.directory()).await;
-    place.want(&[HOST]).await;
-    place.certified().await;
-    let first = place.shown(HOST).await.unwrap();
+    let (front, first) = place.to_be_renewed_late().await;
     let asked = async |times: usize| {
         eventually("it asks when to renew", async || (front.change(|added| added.asked) >= times).then_some(())).await;
     };

@@ -137,6 +137,8 @@ mod wire;
 mod acme;
 // Keys that are no good any more, at that authority.
 mod acme_keys;
+// An authority with limits, and an opinion on when to renew.
+mod acme_front;
 // Hosts that a visitor names.
 mod acme_on_demand;
 // TLS with certificates of the file.
@@ -157,6 +159,10 @@ mod typeable;
 mod upgrade;
 // What an old proxy leaves to its successor.
 mod upgrade_duties;
+// One that does not come about.
+mod upgrade_failures;
+// The programs that all of those start.
+mod upgrade_site;
 // What people forget: layers, lists, documents, bans.
 mod tidy;
 // `bgctl verify`: its verdict, and what is left of it when it is cut off.

@@ -6,7 +6,7 @@ use serde_json::json;
 use socket2::{Domain, Socket, Type};
 use tests::{Proxy, proxy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
 /// An application that answers `/LENGTH` with so many bytes before it has read a body, and then reads no more.
@@ -62,6 +62,32 @@ async fn body(visitor: &mut TcpStream, length: usize) -> Option<usize> {
 /// Lengths of answers, of some of which the last part is in the proxy when the kernel takes no more.
 fn lengths() -> impl Iterator<Item = usize> {
     (8..24).map(|n| n * 8 * 1024)
+}
+
+/// The end of an answer to a client that neither ends its upload nor reads fast: what the kernel does not take yet is not lost with
+/// the upload.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_early_answer_is_sent_to_its_end_to_a_client_that_reads_slowly() {
+    const LENGTH: usize = 400_000;
+    let (proxy, serving) = early().await;
+    for fields in ["", "Connection: close\r\n"] {
+        // So little room that the kernel takes the answer in small pieces.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut visitor = socket.connect(proxy.address()).await.unwrap();
+        let head =
+            format!("POST /{LENGTH} HTTP/1.1\r\nHost: shop.test\r\n{fields}Content-Length: 1000000\r\n\r\nbegun");
+        visitor.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let read = async {
+            while answer.len() < LENGTH && visitor.read_buf(&mut answer).await.is_ok_and(|count| count > 0) {}
+            visitor.read_to_end(&mut answer).await.unwrap_or_default()
+        };
+        tokio::time::timeout(Duration::from_secs(60), read).await.unwrap();
+        let body = answer.windows(4).position(|end| end == b"\r\n\r\n").map(|at| answer.len() - at - 4);
+        assert_eq!(body, Some(LENGTH), "{fields}");
+    }
+    serving.abort();
 }
 
 /// For HTTP the connection is over when the end of its last answer stands in a buffer; for the client it is not.

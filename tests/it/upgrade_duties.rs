@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
-use crate::upgrade::{Site, has_ended};
+use crate::upgrade_site::{Site, has_ended};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 

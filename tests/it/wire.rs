@@ -3,8 +3,6 @@
 use std::time::Duration;
 
 use tests::{Behaviour, Client, Proxy, Response, Upstream, client, eventually, proxy, upstream};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpSocket};
 
 /// A proxy with one service in front of a fake application.
 async fn site() -> (Proxy, Upstream) {
@@ -299,48 +297,6 @@ async fn an_early_answer_reaches_a_client_that_still_uploads() {
         let answer = upload(&mut visitor, 4_000_000).await;
         assert_eq!(answer.status, 413);
     }
-}
-
-/// The end of an answer to a client that neither ends its upload nor reads fast: what the kernel does not take yet is not lost with
-/// the upload.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_early_answer_is_sent_to_its_end_to_a_client_that_reads_slowly() {
-    const LENGTH: usize = 400_000;
-    let application = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = application.local_addr().unwrap();
-    let serving = tokio::spawn(async move {
-        while let Ok((mut socket, _)) = application.accept().await {
-            tokio::spawn(async move {
-                let mut head = Vec::new();
-                let is_whole = |head: &[u8]| head.windows(4).any(|end| end == b"\r\n\r\n");
-                while !is_whole(&head) && socket.read_buf(&mut head).await.is_ok_and(|count| count > 0) {}
-                let length = if head.starts_with(b"POST") { LENGTH } else { 0 };
-                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
-                socket.write_all(&[answer.as_bytes(), &vec![b'x'; length]].concat()).await.unwrap_or_default();
-                // Of the upload nothing is wanted, and it is not refused either.
-                std::future::pending::<()>().await;
-            });
-        }
-    });
-    let proxy = proxy();
-    proxy.serve("shop", address).await;
-    for fields in ["", "Connection: close\r\n"] {
-        // So little room that the kernel takes the answer in small pieces.
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(4096).unwrap();
-        let mut visitor = socket.connect(proxy.address()).await.unwrap();
-        let head = format!("POST / HTTP/1.1\r\nHost: shop.test\r\n{fields}Content-Length: 1000000\r\n\r\nbegun");
-        visitor.write_all(head.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        let read = async {
-            while answer.len() < LENGTH && visitor.read_buf(&mut answer).await.is_ok_and(|count| count > 0) {}
-            visitor.read_to_end(&mut answer).await.unwrap_or_default()
-        };
-        tokio::time::timeout(Duration::from_secs(60), read).await.unwrap();
-        let body = answer.windows(4).position(|end| end == b"\r\n\r\n").map(|at| answer.len() - at - 4);
-        assert_eq!(body, Some(LENGTH), "{fields}");
-    }
-    serving.abort();
 }
 
 /// Uploads as a browser does: writes until the end or an error, and reads the answer whatever happened.

@@ -1,12 +1,12 @@
 //! Accounts and certificates in the state folder: `acme/AUTHORITY/account.json` and `acme/AUTHORITY/DOMAIN.pem`, a key and its chain
 //! in one file. Nobody else can read them, and each is there whole or not at all.
 
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use config::certificate::Certificate;
+
+use crate::private_file;
 
 /// Where they are.
 pub(super) struct Shelf {
@@ -35,7 +35,7 @@ impl Shelf {
     /// # Errors
     /// Where the disk refuses.
     pub(super) fn keep_account(&self, directory: &str, text: &str) -> io::Result<()> {
-        self.keep(&self.of(directory), "account.json", text)
+        private_file::write(&self.of(directory), "account.json", text.as_bytes())
     }
 
     /// Forgets an account that the authority does not know any more. Its file is kept beside, for whoever wonders.
@@ -52,7 +52,7 @@ impl Shelf {
     /// Where the disk refuses.
     pub(super) fn keep_certificate(&self, directory: &str, domain: &str, chain: &str, key: &str) -> io::Result<()> {
         let text = format!("{}\n{chain}", key.trim_end());
-        self.keep(&self.of(directory), &file_of(domain), &text)
+        private_file::write(&self.of(directory), &file_of(domain), text.as_bytes())
     }
 
     /// Returns the certificate of a domain: of this authority, else the one of another that ends last.
@@ -72,27 +72,6 @@ impl Shelf {
         let name = directory.trim_start_matches("https://").replace(|c| !is_plain(c), "_");
         // Too long for a name of a file it would be no authority's.
         self.folder.join(name.chars().take(200).collect::<String>())
-    }
-
-    fn keep(&self, folder: &Path, name: &str, text: &str) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        let (new, path) = (folder.join(format!("{name}.tmp")), folder.join(name));
-        let written = (|| {
-            // Made anew, so that it has this mode whatever was there.
-            match fs::remove_file(&new) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            let mut file = File::options().write(true).create_new(true).mode(0o600).open(&new)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&new, &path)
-        })();
-        if written.is_err() {
-            _ = fs::remove_file(&new);
-        }
-        written?;
-        File::open(folder)?.sync_all()
     }
 }
 

@@ -2,10 +2,8 @@
 //! else can read, so that a rename replaces both.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
+use std::{fs, io};
 
 use config::admin::response::CertificateStatus;
 use config::admin::{AdminError, ErrorCode};
@@ -15,6 +13,7 @@ use config::model::Model;
 
 use super::not_saved;
 use super::reload::Reloader;
+use crate::private_file;
 
 impl Reloader {
     /// Shows what was brought before the start; what can't be read is told, and is brought again by the next `apply`.
@@ -46,7 +45,8 @@ impl Reloader {
             AdminError::new(ErrorCode::BadRequest, format!("the certificate {name}: {error}")).hint(error.hint())
         })?;
         let text = format!("{}\n{}", brought.key.trim_end(), brought.chain);
-        self.keep(name, &text).map_err(|error| not_saved(&error))?;
+        private_file::write(&self.shelf(), &format!("{name}.pem"), text.as_bytes())
+            .map_err(|error| not_saved(&error))?;
         self.open_for(vec![certificate.clone()]).map_err(|closed| AdminError::new(ErrorCode::BadRequest, closed))?;
         let status = CertificateStatus::from(&certificate);
         self.shared.tls.bring(|all| drop(all.insert(name.clone(), certificate)));
@@ -69,29 +69,6 @@ impl Reloader {
 
     fn shelf(&self) -> PathBuf {
         self.shared.spool.join("certificates")
-    }
-
-    fn keep(&self, name: &CertificateName, text: &str) -> io::Result<()> {
-        let shelf = self.shelf();
-        DirBuilder::new().recursive(true).mode(0o700).create(&shelf)?;
-        let (new, path) = (shelf.join(format!("{name}.tmp")), shelf.join(format!("{name}.pem")));
-        let written = (|| {
-            // Made anew, so that it has this mode whatever was there.
-            match fs::remove_file(&new) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            let mut file = File::options().write(true).create_new(true).mode(0o600).open(&new)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&new, &path)
-        })();
-        if written.is_err() {
-            // Half a file is of no use to anyone.
-            _ = fs::remove_file(&new);
-        }
-        written?;
-        File::open(&shelf)?.sync_all()
     }
 
     /// Listens for TLS where nothing does yet, since there is something to show now.

@@ -2,9 +2,7 @@
 //! may change it; `NAME.key`, what its cookies and links are signed with; `NAME.shown`, whom its idle slot is shown to.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::{fs, io};
 
 use config::admin::journal::Entry;
 use config::name::ServiceName;
@@ -12,6 +10,7 @@ use config::name::ServiceName;
 use super::durable;
 use super::saved::{SavedLease, SavedShown};
 use super::store::Store;
+use crate::private_file;
 use crate::signature::Key;
 
 /// What was done to each service, the latest first.
@@ -141,13 +140,7 @@ impl Store {
         let mut bytes = [0; Key::BYTES];
         // So few bytes come whole or not at all (getrandom(2)).
         rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-        let next = self.path(name, "key.tmp");
-        durable::remove(&next)?;
-        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&next)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        fs::rename(next, path)?;
-        self.sync();
+        private_file::write(&self.folder, &format!("{name}.key"), &bytes)?;
         Ok(Key::new(bytes))
     }
 

@@ -2,14 +2,14 @@
 //!
 //! Each is a file of its own, `MILLISECONDS-ID`, whose content is what is sent. It is there whole or not at all.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{fs, io};
 
 use bytes::Bytes;
 use serde::Deserialize;
+
+use crate::private_file;
 
 /// What was to be told so long ago is news no more.
 const LASTS: Duration = Duration::from_secs(24 * 60 * 60);
@@ -62,14 +62,7 @@ impl Kept {
     /// # Errors
     /// Where the disk refuses; it is not kept then.
     pub(super) fn write(&self, notice: &Notice) -> io::Result<()> {
-        fs::create_dir_all(&self.folder)?;
-        let (next, path) = (self.folder.join("next.tmp"), self.folder.join(notice.file()));
-        let written = File::options().write(true).create(true).truncate(true).mode(0o600).open(&next);
-        let written = written.and_then(|mut file| {
-            file.write_all(&notice.body)?;
-            file.sync_all()
-        });
-        written.and_then(|()| fs::rename(&next, path)).inspect_err(|_| _ = fs::remove_file(&next))
+        private_file::write(&self.folder, &notice.file(), &notice.body)
     }
 
     /// Forgets a notice: it was taken, or nobody is to be told any more.
@@ -123,7 +116,7 @@ mod tests {
             kept.write(notice).unwrap();
         }
         fs::write(dir.path().join("webhook/000000000000001-cut"), "{\"id").unwrap();
-        fs::write(dir.path().join("webhook/next.tmp"), "{").unwrap();
+        fs::write(dir.path().join("webhook/000000000000002-next.tmp"), "{").unwrap();
         // Of the three that are news one is too many.
         assert_eq!(kept.take_up(2, now), (vec![second.clone(), first.clone()], 3));
         assert_eq!(kept.take_up(2, now), (vec![second.clone(), first.clone()], 0));
