@@ -9,20 +9,26 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
-/// An application that answers `/LENGTH` with so many bytes before it has read a body, and then reads no more.
+/// An application that answers `/LENGTH` with so many bytes before it has read a body, and reads no body.
 async fn early() -> (Proxy, JoinHandle<()>) {
     let application = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = application.local_addr().unwrap();
     let serving = tokio::spawn(async move {
         while let Ok((mut socket, _)) = application.accept().await {
             tokio::spawn(async move {
-                let mut head = Vec::new();
                 let is_whole = |head: &[u8]| head.windows(4).any(|end| end == b"\r\n\r\n");
-                while !is_whole(&head) && socket.read_buf(&mut head).await.is_ok_and(|count| count > 0) {}
-                let head = String::from_utf8_lossy(&head).into_owned();
-                let length = head.split(['/', ' ']).nth(2).and_then(|word| word.parse().ok()).unwrap_or(0);
-                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
-                drop(socket.write_all(&[answer.as_bytes(), &vec![b'x'; length]].concat()).await);
+                loop {
+                    let mut head = Vec::new();
+                    while !is_whole(&head) && socket.read_buf(&mut head).await.is_ok_and(|count| count > 0) {}
+                    let head = String::from_utf8_lossy(&head).into_owned();
+                    let length = head.split(['/', ' ']).nth(2).and_then(|word| word.parse().ok()).unwrap_or(0);
+                    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+                    let sent = socket.write_all(&[answer.as_bytes(), &vec![b'x'; length]].concat()).await;
+                    // A request without a body may be followed by another on this connection.
+                    if sent.is_err() || !head.starts_with("GET ") {
+                        break;
+                    }
+                }
                 std::future::pending::<()>().await;
             });
         }
