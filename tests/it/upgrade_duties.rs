@@ -73,8 +73,8 @@ async fn ask_of(asks: &mut mpsc::UnboundedReceiver<TcpStream>, pid: u32) -> TcpS
         loop {
             let ask = asks.recv().await.unwrap();
             // While sockets come and go the kernel's table may lack one that is there; an ask let go of is made again in a minute.
-            let address = ask.peer_addr().unwrap();
-            if (0..20).find_map(|_| owner_of(address)) == Some(pid) {
+            let (from, to) = (ask.peer_addr().unwrap(), ask.local_addr().unwrap());
+            if (0..20).find_map(|_| owner_of(from, to)) == Some(pid) {
                 return ask;
             }
         }
@@ -82,11 +82,12 @@ async fn ask_of(asks: &mut mpsc::UnboundedReceiver<TcpStream>, pid: u32) -> TcpS
     tokio::time::timeout(PATIENCE, asked).await.unwrap()
 }
 
-/// Returns the process that has the socket of a connection from this address.
-fn owner_of(address: SocketAddr) -> Option<u32> {
-    let local = format!("0100007F:{:04X}", address.port());
+/// Returns the process that has the socket of a connection between these addresses: others may be from the same one.
+fn owner_of(from: SocketAddr, to: SocketAddr) -> Option<u32> {
+    let ends = [from, to].map(|address| format!("0100007F:{:04X}", address.port()));
     let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
-    let line = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).find(|words| words[1] == local)?;
+    let line =
+        table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).find(|words| words[1..3] == ends)?;
     let socket = format!("socket:[{}]", line[9]);
     let has_it = |pid: &u32| {
         let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
