@@ -9,7 +9,7 @@ use config::name::{ServiceName, Slot};
 use serde::Serialize;
 
 use super::Control;
-use super::service::unlike_any;
+use super::slot::unlike_any;
 use crate::webhook::Notice;
 
 /// The body: the event as `/v1/events` has it, and beside it what someone wants to read in the night.

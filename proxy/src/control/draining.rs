@@ -7,7 +7,7 @@ use std::time::Duration;
 use config::admin::Event;
 use config::name::ServiceName;
 
-use super::service::Drain;
+use super::slot::Drain;
 use super::{Control, Handle};
 use crate::upstream::inflight::Progress;
 use crate::upstream::run::{Deadlines, Run, RunId};

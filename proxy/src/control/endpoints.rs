@@ -11,7 +11,7 @@ use config::name::{EndpointAddr, ServiceName, Slot};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::service;
+use super::slot;
 use super::watching::watch_all;
 use super::{Change, Control, Handle, unknown};
 use crate::upstream::leaving::Leaving;
@@ -152,7 +152,7 @@ impl Control {
         service.prepared = None;
         if let Some(state) = service.slot_mut(slot) {
             state.endpoints.truncate(stay);
-            state.endpoints.extend(service::endpoints(wanted[stay..].to_vec(), !state.health.enabled));
+            state.endpoints.extend(slot::endpoints(wanted[stay..].to_vec(), !state.health.enabled));
         }
         service.compile();
         self.publish();

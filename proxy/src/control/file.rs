@@ -8,7 +8,7 @@ use config::admin::{AdminError, Event, request};
 use config::model::FileService;
 use config::name::{ServiceName, Slot};
 
-use super::service::SlotRun;
+use super::slot::SlotRun;
 use super::{Change, Control, IfMatch, now_text};
 use crate::upstream::run::Run;
 

@@ -16,7 +16,7 @@ use super::flip_back;
 use super::judge::Sample;
 use super::progress::{Awaited, Progressing};
 use super::saved::Saved;
-use super::service::{Drain, SlotRun};
+use super::slot::{Drain, SlotRun};
 use super::watching::watch_all;
 use super::{Change, Control, Handle, not_saved, now_text, unknown};
 use crate::routing::table::Index;

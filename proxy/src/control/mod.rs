@@ -7,6 +7,7 @@ mod bake;
 mod brought;
 mod canary;
 mod closing;
+mod compiled;
 pub(crate) mod custody;
 mod draining;
 mod durable;
@@ -31,6 +32,7 @@ pub(crate) mod secured;
 mod service;
 mod shown;
 mod sidecars;
+mod slot;
 pub mod store;
 mod watching;
 

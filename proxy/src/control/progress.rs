@@ -7,7 +7,7 @@ use config::admin::{AdminError, ErrorCode, Event};
 use config::name::{ServiceName, Slot};
 use tokio::sync::{broadcast, mpsc};
 
-use super::service::SlotRun;
+use super::slot::SlotRun;
 use super::{Control, Handle};
 
 /// How often a long call says how far it has got, and keeps its lease.

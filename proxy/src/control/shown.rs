@@ -15,7 +15,8 @@ use super::canary::{self, Canary};
 use super::judge::Sample;
 use super::preview::{self, Preview};
 use super::saved::{SavedCanary, SavedShown};
-use super::service::{Service, SlotRun};
+use super::service::Service;
+use super::slot::SlotRun;
 use super::{Control, Handle};
 use crate::upstream::run::Run;
 

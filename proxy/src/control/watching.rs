@@ -8,7 +8,8 @@ use config::name::{EndpointAddr, HostPattern, ServiceName, Slot};
 use config::options::Protocol;
 use tokio::sync::mpsc;
 
-use super::service::{EndpointHealth, Service, SlotRun};
+use super::service::Service;
+use super::slot::{EndpointHealth, SlotRun};
 use super::{Control, Handle};
 use crate::health::{self, Outcome, Watched};
 use crate::upstream::resolve::resolve;
